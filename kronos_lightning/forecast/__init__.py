@@ -1,0 +1,6 @@
+"""Forecasts as sample paths of whole candles."""
+
+from .forecaster import Forecaster
+from .sampling import Sampling
+
+__all__ = ["Forecaster", "Sampling"]

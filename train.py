@@ -1,0 +1,50 @@
+"""Fine-tune the tokenizer or the predictor: python train.py stage=tokenizer data=btc model=kronos-small trainer=auto"""
+
+import logging
+from pathlib import Path
+
+import hydra
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from kronos_lightning.command import one_line_errors
+from kronos_lightning.config import check_training, register_resolvers
+from kronos_lightning.training import run
+from kronos_lightning.training.build import build_module
+
+log = logging.getLogger("train")
+register_resolvers()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@one_line_errors
+def main(cfg: DictConfig) -> float | None:
+    """Compose, validate, build, fit, export. Returns the best validation loss, for sweepers."""
+    settings = check_training(cfg)
+    clock, run_dir = run.Stopwatch(), Path(settings.run_dir)
+    L.seed_everything(settings.seed, workers=True, verbose=False)
+
+    datamodule = instantiate(cfg.data, _convert_="all")
+    datamodule.prepare_data()
+    resume = run.find_resume(settings.resume, run_dir)
+    if resume and run.is_finished(run_dir):
+        log.info("%s is finished, nothing to resume", run_dir)
+        return run.best_figures(run_dir)["val/loss"]
+    module, sources = build_module(settings, datamodule)
+    callbacks = list(instantiate(cfg.callbacks, _convert_="all").values())
+    loggers = list(instantiate(cfg.logger, _convert_="all").values())
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+
+    info = run.describe(datamodule, settings.seed, stage=settings.stage.name, model=settings.model.name, **sources)
+    run.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resumed=resume is not None)
+    trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
+    figures = run.best_figures(run_dir)
+    run.end(run_dir, info | {"seconds": clock.seconds, "metrics": figures})
+    log.info("Best val/loss %.5f after epoch %d", figures["val/loss"], figures["best_epoch"])
+    log.info("Model: %s", run_dir / "checkpoints" / "best_model")
+    return figures["val/loss"]
+
+
+if __name__ == "__main__":
+    main()
