@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from kronos_lightning.command import one_line_errors
 from kronos_lightning.config import check_training, register_resolvers
-from kronos_lightning.training import run
-from kronos_lightning.training.build import build_module
+from kronos_lightning import runs
+from kronos_lightning.build import build_module
 
 log = logging.getLogger("train")
 register_resolvers()
@@ -22,25 +22,25 @@ register_resolvers()
 def main(cfg: DictConfig) -> float | None:
     """Compose, validate, build, fit, export. Returns the best validation loss, for sweepers."""
     settings = check_training(cfg)
-    clock, run_dir = run.Stopwatch(), Path(settings.run_dir)
+    clock, run_dir = runs.Stopwatch(), Path(settings.run_dir)
     L.seed_everything(settings.seed, workers=True, verbose=False)
 
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.prepare_data()
-    resume = run.find_resume(settings.resume, run_dir)
-    if resume and run.is_finished(run_dir):
+    resume = runs.find_resume(settings.resume, run_dir)
+    if resume and runs.is_finished(run_dir):
         log.info("%s is finished, nothing to resume", run_dir)
-        return run.best_figures(run_dir)["val/loss"]
+        return runs.best_figures(run_dir)["val/loss"]
     module, sources = build_module(settings, datamodule)
     callbacks = list(instantiate(cfg.callbacks, _convert_="all").values())
     loggers = list(instantiate(cfg.logger, _convert_="all").values())
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
 
-    info = run.describe(datamodule, settings.seed, stage=settings.stage.name, model=settings.model.name, **sources)
-    run.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resumed=resume is not None)
+    info = runs.describe(datamodule, settings.seed, stage=settings.stage.name, model=settings.model.name, **sources)
+    runs.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resumed=resume is not None)
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
-    figures = run.best_figures(run_dir)
-    run.end(run_dir, info | {"seconds": clock.seconds, "metrics": figures})
+    figures = runs.best_figures(run_dir)
+    runs.end(run_dir, info | {"seconds": clock.seconds, "metrics": figures})
     log.info("Best val/loss %.5f after epoch %d", figures["val/loss"], figures["best_epoch"])
     log.info("Model: %s", run_dir / "checkpoints" / "best_model")
     return figures["val/loss"]

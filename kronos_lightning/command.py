@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .config import ConfigError
 from .data import CandleError
 from .model import CheckpointError
-from .training.run import RunError
+from .runs import RunError
 from .training.stage_module import ScheduleError
 
 EXPECTED = (CandleError, CheckpointError, ConfigError, RunError, ScheduleError, OmegaConfBaseException,

@@ -47,23 +47,21 @@ def inverse_frequencies(head_dim: int, device: torch.device | None = None) -> Te
 
 
 def rotary_table(length: int, head_dim: int, device: torch.device) -> Tensor:
-    """Cosines and sines of positions 0 … T−1: ``(2, T, K)`` in float32.
+    """Cosines and sines of positions 0 … T−1: ``(2, T, 1, K/2)`` in float32.
 
     Computed anew from the formula, never from the ``inv_freq`` buffer and never kept: a half-precision model
     keeps exact angles, and a table made under ``inference_mode`` cannot reach a later training step.
     """
     positions = torch.arange(length, device=device, dtype=torch.float32)
-    angles = torch.outer(positions, inverse_frequencies(head_dim, device))  # (T, K/2)
-    angles = torch.cat([angles, angles], dim=-1)
+    angles = torch.outer(positions, inverse_frequencies(head_dim, device)).unsqueeze(1)  # (T, 1, K/2)
     return torch.stack([angles.cos(), angles.sin()])
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate the first half of the features against the second: x ``(B, H, T, K)``, table ``(2, T, K)``."""
+    """Rotate the first half of the features against the second: x ``(B, T, H, K)``, table of the same positions."""
     cos, sin = table
     first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    return (x * cos + turned * sin).type_as(x)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).type_as(x)
 
 
 class RotaryFrequencies(nn.Module):
@@ -96,11 +94,12 @@ class Attention(nn.Module):
         those positions. `causal` needs Tq = Tk; a single query at the end sees all keys without it.
         """
         q, k, v = (
-            rearrange(project(x), "b t (h k) -> b h t k", h=self.n_heads)
+            rearrange(project(x), "b t (h k) -> b t h k", h=self.n_heads)
             for project, x in ((self.q_proj, query), (self.k_proj, memory), (self.v_proj, memory))
         )
         if rotary is not None:
-            q, k = rotate(q, rotary[:, -q.size(2) :]), rotate(k, rotary)
+            q, k = rotate(q, rotary[:, -q.size(1) :]), rotate(k, rotary)
+        q, k, v = (rearrange(part, "b t h k -> b h t k") for part in (q, k, v))
         dropout = self.attn_dropout_p if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
         return self.resid_dropout(self.out_proj(rearrange(mixed, "b h t k -> b t (h k)")))

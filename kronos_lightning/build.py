@@ -2,18 +2,20 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from kronos_lightning.config import Common, PredictorStage, Training
-from kronos_lightning.data import CandleDataModule
-from kronos_lightning.forecast import Forecaster, Sampling
-from kronos_lightning.model import Kronos, KronosTokenizer
+from .config import Common, Evaluation, PredictorStage, Training
+from .data import CandleDataModule
+from .forecast import Forecaster, Sampling
+from .model import CheckpointError, Kronos, KronosTokenizer
 
-from .optimization import Optimization
-from .predictor_module import PredictorModule
-from .run import data_key, find_finished
-from .stage_module import StageModule
-from .tokenizer_module import TokenizerModule
+from .runs import RunError, data_key, find_finished
+from .training.optimization import Optimization
+from .training.predictor_module import PredictorModule
+from .training.stage_module import StageModule
+from .training.tokenizer_module import TokenizerModule
+
+Network = TypeVar("Network", KronosTokenizer, Kronos)
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +57,10 @@ def build_forecaster(settings: Common, tokenizer: KronosTokenizer, predictor: Kr
     )
 
 
-def initial_network[Network: (KronosTokenizer, Kronos)](
-    cls: type[Network], settings: Training
-) -> tuple[Network, str]:
+def initial_network(cls: type[Network], settings: Training) -> tuple[Network, str]:
     """The network to fine-tune: from `init_from`, else published, else random; and a sentence about it."""
     if settings.init_from is not None:
-        directory = Path(settings.init_from)
-        nested = directory / "checkpoints" / "best_model"
-        source = str(nested if nested.is_dir() else directory)
+        source = str(best_model(Path(settings.init_from)))
         network = cls.from_pretrained(source)
     else:
         network, source = published_network(cls, settings)
@@ -70,9 +68,7 @@ def initial_network[Network: (KronosTokenizer, Kronos)](
     return network, source
 
 
-def published_network[Network: (KronosTokenizer, Kronos)](
-    cls: type[Network], settings: Common
-) -> tuple[Network, str]:
+def published_network(cls: type[Network], settings: Common) -> tuple[Network, str]:
     """The model group's published network, or a random one where `model.pretrained` is null."""
     kind, pretrained = _kind(cls), settings.model.pretrained
     if pretrained is None:
@@ -84,7 +80,7 @@ def published_network[Network: (KronosTokenizer, Kronos)](
 def find_tokenizer(settings: Common, wanted: str, datamodule: CandleDataModule) -> tuple[KronosTokenizer, str]:
     """The frozen tokenizer of the predictor stage, and a sentence about it."""
     if wanted not in ("auto", "published"):
-        tokenizer, source = KronosTokenizer.from_pretrained(wanted), wanted
+        tokenizer, source = KronosTokenizer.from_pretrained(best_model(Path(wanted))), wanted
     else:
         directory, source = None, ""
         if wanted == "auto":
@@ -100,6 +96,48 @@ def find_tokenizer(settings: Common, wanted: str, datamodule: CandleDataModule) 
                 log.warning("The tokenizer has random weights: %s. Run stage=tokenizer first", reason)
     log.info("Tokenizer: %s", source)
     return tokenizer, source
+
+
+def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple[Forecaster, dict[str, str]]:
+    """What evaluate.py measures, and a sentence about each part.
+
+    Raises:
+        RunError: there is nothing to measure.
+    """
+    directory, source = None, settings.predictor
+    if settings.predictor == "auto":
+        run_dir = Path(settings.paths.models) / f"finetune_predictor_{settings.data.name}"
+        directory, source = find_finished(run_dir, data_key(datamodule))
+        if directory is None and settings.model.pretrained is None:
+            raise RunError(f"no fine-tuned predictor: {source}. Run train.py stage=predictor, or name predictor=DIR")
+    elif settings.predictor != "published":
+        directory = best_model(Path(settings.predictor))
+    if directory is None:
+        predictor, name = published_network(Kronos, settings)
+        source = name if settings.predictor == "published" else f"{name}, not fine-tuned ({source})"
+    else:
+        predictor = Kronos.from_pretrained(directory)
+
+    if settings.tokenizer not in ("auto", "published"):
+        tokenizer_source = settings.tokenizer
+        tokenizer = KronosTokenizer.from_pretrained(best_model(Path(settings.tokenizer)))
+    elif directory is None or settings.tokenizer == "published":
+        tokenizer, tokenizer_source = published_network(KronosTokenizer, settings)
+    else:
+        kept = directory.parent / "tokenizer"
+        if not kept.is_dir():
+            raise CheckpointError(f"{kept}: missing; name the tokenizer that belongs to {directory}: tokenizer=DIR")
+        tokenizer, tokenizer_source = KronosTokenizer.from_pretrained(kept), f"kept beside the predictor ({kept})"
+    log.info("Predictor: %s", source)
+    log.info("Tokenizer: %s", tokenizer_source)
+    sources = {"predictor": str(source), "tokenizer": str(tokenizer_source)}
+    return build_forecaster(settings, tokenizer, predictor), sources
+
+
+def best_model(directory: Path) -> Path:
+    """The best model inside a run's folder; any other path is itself."""
+    nested = directory / "checkpoints" / "best_model"
+    return nested if nested.is_dir() else directory
 
 
 def _kind(cls: type) -> str:

@@ -11,9 +11,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from kronos_lightning.data.files import atomic_path
-
-from .run import read_info
+from .data.files import atomic_path
+from .runs import read_info
 
 log = logging.getLogger(__name__)
 

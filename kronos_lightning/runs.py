@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from kronos_lightning.data import CandleDataModule
-from kronos_lightning.data.files import atomic_directory, atomic_path
-from kronos_lightning.model import KronosTokenizer
+from .data import CandleDataModule
+from .data.files import atomic_directory, atomic_path
+from .model import KronosTokenizer
 
 PACKAGES = ("torch", "lightning", "hydra-core", "pandas", "numpy", "huggingface-hub")
 
