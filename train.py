@@ -1,6 +1,7 @@
 """Fine-tune the tokenizer or the predictor: python train.py stage=tokenizer data=btc model=kronos-small trainer=auto"""
 
 import logging
+import time
 from pathlib import Path
 
 import hydra
@@ -8,10 +9,10 @@ import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from kronos_lightning.command import one_line_errors
-from kronos_lightning.config import check_training, register_resolvers
 from kronos_lightning import runs
 from kronos_lightning.build import build_module
+from kronos_lightning.command import one_line_errors
+from kronos_lightning.config import check_training, register_resolvers
 
 log = logging.getLogger("train")
 register_resolvers()
@@ -22,7 +23,7 @@ register_resolvers()
 def main(cfg: DictConfig) -> float | None:
     """Compose, validate, build, fit, export. Returns the best validation loss, for sweepers."""
     settings = check_training(cfg)
-    clock, run_dir = runs.Stopwatch(), Path(settings.run_dir)
+    started, run_dir = time.monotonic(), Path(settings.run_dir)
     L.seed_everything(settings.seed, workers=True, verbose=False)
 
     datamodule = instantiate(cfg.data, _convert_="all")
@@ -40,7 +41,7 @@ def main(cfg: DictConfig) -> float | None:
     runs.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resumed=resume is not None)
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
     figures = runs.best_figures(run_dir)
-    runs.end(run_dir, info | {"seconds": clock.seconds, "metrics": figures})
+    runs.end(run_dir, info | {"seconds": round(time.monotonic() - started, 1), "metrics": figures})
     log.info("Best val/loss %.5f after epoch %d", figures["val/loss"], figures["best_epoch"])
     log.info("Model: %s", run_dir / "checkpoints" / "best_model")
     return figures["val/loss"]

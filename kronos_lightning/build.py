@@ -8,7 +8,6 @@ from .config import Common, Evaluation, PredictorStage, Training
 from .data import CandleDataModule
 from .forecast import Forecaster, Sampling
 from .model import CheckpointError, Kronos, KronosTokenizer
-
 from .runs import RunError, data_key, find_finished
 from .training.optimization import Optimization
 from .training.predictor_module import PredictorModule

@@ -1,8 +1,10 @@
 """What the commands of this project share: errors in one line."""
 
 import functools
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +21,32 @@ EXPECTED = (CandleError, CheckpointError, ConfigError, RunError, ScheduleError, 
             InstantiationException, OSError)  # fmt: skip
 
 
+def silence_noise() -> None:
+    """Leave out what libraries print on every run and no user can act on."""
+    for message in (
+        ".*in eval mode at the start of training.*",  # the frozen tokenizer
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*does not have many workers.*",  # gathering a batch is cheaper than sending it
+        ".*The number of training batches.*is smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",  # the predictor's tokenizer is kept there
+        ".*Experiment logs directory .* exists.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: (
+            not record.getMessage().startswith(("💡", "GPU available", "TPU available", "HPU available", "Loading `"))
+        )
+    )
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        logging.getLogger().setLevel(logging.WARNING)
+
+
 def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
     """End with one line and exit code 1 for errors that a user can mend; HYDRA_FULL_ERROR=1 shows the traceback."""
 
     @functools.wraps(main)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        silence_noise()
         try:
             return main(*args, **kwargs)
         except EXPECTED as error:

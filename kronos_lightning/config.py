@@ -351,7 +351,9 @@ def _validate(schema: type[Common], plain: dict[str, Any]) -> Any:
     except ValidationError as error:
         lines = []
         for e in error.errors():
-            key = ".".join(str(part) for part in e["loc"] if part not in ("tokenizer", "predictor") or e["loc"][0] == "model")
+            key = ".".join(
+                str(part) for part in e["loc"] if part not in ("tokenizer", "predictor") or e["loc"][0] == "model"
+            )
             what = "unknown key" if e["type"] == "extra_forbidden" else e["msg"].removeprefix("Value error, ")
             value = "" if e["type"] in ("missing", "value_error") else f" (it is {e['input']!r})"
             lines.append(f"{key}: {what}{value}" if key else what)

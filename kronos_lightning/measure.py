@@ -75,7 +75,11 @@ def overlap(forecasts: ForecastSet) -> int:
     """How many neighbouring cutoffs share target candles."""
     if len(forecasts) < 2:
         return 1
-    candle = np.diff(forecasts.stamps, axis=1).min() if forecasts.horizon > 1 else forecasts.stamps[0, 0] - forecasts.cutoffs[0]
+    candle = (
+        np.diff(forecasts.stamps, axis=1).min()
+        if forecasts.horizon > 1
+        else forecasts.stamps[0, 0] - forecasts.cutoffs[0]
+    )
     stride = np.diff(forecasts.cutoffs).min() / candle
     return max(1, math.ceil(forecasts.horizon / stride))
 
@@ -116,7 +120,9 @@ def sentences(scores: Scores, verdict: Verdict, trading: Trading) -> tuple[list[
         direction = "Direction: the forecasts name none."
     else:
         comparison = "above" if accuracy > majority else "not above"
-        direction = f"Direction: right in {accuracy:.1%} of the cutoffs, {comparison} the commoner direction's {majority:.1%}."
+        direction = (
+            f"Direction: right in {accuracy:.1%} of the cutoffs, {comparison} the commoner direction's {majority:.1%}."
+        )
     figures, hold = trading.figures, trading.hold_figures
     if figures["trades"] == 0:
         strategy = "Strategy: it never traded; no forecast passed a threshold."
@@ -135,7 +141,11 @@ def notices(settings: Evaluation, candles: Candles, forecasts: ForecastSet, sour
     if candles.synthetic:
         found.append("SYNTHETIC CANDLES: made by a generator. No figure here says anything about a market.")
     published = settings.model.pretrained is not None
-    if published and not candles.synthetic and pd.Timestamp(forecasts.stamps[0, 0]) <= as_utc(PRETRAINING_END).tz_localize(None):
+    if (
+        published
+        and not candles.synthetic
+        and pd.Timestamp(forecasts.stamps[0, 0]) <= as_utc(PRETRAINING_END).tz_localize(None)
+    ):
         found.append(
             f"CONTAMINATED: the test range begins before {PRETRAINING_END}, and the published weights' pretraining may "
             f"have seen it. If these weights descend from them, the forecasts look better than they are."
@@ -158,12 +168,13 @@ def report(
     words, tone = sentences(scores, verdict, trading)
     note = ", SYNTHETIC candles" if candles.synthetic else ""
     span = f"{pd.Timestamp(forecasts.cutoffs[0])} .. {pd.Timestamp(forecasts.stamps[-1, -1])} UTC"
+    size = f"{len(forecasts)} cutoffs, {forecasts.horizon} candles ahead, {forecasts.paths.shape[1]} sample paths"
     strategy = Curve("strategy", trading.strategy.equity)
     benchmark = Curve("buy and hold", trading.hold.equity)
     trades = trading.strategy.trade_table()
     return Report(
         title=f"{settings.model.name} on {candles.symbol} {settings.data.interval}",
-        subtitle=f"{len(forecasts)} cutoffs, {forecasts.horizon} candles ahead, {forecasts.paths.shape[1]} sample paths; {span}",
+        subtitle=f"{size}; {span}",
         verdict=words,
         tone=tone,
         notices=notices(settings, candles, forecasts, sources),
@@ -193,7 +204,13 @@ def _metrics_table(scores: Scores) -> Table:
         skill = 1 - model / last if loss and last > 0 else math.nan
         rows.append([name, number(model), number(last), f"{skill:+.2%}" if math.isfinite(skill) else "–", description])
     rows.append(
-        ["majority_direction", "–", number(scores.majority_direction), "–", "what always saying the commoner direction scores"]
+        [
+            "majority_direction",
+            "–",
+            number(scores.majority_direction),
+            "–",
+            "what always saying the commoner direction scores",
+        ]
     )
     columns = ["Figure", "Model", "Last price", "Skill", ""]
     return Table("Forecasts beside the last price", columns, rows, words=True)
@@ -205,7 +222,9 @@ def _trading_table(trading: Trading) -> Table:
         for name, text in performance.DESCRIPTIONS.items()
     ]
     low, middle, high = np.quantile(trading.random, [0.05, 0.5, 0.95])
-    halted = f"Trading was halted by the drawdown limit at {trading.strategy.halted}." if trading.strategy.halted else ""
+    halted = (
+        f"Trading was halted by the drawdown limit at {trading.strategy.halted}." if trading.strategy.halted else ""
+    )
     fee = trading.break_even_fee
     notes = [
         f"Signals: {', '.join(f'{count} {name}' for name, count in trading.signals.items())}. "
@@ -215,7 +234,9 @@ def _trading_table(trading: Trading) -> Table:
         "Decided at a candle's close, filled at the next open. Sharpe, Sortino and drawdown are the usual definitions, "
         "not the guide's rougher ones.",
     ]
-    return Table("Backtest beside buy-and-hold", ["Figure", "Strategy", "Buy and hold", ""], rows, words=True, notes=notes)
+    return Table(
+        "Backtest beside buy-and-hold", ["Figure", "Strategy", "Buy and hold", ""], rows, words=True, notes=notes
+    )
 
 
 def metrics(
@@ -245,7 +266,9 @@ def metrics(
         "backtest": trading.figures,
         "buy_and_hold": trading.hold_figures,
         "signals": trading.signals,
-        "random_strategies": dict(zip(("q05", "q50", "q95"), np.quantile(trading.random, [0.05, 0.5, 0.95]).tolist(), strict=True)),
+        "random_strategies": dict(
+            zip(("q05", "q50", "q95"), np.quantile(trading.random, [0.05, 0.5, 0.95]).tolist(), strict=True)
+        ),
         "break_even_fee": trading.break_even_fee,
         "ambiguous_candles": trading.strategy.ambiguous,
         "halted": str(trading.strategy.halted) if trading.strategy.halted else None,

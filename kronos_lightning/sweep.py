@@ -30,7 +30,7 @@ class SweepTable(Callback):
         metrics = (info or {}).get("metrics", {})
         self.rows.append(
             {
-                "overrides": " ".join(job_return.overrides),
+                "overrides": list(job_return.overrides),
                 "stage": job_return.cfg.stage.name,
                 "val/loss": metrics.get("val/loss"),
                 "best epoch": metrics.get("best_epoch"),
@@ -44,6 +44,9 @@ class SweepTable(Callback):
         """Print and write the table."""
         if not self.rows:
             return
+        common = set.intersection(*(set(row["overrides"]) for row in self.rows))
+        for row in self.rows:
+            row["overrides"] = " ".join(text for text in row["overrides"] if text not in common)
         frame = pd.DataFrame(self.rows).sort_values(["stage", "val/loss"], ascending=[False, True])
         path = Path(config.hydra.sweep.dir) / "sweep.csv"
         with atomic_path(path) as temporary:

@@ -32,9 +32,7 @@ class Exit:
     ambiguous: bool  # the candle held both; the stop is taken
 
 
-def exit_inside(
-    rules: Rules, direction: int, entry: float, open_: float, high: float, low: float
-) -> Exit | None:
+def exit_inside(rules: Rules, direction: int, entry: float, open_: float, high: float, low: float) -> Exit | None:
     """Whether stop or target is met in a candle; None = neither.
 
     A price that opens beyond stop or target fills at the open; else at the level itself. Where one candle reaches

@@ -7,7 +7,9 @@ import numpy as np
 BUY, HOLD, SELL = 1, 0, -1
 
 
-def expectation(paths: np.ndarray, last_close: np.ndarray, signal: Literal["mean", "median", "probability"]) -> np.ndarray:
+def expectation(
+    paths: np.ndarray, last_close: np.ndarray, signal: Literal["mean", "median", "probability"]
+) -> np.ndarray:
     """What the paths say of the return over the horizon, ``(N,)``.
 
     Args:

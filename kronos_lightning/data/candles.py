@@ -90,13 +90,13 @@ def parse_interval(interval: str) -> pd.Timedelta:
     match = re.fullmatch(r"(\d+)([smhdw])", interval)
     if not match or int(match[1]) == 0:
         raise ValueError(f"interval {interval!r} is none of the form 1m, 15m, 1h, 4h, 1d, 1w")
-    return pd.Timedelta(int(match[1]), {"m": "min", "w": "W"}.get(match[2], match[2]))
+    return pd.Timedelta(int(match[1]), {"m": "min", "d": "D", "w": "W"}.get(match[2], match[2]))
 
 
 def time_features(stamps: pd.Series | pd.DatetimeIndex) -> np.ndarray:
     """Minute, hour, weekday (Monday 0), day and month of UTC stamps: int8 ``(N, 5)``."""
     parts = pd.DatetimeIndex(stamps)
-    return np.stack([parts.minute, parts.hour, parts.dayofweek, parts.day, parts.month], axis=1).astype(np.int8)
+    return np.stack([parts.minute, parts.hour, parts.day_of_week, parts.day, parts.month], axis=1).astype(np.int8)
 
 
 def read_candles(path: str | Path, interval: str, symbol: str, sessions: bool = False) -> Candles:

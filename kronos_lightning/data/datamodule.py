@@ -136,7 +136,9 @@ class CandleDataModule(L.LightningDataModule):
                     f"{_span(frame)}"
                 )
             if wanted > len(starts):
-                log.info("%s: %d window(s) dropped: their targets belong to an earlier split", split, wanted - len(starts))
+                log.info(
+                    "%s: %d window(s) dropped: their targets belong to an earlier split", split, wanted - len(starts)
+                )
             counts[split] = {"windows": len(starts), "dropped_for_earlier_split": wanted - len(starts)}
             rows = slice(starts[0], starts[-1] + self.hparams.lookback + self.target_rows)
             part = frame.iloc[rows].assign(target=masks[split][rows]).astype(dict.fromkeys(FEATURES, "float32"))
@@ -201,5 +203,3 @@ def _span(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "(none between dataset_begin_time and dataset_end_time)"
     return f"{frame['timestamps'].iloc[0]} .. {frame['timestamps'].iloc[-1]}"
-
-

@@ -176,10 +176,8 @@ def _parse_times(column: pd.Series, path: Path, place: str) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(column):
         return column.dt.tz_localize("UTC")
     numbers = pd.to_numeric(column, errors="coerce")
-    if numbers.notna().mean() > 0.5:
-        times = _parse_epochs(numbers)
-    else:
-        times = _parse_texts(column.astype("str").str.strip())
+    epochs = numbers.notna().mean() > 0.5
+    times = _parse_epochs(numbers) if epochs else _parse_texts(column.astype("str").str.strip())
     bad = times.isna()
     if bad.any():
         at = column.index[bad.argmax()]

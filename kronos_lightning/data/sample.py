@@ -10,7 +10,9 @@ SUBSTEPS = 48  # price moves inside a candle, from which high and low come
 SYMBOL = "SYNTHETIC"
 
 
-def sample_candles(candles: int, interval: str, start: str, seed: int, start_price: float, volatility: float) -> Candles:
+def sample_candles(
+    candles: int, interval: str, start: str, seed: int, start_price: float, volatility: float
+) -> Candles:
     """Simulate candles with the habits of BTC/USDT.
 
     Volatility is persistent (AR(1) in its logarithm), moves are fat-tailed (Student t, 4 degrees of freedom) with rare
@@ -62,7 +64,7 @@ def sample_candles(candles: int, interval: str, start: str, seed: int, start_pri
 
 def _rhythm(stamps: pd.DatetimeIndex, step: pd.Timedelta) -> np.ndarray:
     """Factor on volatility and volume: quiet weekends, a busy European and American afternoon."""
-    factor = np.where(stamps.dayofweek >= 5, 0.75, 1.1)
+    factor = np.where(stamps.day_of_week >= 5, 0.75, 1.1)
     if step < pd.Timedelta(days=1):
         hour = (stamps.hour + stamps.minute / 60).to_numpy()
         factor = factor * (1.0 + 0.35 * np.cos(2 * np.pi * (hour - 15) / 24))

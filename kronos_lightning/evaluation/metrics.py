@@ -81,7 +81,9 @@ def _volatility(close: np.ndarray, last: np.ndarray) -> np.ndarray:
     NaN where a path leaves the positive prices.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        returns = np.diff(np.log(np.concatenate([np.broadcast_to(last[..., None], (*close.shape[:-1], 1)), close], axis=-1)))
+        returns = np.diff(
+            np.log(np.concatenate([np.broadcast_to(last[..., None], (*close.shape[:-1], 1)), close], axis=-1))
+        )
     return returns.std(axis=-1)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from kronos_lightning.forecast import ForecastSet
@@ -24,7 +25,9 @@ def fan_charts(forecasts: ForecastSet, scores: Scores, candles: pd.DataFrame, no
     values = candles[["open", "high", "low", "close"]].to_numpy()
     contexts = np.stack([values[row - length + 1 : row + 1] for row in rows])
     names = ("best", "median", "worst")
-    titles = [f"{name}: {pd.Timestamp(forecasts.cutoffs[i]):%Y-%m-%d %H:%M}" for name, i in zip(names, chosen, strict=True)]
+    titles = [
+        f"{name}: {pd.Timestamp(forecasts.cutoffs[i]):%Y-%m-%d %H:%M}" for name, i in zip(names, chosen, strict=True)
+    ]
     heading = f"Forecasts against reality: median path with 50/80/90 % bands{note}"
     return forecast_figure(contexts, forecasts.paths[chosen], forecasts.actual[chosen], titles, heading)
 
@@ -69,7 +72,9 @@ def equity_chart(candles: pd.DataFrame, strategy: Curve, benchmark: Curve, trade
     time = candles["timestamps"].dt.tz_localize(None)
     for curve, color in ((strategy, PATHS), (benchmark, GREY)):
         top.plot(time, curve.equity, color=color, label=curve.name, linewidth=1.3)
-        middle.fill_between(time, (curve.equity / np.maximum.accumulate(curve.equity) - 1) * 100, color=color, alpha=0.35)
+        middle.fill_between(
+            time, (curve.equity / np.maximum.accumulate(curve.equity) - 1) * 100, color=color, alpha=0.35
+        )
     top.set_title(f"Equity after costs, quote units{note}", fontsize=10)
     top.legend(fontsize=8)
     middle.set_title("Drawdown, %", fontsize=10)
@@ -84,4 +89,6 @@ def equity_chart(candles: pd.DataFrame, strategy: Curve, benchmark: Curve, trade
         bottom.scatter(x, trades["exit_price"], marker="x", color="#111827", s=22, label="exit", zorder=3)
         bottom.legend(fontsize=8)
     bottom.set_title("Close and trades", fontsize=10)
+    locator = AutoDateLocator()
+    bottom.xaxis.set(major_locator=locator, major_formatter=ConciseDateFormatter(locator))
     return figure

@@ -37,6 +37,7 @@ class ForecastSet:
 
     @property
     def horizon(self) -> int:
+        """Steps ahead, h."""
         return self.actual.shape[1]
 
     @property

@@ -46,7 +46,10 @@ class Forecaster:
     trained_positions: bool = False
 
     def __post_init__(self) -> None:
-        theirs, ours = (self.tokenizer.s1_bits, self.tokenizer.s2_bits), (self.predictor.s1_bits, self.predictor.s2_bits)
+        theirs, ours = (
+            (self.tokenizer.s1_bits, self.tokenizer.s2_bits),
+            (self.predictor.s1_bits, self.predictor.s2_bits),
+        )
         if theirs != ours:
             raise ValueError(f"tokenizer with {theirs} bits and predictor with {ours} bits do not belong together")
 

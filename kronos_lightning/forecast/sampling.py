@@ -24,13 +24,18 @@ class Sampling:
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise ValueError(f"{self}: temperature and top_k must be >= 0, top_p in (0, 1]")
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken (below 1e-6 float32 could not tell temperatures apart)."""
+        return self.temperature < 1e-6 or self.top_k == 1
+
 
 def token_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """Probabilities ``(…, V)`` from which a token is drawn, float32."""
     logits = logits.float()
-    if sampling.temperature == 0:
+    if sampling.greedy:
         return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.size(-1)).float()
-    logits = logits / sampling.temperature
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
     if 0 < sampling.top_k < logits.size(-1):
         smallest_kept = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
@@ -46,6 +51,6 @@ def token_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 
 def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
     """One token id per row: logits ``(B, V)`` → int64 ``(B,)``."""
-    if sampling.temperature == 0 or sampling.top_k == 1:
+    if sampling.greedy:
         return logits.argmax(dim=-1)
     return torch.multinomial(token_probabilities(logits, sampling), 1, generator=generator).squeeze(-1)

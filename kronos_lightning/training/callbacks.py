@@ -102,9 +102,7 @@ class ValidationPaths(L.Callback):
             pl_module.log("val/direction_majority", torch.maximum(up, 1 - up), rank_zero_only=True)
         self._picture(trainer, context, paths, actual, chosen)
 
-    def _picture(
-        self, trainer: L.Trainer, context: Tensor, paths: Tensor, actual: Tensor, chosen: np.ndarray
-    ) -> None:
+    def _picture(self, trainer: L.Trainer, context: Tensor, paths: Tensor, actual: Tensor, chosen: np.ndarray) -> None:
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not boards:
             return

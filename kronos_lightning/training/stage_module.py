@@ -82,6 +82,9 @@ class StageModule(L.LightningModule):
         schedule = self.optimization.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        self.train()  # loaded networks are in eval mode, and Lightning would leave them there: no dropout
+
     def on_train_start(self) -> None:
         planned = self.lr_schedulers().total_steps
         if planned != self.trainer.estimated_stepping_batches:

@@ -1,0 +1,143 @@
+"""Networks and Lightning modules from the checked configuration."""
+
+import logging
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .config import Common, Evaluation, PredictorStage, Training
+from .data import CandleDataModule
+from .forecast import Forecaster, Sampling
+from .model import CheckpointError, Kronos, KronosTokenizer
+from .runs import RunError, data_key, find_finished
+from .training.optimization import Optimization
+from .training.predictor_module import PredictorModule
+from .training.stage_module import StageModule
+from .training.tokenizer_module import TokenizerModule
+
+Network = TypeVar("Network", KronosTokenizer, Kronos)
+
+log = logging.getLogger(__name__)
+
+
+def build_module(settings: Training, datamodule: CandleDataModule) -> tuple[StageModule, dict[str, Any]]:
+    """The stage's module, and where its weights came from (for `run_info.json`)."""
+    stage, data = settings.stage, settings.data
+    optimization = Optimization(
+        stage.learning_rate, tuple(stage.betas), stage.weight_decay, stage.pct_start, stage.div_factor
+    )
+    if not isinstance(stage, PredictorStage):
+        tokenizer, source = initial_network(KronosTokenizer, settings)
+        return TokenizerModule(tokenizer, optimization, data.lookback, data.horizon), {"initial_weights": source}
+    tokenizer, tokenizer_source = find_tokenizer(settings, stage.tokenizer, datamodule)
+    predictor, source = initial_network(Kronos, settings)
+    forecaster = build_forecaster(settings, tokenizer, predictor)
+    module = PredictorModule(
+        forecaster,
+        optimization,
+        data.lookback,
+        data.horizon,
+        stage.s1_condition,
+        settings.forecast.num_paths,
+        settings.seed,
+    )
+    return module, {"initial_weights": source, "tokenizer": tokenizer_source}
+
+
+def build_forecaster(settings: Common, tokenizer: KronosTokenizer, predictor: Kronos) -> Forecaster:
+    """Tokenizer and predictor with the configuration's sampling."""
+    forecast = settings.forecast
+    return Forecaster(
+        tokenizer,
+        predictor,
+        settings.model.max_context,
+        settings.data.clip,
+        Sampling(forecast.temperature, forecast.top_k, forecast.top_p),
+        forecast.trained_positions,
+    )
+
+
+def initial_network(cls: type[Network], settings: Training) -> tuple[Network, str]:
+    """The network to fine-tune: from `init_from`, else published, else random; and a sentence about it."""
+    if settings.init_from is not None:
+        source = str(best_model(Path(settings.init_from)))
+        network = cls.from_pretrained(source)
+    else:
+        network, source = published_network(cls, settings)
+    log.info("Weights of the %s before training: %s", _kind(cls), source)
+    return network, source
+
+
+def published_network(cls: type[Network], settings: Common) -> tuple[Network, str]:
+    """The model group's published network, or a random one where `model.pretrained` is null."""
+    kind, pretrained = _kind(cls), settings.model.pretrained
+    if pretrained is None:
+        return cls(**getattr(settings.model, kind).model_dump()), f"random ({settings.model.name} size)"
+    name, revision = getattr(pretrained, kind), getattr(pretrained, f"{kind}_revision")
+    return cls.from_pretrained(name, revision=revision), name
+
+
+def find_tokenizer(settings: Common, wanted: str, datamodule: CandleDataModule) -> tuple[KronosTokenizer, str]:
+    """The frozen tokenizer of the predictor stage, and a sentence about it."""
+    if wanted not in ("auto", "published"):
+        tokenizer, source = KronosTokenizer.from_pretrained(best_model(Path(wanted))), wanted
+    else:
+        directory, source = None, ""
+        if wanted == "auto":
+            run_dir = Path(settings.paths.models) / f"finetune_tokenizer_{settings.data.name}"
+            directory, source = find_finished(run_dir, data_key(datamodule))
+        if directory is not None:
+            tokenizer = KronosTokenizer.from_pretrained(directory)
+        else:
+            reason = source
+            tokenizer, source = published_network(KronosTokenizer, settings)
+            source += f" ({reason})" if reason else ""
+            if settings.model.pretrained is None:
+                log.warning("The tokenizer has random weights: %s. Run stage=tokenizer first", reason)
+    log.info("Tokenizer: %s", source)
+    return tokenizer, source
+
+
+def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple[Forecaster, dict[str, str]]:
+    """What evaluate.py measures, and a sentence about each part.
+
+    Raises:
+        RunError: there is nothing to measure.
+    """
+    directory, source = None, settings.predictor
+    if settings.predictor == "auto":
+        run_dir = Path(settings.paths.models) / f"finetune_predictor_{settings.data.name}"
+        directory, source = find_finished(run_dir, data_key(datamodule))
+        if directory is None and settings.model.pretrained is None:
+            raise RunError(f"no fine-tuned predictor: {source}. Run train.py stage=predictor, or name predictor=DIR")
+    elif settings.predictor != "published":
+        directory = best_model(Path(settings.predictor))
+    if directory is None:
+        predictor, name = published_network(Kronos, settings)
+        source = name if settings.predictor == "published" else f"{name}, not fine-tuned ({source})"
+    else:
+        predictor = Kronos.from_pretrained(directory)
+
+    if settings.tokenizer not in ("auto", "published"):
+        tokenizer_source = settings.tokenizer
+        tokenizer = KronosTokenizer.from_pretrained(best_model(Path(settings.tokenizer)))
+    elif directory is None or settings.tokenizer == "published":
+        tokenizer, tokenizer_source = published_network(KronosTokenizer, settings)
+    else:
+        kept = directory.parent / "tokenizer"
+        if not kept.is_dir():
+            raise CheckpointError(f"{kept}: missing; name the tokenizer that belongs to {directory}: tokenizer=DIR")
+        tokenizer, tokenizer_source = KronosTokenizer.from_pretrained(kept), f"kept beside the predictor ({kept})"
+    log.info("Predictor: %s", source)
+    log.info("Tokenizer: %s", tokenizer_source)
+    sources = {"predictor": str(source), "tokenizer": str(tokenizer_source)}
+    return build_forecaster(settings, tokenizer, predictor), sources
+
+
+def best_model(directory: Path) -> Path:
+    """The best model inside a run's folder; any other path is itself."""
+    nested = directory / "checkpoints" / "best_model"
+    return nested if nested.is_dir() else directory
+
+
+def _kind(cls: type) -> str:
+    return "tokenizer" if cls is KronosTokenizer else "predictor"

@@ -1,0 +1,201 @@
+"""The candle frame: one of the two exchange formats of the project (the other is the forecast set).
+
+A candle frame is a DataFrame in time order with columns `timestamps` (UTC, the candle's open), `open high low close
+volume amount` (float64; volume in base units, amount in quote units) and `segment` (int64): a number that grows at
+every gap. Rows of one segment follow each other without a missing candle.
+"""
+
+import hashlib
+import logging
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .formats import FEATURES, PRICES, CandleError, read_raw, where
+
+TIME_FEATURES = ["minute", "hour", "weekday", "day", "month"]
+ROUNDING = 1e-9  # relative slack for prices that a conversion rounded
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candles:
+    """A validated candle frame and where it came from."""
+
+    frame: pd.DataFrame
+    symbol: str
+    interval: pd.Timedelta
+    source: str
+    synthetic: bool = False
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of interval and content, the same for the same candles from any file."""
+        digest = hashlib.sha256(str(self.interval.value).encode())
+        stamps = self.frame["timestamps"].astype("int64").to_numpy()
+        for values in (stamps, self.frame[FEATURES].to_numpy(np.float64), self.frame["segment"].to_numpy()):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def gaps(self) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
+        """Last candle before and first candle after each gap."""
+        stamps, segment = self.frame["timestamps"], self.frame["segment"]
+        after = np.flatnonzero(np.diff(segment)) + 1
+        return [(stamps.iloc[i - 1], stamps.iloc[i]) for i in after]
+
+    def between(self, begin: str | None, end: str | None) -> "Candles":
+        """The candles from `begin` to `end`, both dates included; None leaves a side open."""
+        keep = in_range(self.frame["timestamps"], begin, end)
+        frame = self.frame[keep].reset_index(drop=True)
+        return Candles(frame, self.symbol, self.interval, self.source, self.synthetic)
+
+
+def in_range(stamps: pd.Series, begin: str | None, end: str | None) -> np.ndarray:
+    """Bool mask of the stamps in [begin, end]; an end without a time of day means that whole day."""
+    keep = np.ones(len(stamps), dtype=bool)
+    if begin is not None:
+        keep &= (stamps >= as_utc(begin)).to_numpy()
+    if end is not None:
+        keep &= (stamps < end_of(end)).to_numpy()
+    return keep
+
+
+def as_utc(date: str) -> pd.Timestamp:
+    """Parse a date; without a zone it is UTC."""
+    stamp = pd.Timestamp(date)
+    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
+
+
+def end_of(date: str) -> pd.Timestamp:
+    """First instant after `date`: the next day for a bare date, one nanosecond later for an exact time."""
+    exact = re.search(r"\d[T ]\d", date.strip())
+    return as_utc(date) + (pd.Timedelta(1, "ns") if exact else pd.Timedelta(days=1))
+
+
+def parse_interval(interval: str) -> pd.Timedelta:
+    """Binance's notation (1s 1m 15m 1h 4h 1d 3d 1w) → Timedelta.
+
+    Raises:
+        ValueError: another notation; calendar months (1M) have no fixed length and are not supported.
+    """
+    match = re.fullmatch(r"(\d+)([smhdw])", interval)
+    if not match or int(match[1]) == 0:
+        raise ValueError(f"interval {interval!r} is none of the form 1m, 15m, 1h, 4h, 1d, 1w")
+    return pd.Timedelta(int(match[1]), {"m": "min", "w": "W"}.get(match[2], match[2]))
+
+
+def time_features(stamps: pd.Series | pd.DatetimeIndex) -> np.ndarray:
+    """Minute, hour, weekday (Monday 0), day and month of UTC stamps: int8 ``(N, 5)``."""
+    parts = pd.DatetimeIndex(stamps)
+    return np.stack([parts.minute, parts.hour, parts.dayofweek, parts.day, parts.month], axis=1).astype(np.int8)
+
+
+def read_candles(path: str | Path, interval: str, symbol: str, sessions: bool = False) -> Candles:
+    """Read and validate a CSV or Parquet file.
+
+    Missing `volume` becomes zeros, missing `amount` volume × mean price. Rows are put in time order, repeated equal
+    rows dropped, gaps marked; each of these is logged. Nothing else is changed and nothing is filled.
+
+    Args:
+        path: the file; see `formats` for the layouts.
+        interval: what the candles must be, such as ``1h``.
+        symbol: name of the market, for reports.
+        sessions: the market closes (a stock): breaks between candles are no gaps.
+
+    Raises:
+        CandleError: anything that cannot be right, with file, line, column and value.
+    """
+    path = Path(path)
+    raw = read_raw(path)
+    if "volume" not in raw:
+        log.info("%s: no volume column, volume is zero everywhere", path)
+        raw["volume"] = 0.0
+    if "amount" not in raw:
+        log.info("%s: no amount column, amount = volume x mean price of the candle", path)
+        raw["amount"] = raw["volume"] * raw[PRICES].mean(axis=1)
+    _check_values(raw, path)
+    raw = _in_time_order(raw, path)
+    step = parse_interval(interval)
+    segment = _segments(raw, step, interval, sessions, path)
+    frame = raw[["timestamps", *FEATURES]].reset_index(drop=True).assign(segment=segment)
+    candles = Candles(frame, symbol, step, str(path))
+    for before, after in candles.gaps:
+        missing = int((after - before) / step) - 1
+        log.info("%s: gap of %d candle(s) after %s", path, missing, before)
+    return candles
+
+
+def _check_values(raw: pd.DataFrame, path: Path) -> None:
+    def stop_if(bad: np.ndarray, column: str, reason: str) -> None:
+        if bad.any():
+            i = int(bad.argmax())
+            value = raw[column].iloc[i]
+            raise CandleError(f"{where(path, raw, i, column)}: {value:g} ({raw['timestamps'].iloc[i]}): {reason}")
+
+    values = {name: raw[name].to_numpy() for name in FEATURES}
+    for name in FEATURES:
+        stop_if(np.isnan(values[name]), name, "not a number; remove or repair the row")
+        stop_if(np.isinf(values[name]), name, "infinite; remove or repair the row")
+    for name in PRICES:
+        stop_if(values[name] <= 0, name, "a price must be positive")
+    for name in ("volume", "amount"):
+        stop_if(values[name] < 0, name, "must not be negative")
+    top = np.maximum.reduce([values["open"], values["close"], values["low"]])
+    stop_if(values["high"] < top * (1 - ROUNDING), "high", "high is below open, close or low of its candle")
+    bottom = np.minimum(values["open"], values["close"])
+    stop_if(values["low"] > bottom * (1 + ROUNDING), "low", "low is above open or close of its candle")
+
+
+def _in_time_order(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
+    stamps = raw["timestamps"]
+    if not stamps.is_monotonic_increasing:
+        order = "newest first" if stamps.is_monotonic_decreasing else "not in time order"
+        log.info("%s: rows are %s, sorted", path, order)
+        raw = raw.sort_values("timestamps", kind="stable")
+    repeated = raw["timestamps"].duplicated().to_numpy()
+    if repeated.any():
+        same = (raw[FEATURES].to_numpy()[1:] == raw[FEATURES].to_numpy()[:-1]).all(axis=1)
+        differing = np.flatnonzero(repeated[1:] & ~same)
+        if differing.size:
+            i = int(differing[0]) + 1
+            first = raw.index[i - 1]
+            raise CandleError(
+                f"{where(path, raw, i, 'timestamps')}: {raw['timestamps'].iloc[i]} stands in {raw.index.name} {first} "
+                f"too, with different values; keep one of them"
+            )
+        log.info("%s: %d repeated row(s) dropped", path, int(repeated.sum()))
+        raw = raw[~repeated]
+    return raw
+
+
+def _segments(raw: pd.DataFrame, step: pd.Timedelta, interval: str, sessions: bool, path: Path) -> np.ndarray:
+    """Segment number of each row; raises where the file's interval is not the configured one."""
+    differences = np.diff(raw["timestamps"].astype("int64").to_numpy())
+    if differences.size == 0:
+        return np.zeros(len(raw), dtype=np.int64)
+    lengths, counts = np.unique(differences, return_counts=True)
+    usual = int(lengths[counts.argmax()])
+    if usual != step.value:
+        raise CandleError(
+            f"{path}: the file's candles are {pd.Timedelta(usual)} apart, data.interval is {interval} ({step}); "
+            f"choose the data group of that interval or set data.interval"
+        )
+    if sessions:
+        return np.zeros(len(raw), dtype=np.int64)
+    stray = differences % step.value != 0
+    if stray.any():
+        i = int(stray.argmax()) + 1
+        raise CandleError(
+            f"{where(path, raw, i, 'timestamps')}: {raw['timestamps'].iloc[i]} is not a whole number of {interval} "
+            f"after the candle before it ({raw['timestamps'].iloc[i - 1]})"
+        )
+    return np.concatenate([[0], np.cumsum(differences != step.value)])

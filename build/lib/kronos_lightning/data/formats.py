@@ -1,0 +1,212 @@
+"""Reading candle files of many layouts into raw columns, before any check of their values.
+
+Understood: the guide's layout, Binance's 12 columns with or without header, Kaggle, CryptoDataDownload (title line,
+newest first), Parquet. Result columns: `timestamps` (UTC), `open high low close volume amount`, and an index that is
+the line (CSV) or row (Parquet) number in the file, so that every later complaint can point there.
+"""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+PRICES = ["open", "high", "low", "close"]
+FEATURES = [*PRICES, "volume", "amount"]
+BINANCE_COLUMNS = [
+    "open_time",
+    *PRICES,
+    "volume",
+    "close_time",
+    "quote_asset_volume",
+    "trades",
+    "taker_buy_base",
+    "taker_buy_quote",
+    "unused",
+]
+# In order of trust: epoch numbers are exact, text dates may lack a zone.
+TIME_NAMES = ["timestamps", "timestamp", "open_time", "opentime", "unix", "unix_timestamp", "datetime", "date", "time"]
+AMOUNT_NAMES = ["amount", "quote_asset_volume", "quote_volume", "turnover", "volume_currency"]
+QUOTE_CURRENCIES = ["usdt", "usdc", "busd", "fdusd", "tusd", "usd", "eur", "gbp", "jpy", "krw", "try"]
+EPOCH_LIMITS = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": 1e20}  # largest epoch number read in this unit
+
+
+class CandleError(ValueError):
+    """Candles that cannot be right; the message names file, place, value and a way out."""
+
+
+def read_raw(path: Path) -> pd.DataFrame:
+    """Read a CSV or Parquet file into the raw columns (see the module's docstring).
+
+    Raises:
+        CandleError: no such file, unreadable, a needed column missing, text where a number belongs, unknown dates.
+    """
+    if not path.is_file():
+        raise CandleError(f"{path}: no such file; data.csv_path=FILE names your candles (CSV or Parquet)")
+    frame = _read_parquet(path) if path.suffix.lower() in {".parquet", ".pq"} else _read_csv(path)
+    if frame.empty:
+        raise CandleError(f"{path}: no candles in it")
+    place = "row" if frame.index.name == "row" else "line"
+    chosen = _choose_columns(list(frame.columns), path)
+    stamps = _parse_times(frame[chosen["timestamps"]], path, place).astype("datetime64[ns, UTC]")
+    raw = pd.DataFrame({"timestamps": stamps}, index=frame.index)
+    for name in FEATURES:
+        if name in chosen:
+            raw[name] = _parse_numbers(frame[chosen[name]], path, place)
+    return raw
+
+
+def where(path: Path | str, frame: pd.DataFrame, position: int, column: str) -> str:
+    """'file: line 12, column high' of the row at `position`."""
+    return f"{path}: {frame.index.name or 'line'} {frame.index[position]}, column {column}"
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(path)
+    except Exception as error:  # pyarrow raises many kinds; all mean the file is no good
+        raise CandleError(f"{path}: not a readable Parquet file ({error})") from error
+    if isinstance(frame.index, pd.DatetimeIndex):
+        frame = frame.reset_index(names="timestamps")
+    frame.columns = [_plain(str(name)) for name in frame.columns]
+    return frame.set_axis(pd.RangeIndex(1, len(frame) + 1, name="row"))
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    header_line, names = _find_header(path)
+    try:
+        frame = pd.read_csv(
+            path,
+            names=names,
+            header=None,
+            skiprows=header_line,
+            usecols=range(len(names)),
+            index_col=False,
+            encoding="utf-8-sig",
+            skip_blank_lines=False,
+            thousands=",",
+            low_memory=False,
+        )
+    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
+        raise CandleError(f"{path}: not a readable CSV file ({' '.join(str(error).split())})") from error
+    frame.index = pd.RangeIndex(header_line + 1, header_line + 1 + len(frame), name="line")
+    return frame.dropna(how="all")
+
+
+def _find_header(path: Path) -> tuple[int, list[str]]:
+    """Number of lines before the first candle, and the plain names of the columns."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            head = [line for line, _ in zip(file, range(10), strict=False)]
+    except UnicodeDecodeError as error:
+        raise CandleError(f"{path}: not a text file ({error.reason} at byte {error.start})") from error
+    for number, cells in enumerate(csv.reader(head)):
+        names = [_plain(cell) for cell in cells]
+        if any(name in TIME_NAMES for name in names):
+            return number + 1, _unique(names)
+        if len(cells) == len(BINANCE_COLUMNS) and all(_is_number(cell) for cell in cells):
+            return number, BINANCE_COLUMNS
+    if not any(line.strip() for line in head):
+        raise CandleError(f"{path}: the file is empty")
+    raise CandleError(
+        f"{path}: no header with a time column in the first lines (it starts with {head[0].strip()[:80]!r}); "
+        f"known names of it: {', '.join(TIME_NAMES)}; without a header Binance's 12 columns are expected"
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_")
+
+
+def _unique(names: list[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    return [name if (seen.setdefault(name, i)) == i else f"{name}_{i}" for i, name in enumerate(names)]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+# --- columns ----------------------------------------------------------------------------------------------------
+
+
+def _choose_columns(names: list[str], path: Path) -> dict[str, str]:
+    """Which column of the file is which of ours; `volume` and `amount` may be absent."""
+    chosen = {name: name for name in PRICES if name in names}
+    missing = [name for name in PRICES if name not in names]
+    times = [name for name in TIME_NAMES if name in names]
+    if missing or not times:
+        lacking = missing + ([] if times else ["timestamps"])
+        raise CandleError(f"{path}: column {', '.join(lacking)} missing; the file has: {', '.join(names)}")
+    chosen["timestamps"] = times[0]
+    in_quote = [f"volume_{currency}" for currency in QUOTE_CURRENCIES]
+    amounts = [name for name in (*AMOUNT_NAMES, *in_quote) if name in names]
+    if amounts:
+        chosen["amount"] = amounts[0]
+    volumes = [name for name in names if name in ("volume", "vol")]
+    volumes += [name for name in names if name.startswith("volume_") and name not in (*AMOUNT_NAMES, *in_quote)]
+    if volumes:
+        chosen["volume"] = volumes[0]
+    return chosen
+
+
+def _parse_numbers(column: pd.Series, path: Path, place: str) -> pd.Series:
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return column.astype("float64")
+    numbers = pd.to_numeric(column.astype("str").str.strip(), errors="coerce")
+    bad = numbers.isna() & column.notna()
+    if bad.any():
+        at = column.index[bad.argmax()]
+        raise CandleError(f"{path}: {place} {at}, column {column.name}: {column[at]!r} is not a number")
+    return numbers.astype("float64")
+
+
+def _parse_times(column: pd.Series, path: Path, place: str) -> pd.Series:
+    """Epoch numbers in s, ms, µs or ns (each value by its own size) or text dates → UTC."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return column.dt.tz_convert("UTC")
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return column.dt.tz_localize("UTC")
+    numbers = pd.to_numeric(column, errors="coerce")
+    epochs = numbers.notna().mean() > 0.5
+    times = _parse_epochs(numbers) if epochs else _parse_texts(column.astype("str").str.strip())
+    bad = times.isna()
+    if bad.any():
+        at = column.index[bad.argmax()]
+        value = "empty" if pd.isna(column[at]) else repr(column[at])
+        raise CandleError(
+            f"{path}: {place} {at}, column {column.name}: {value} is not a date; write 2024-01-31 or "
+            f"2024-01-31 09:30:00, with a zone or in UTC, or an epoch number"
+        )
+    return times
+
+
+def _parse_epochs(numbers: pd.Series) -> pd.Series:
+    nanoseconds = np.full(len(numbers), np.iinfo(np.int64).min)  # NaT
+    size, lower = numbers.abs().to_numpy(), 1e8  # smaller numbers are no dates after 1973
+    for unit, limit in EPOCH_LIMITS.items():
+        scale = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[unit]
+        rows = (size >= lower) & (size < limit)
+        nanoseconds[rows] = numbers.to_numpy()[rows].astype(np.int64) * scale
+        lower = limit
+    return pd.Series(pd.to_datetime(nanoseconds, utc=True), index=numbers.index)
+
+
+def _parse_texts(texts: pd.Series) -> pd.Series:
+    """Dates that start with the year; others (01/02/2024) are ambiguous and stay unparsed."""
+    texts = texts.str.replace(r"\s*(?:UTC|GMT)$", "", regex=True)
+    times = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    for extra in ("%Y-%m-%d %I-%p", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d"):
+        left = times.isna()
+        if not left.any():
+            break
+        times[left] = pd.to_datetime(texts[left], format=extra, utc=True, errors="coerce")
+    return times

@@ -1,0 +1,156 @@
+"""Windows of candles as the model eats them: index, gather, normalise.
+
+Shape letters: N candles, B windows in a batch, L lookback, W rows of a window, C = 6 features.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from .candles import time_features
+from .formats import FEATURES
+
+EPSILON = 1e-5  # added to the deviation, as in the published recipe
+
+
+class WindowBatch(NamedTuple):
+    """A batch of normalised windows."""
+
+    x: Tensor  # (B, W, C) normalised and clipped candles
+    stamp: Tensor  # (B, W, 5) int8: minute hour weekday day month
+    mean: Tensor  # (B, 1, C) of the lookback rows, in the candles' units
+    std: Tensor  # (B, 1, C) population deviation of the lookback rows
+
+
+def normalise(window: Tensor, lookback: int, clip: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Scale windows ``(B, W, C)`` by the mean and population deviation of their first `lookback` rows.
+
+    Returns:
+        ``(x − mean) / (std + 1e-5)`` clipped to ±clip, and mean and std ``(B, 1, C)``.
+    """
+    mean = window[:, :lookback].mean(dim=1, keepdim=True)
+    centred = window - mean
+    std = centred[:, :lookback].square().mean(dim=1, keepdim=True).sqrt()
+    return centred.div_(std + EPSILON).clamp_(-clip, clip), mean, std
+
+
+def denormalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Back to the candles' units; shapes as in `normalise`."""
+    return x * (std + EPSILON) + mean
+
+
+def window_starts(segment: np.ndarray, target: np.ndarray, lookback: int, target_rows: int) -> np.ndarray:
+    """First rows of all windows of `lookback` + `target_rows` candles that are valid, int64.
+
+    Valid: no gap inside (one segment), and every target row allowed by the bool mask `target`.
+    """
+    width = lookback + target_rows
+    if len(segment) < width:
+        return np.empty(0, dtype=np.int64)
+    whole = segment[: len(segment) - width + 1] == segment[width - 1 :]
+    allowed = np.concatenate([[0], np.cumsum(target, dtype=np.int64)])
+    in_target = allowed[width:] - allowed[lookback : len(allowed) - target_rows]
+    return np.flatnonzero(whole & (in_target == target_rows))
+
+
+class CandleWindows(Dataset):
+    """All windows of a candle frame: views on one float32 tensor, gathered and normalised a batch at a time.
+
+    Args:
+        frame: candle frame with a bool column `target` (rows that may be forecast in this split).
+        lookback: rows known, whose statistics normalise the window.
+        target_rows: rows after them (the horizon and one more for the shift).
+        clip: bound of the normalised values.
+    """
+
+    def __init__(self, frame: pd.DataFrame, lookback: int, target_rows: int, clip: float):
+        self.lookback, self.clip = lookback, clip
+        width = lookback + target_rows
+        starts = window_starts(frame["segment"].to_numpy(), frame["target"].to_numpy(), lookback, target_rows)
+        self.starts = torch.from_numpy(starts.astype(np.int32))
+        values = torch.empty(len(frame), len(FEATURES))
+        for i, name in enumerate(FEATURES):
+            values[:, i] = torch.from_numpy(frame[name].to_numpy(np.float32, copy=True))
+        stamps = torch.from_numpy(time_features(frame["timestamps"]))
+        self._windows = _overlapping(values, width)
+        self._stamps = _overlapping(stamps, width)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitems__(self, indices: Sequence[int]) -> WindowBatch:
+        start = self.starts[torch.as_tensor(indices)]
+        x, mean, std = normalise(self._windows.index_select(0, start), self.lookback, self.clip)
+        return WindowBatch(x, self._stamps.index_select(0, start), mean, std)
+
+    def __getitem__(self, index: int) -> WindowBatch:
+        return WindowBatch(*(part[0] for part in self.__getitems__([index])))
+
+
+def _overlapping(rows: Tensor, width: int) -> Tensor:
+    """View ``(N, C)`` as all its windows ``(N − W + 1, W, C)`` without a copy."""
+    n, c = rows.shape
+    return rows.as_strided((max(n - width + 1, 0), width, c), (c, c, 1))
+
+
+class EpochSampler(Sampler[int]):
+    """Which windows this process sees in an epoch, in which order.
+
+    All processes share one stream of permutations seeded by (seed, round); an epoch is the next `length` indices of
+    it and process r takes every world-th from the r-th on. A global batch thus holds the same windows whatever the
+    number of processes, and no window is left out when `samples_per_epoch` cuts epochs short.
+
+    Args:
+        size: number of windows.
+        batch_size: windows a process and step; an epoch is a whole number of steps (or one smaller step).
+        samples_per_epoch: upper bound on the windows of an epoch; None for all.
+        seed, rank, world_size: of the run.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, samples_per_epoch: int | None, seed: int, rank: int, world_size: int
+    ):
+        step = batch_size * world_size
+        wanted = min(size, samples_per_epoch or size)
+        self.length = wanted - wanted % (step if wanted >= step else world_size)
+        if self.length == 0:
+            raise ValueError(f"{size} training window(s) are too few for {world_size} processes")
+        self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length // self.world_size
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * self.length
+        rounds = range(first // self.size, (first + self.length - 1) // self.size + 1)
+        stream = torch.cat([self._permutation(i) for i in rounds])
+        offset = first - rounds[0] * self.size
+        mine = stream[offset : offset + self.length][self.rank :: self.world_size]
+        return iter(mine.tolist())
+
+    def _permutation(self, i: int) -> Tensor:
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + i) % 2**63)
+        return torch.randperm(self.size, generator=generator)
+
+
+class ShardSampler(Sampler[int]):
+    """Every window once, in order, shared among the processes without padding: validation stays exact."""
+
+    def __init__(self, size: int, rank: int, world_size: int):
+        self.indices = range(rank, size, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)

@@ -1,0 +1,1 @@
+"""Honest measurement: rolling forecasts, metrics beside baselines, a report."""

@@ -1,0 +1,228 @@
+"""Building blocks shared by the tokenizer and the predictor.
+
+Shape letters: B batch, T tokens (candles), D d_model, H heads, K head size, V vocabulary size.
+Source of the architecture: arXiv 2508.02739; module names follow the published checkpoints' keys.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+ROTARY_BASE = 10_000.0
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation over the last axis, computed in float32."""
+
+    def __init__(self, dim: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), (x.size(-1),), eps=self.eps).type_as(x) * self.weight
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: ``w2(silu(w1 x) * w3 x)``, dropout after."""
+
+    def __init__(self, d_model: int, ff_dim: int, dropout: float):
+        super().__init__()
+        self.w1 = nn.Linear(d_model, ff_dim, bias=False)
+        self.w3 = nn.Linear(d_model, ff_dim, bias=False)
+        self.w2 = nn.Linear(ff_dim, d_model, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.w2(F.silu(self.w1(x)) * self.w3(x)))
+
+
+def inverse_frequencies(head_dim: int, device: torch.device | None = None) -> Tensor:
+    """Rotary frequencies, ``(K/2,)``, always float32."""
+    exponent = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
+    return 1.0 / ROTARY_BASE**exponent
+
+
+def rotary_table(length: int, head_dim: int, device: torch.device) -> Tensor:
+    """Cosines and sines of positions 0 … T−1: ``(2, T, 1, K/2)`` in float32.
+
+    Computed anew from the formula, never from the ``inv_freq`` buffer and never kept: a half-precision model
+    keeps exact angles, and a table made under ``inference_mode`` cannot reach a later training step.
+    """
+    positions = torch.arange(length, device=device, dtype=torch.float32)
+    angles = torch.outer(positions, inverse_frequencies(head_dim, device)).unsqueeze(1)  # (T, 1, K/2)
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Rotate the first half of the features against the second: x ``(B, T, H, K)``, table of the same positions."""
+    cos, sin = table
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).type_as(x)
+
+
+class RotaryFrequencies(nn.Module):
+    """Holds the ``inv_freq`` buffer that published checkpoints carry; angles come from `rotary_table`."""
+
+    def __init__(self, head_dim: int):
+        super().__init__()
+        self.register_buffer("inv_freq", inverse_frequencies(head_dim))
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention; the same class attends to itself or to another sequence."""
+
+    def __init__(self, d_model: int, n_heads: int, attn_dropout_p: float, resid_dropout_p: float):
+        super().__init__()
+        self.n_heads = n_heads
+        self.head_dim = d_model // n_heads
+        self.attn_dropout_p = attn_dropout_p
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+        self.rotary = RotaryFrequencies(self.head_dim)
+        self.resid_dropout = nn.Dropout(resid_dropout_p)
+
+    def forward(self, query: Tensor, memory: Tensor, rotary: Tensor | None, causal: bool) -> Tensor:
+        """Attend from query ``(B, Tq, D)`` to memory ``(B, Tk, D)``; result ``(B, Tq, D)``.
+
+        `rotary` is the table of positions 0 … Tk−1, or None for no positions. The queries are the last Tq of
+        those positions. `causal` needs Tq = Tk; a single query at the end sees all keys without it.
+        """
+        q, k, v = (
+            rearrange(project(x), "b t (h k) -> b t h k", h=self.n_heads)
+            for project, x in ((self.q_proj, query), (self.k_proj, memory), (self.v_proj, memory))
+        )
+        if rotary is not None:
+            q, k = rotate(q, rotary[:, -q.size(1) :]), rotate(k, rotary)
+        q, k, v = (rearrange(part, "b t h k -> b h t k") for part in (q, k, v))
+        dropout = self.attn_dropout_p if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
+        return self.resid_dropout(self.out_proj(rearrange(mixed, "b h t k -> b t (h k)")))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm causal self-attention and pre-norm feed-forward, both residual."""
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        ff_dim: int,
+        ffn_dropout_p: float,
+        attn_dropout_p: float,
+        resid_dropout_p: float,
+    ):
+        super().__init__()
+        self.norm1 = RMSNorm(d_model)
+        self.self_attn = Attention(d_model, n_heads, attn_dropout_p, resid_dropout_p)
+        self.norm2 = RMSNorm(d_model)
+        self.ffn = FeedForward(d_model, ff_dim, ffn_dropout_p)
+
+    def forward(self, x: Tensor, rotary: Tensor) -> Tensor:
+        h = self.norm1(x)
+        x = x + self.self_attn(h, h, rotary, causal=True)
+        return x + self.ffn(self.norm2(x))
+
+
+def run_blocks(blocks: nn.ModuleList, x: Tensor) -> Tensor:
+    """Pass ``(B, T, D)`` through the blocks with one rotary table for all of them."""
+    if len(blocks) == 0:
+        return x
+    rotary = rotary_table(x.size(1), blocks[0].self_attn.head_dim, x.device)
+    for block in blocks:
+        x = block(x, rotary)
+    return x
+
+
+class HierarchicalEmbedding(nn.Module):
+    """Embed coarse and fine token ids and fuse them: two ``(B, T)`` → ``(B, T, D)``."""
+
+    def __init__(self, s1_bits: int, s2_bits: int, d_model: int):
+        super().__init__()
+        self.scale = math.sqrt(d_model)
+        self.emb_s1 = nn.Embedding(2**s1_bits, d_model)
+        self.emb_s2 = nn.Embedding(2**s2_bits, d_model)
+        self.fusion_proj = nn.Linear(2 * d_model, d_model)
+
+    def forward(self, s1_ids: Tensor, s2_ids: Tensor) -> Tensor:
+        pair = torch.cat([self.emb_s1(s1_ids), self.emb_s2(s2_ids)], dim=-1)
+        return self.fusion_proj(pair * self.scale)
+
+
+class FixedEmbedding(nn.Module):
+    """Sinusoidal embedding that is not trained."""
+
+    def __init__(self, size: int, d_model: int):
+        super().__init__()
+        positions = torch.arange(size, dtype=torch.float32)
+        angles = torch.outer(positions, inverse_frequencies(d_model))  # (size, D/2)
+        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # sine and cosine alternate
+        self.emb = nn.Embedding.from_pretrained(table, freeze=True)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.emb(ids)
+
+
+class TimeEmbedding(nn.Module):
+    """Sum of the embeddings of minute, hour, weekday, day and month: ``(B, T, 5)`` → ``(B, T, D)``."""
+
+    def __init__(self, d_model: int, learned: bool):
+        super().__init__()
+        embedding = nn.Embedding if learned else FixedEmbedding
+        self.minute_embed = embedding(60, d_model)
+        self.hour_embed = embedding(24, d_model)
+        self.weekday_embed = embedding(7, d_model)
+        self.day_embed = embedding(32, d_model)
+        self.month_embed = embedding(13, d_model)
+
+    def forward(self, stamp: Tensor) -> Tensor:
+        minute, hour, weekday, day, month = stamp.long().unbind(dim=-1)
+        return (
+            self.hour_embed(hour)
+            + self.weekday_embed(weekday)
+            + self.day_embed(day)
+            + self.month_embed(month)
+            + self.minute_embed(minute)
+        )
+
+
+class DependencyAwareLayer(nn.Module):
+    """Condition the context on the coarse token of the same step, for the fine head.
+
+    Cross-attention with the coarse token's embedding as query and the context as memory, added to the context.
+    """
+
+    N_HEADS = 4
+
+    def __init__(self, d_model: int, attn_dropout_p: float, resid_dropout_p: float):
+        super().__init__()
+        self.cross_attn = Attention(d_model, self.N_HEADS, attn_dropout_p, resid_dropout_p)
+        self.norm = RMSNorm(d_model)
+
+    def forward(self, context: Tensor, s1_embedding: Tensor) -> Tensor:
+        """All positions at once, causal: context and s1_embedding ``(B, T, D)`` → ``(B, T, D)``."""
+        rotary = rotary_table(context.size(1), self.cross_attn.head_dim, context.device)
+        return self.norm(context + self.cross_attn(s1_embedding, context, rotary, causal=True))
+
+    def last(self, context: Tensor, s1_embedding: Tensor, positions: bool) -> Tensor:
+        """The last position alone: context ``(B, T, D)``, s1_embedding ``(B, 1, D)`` → ``(B, 1, D)``.
+
+        `positions` = False decodes as the published weights' own code does (no rotary angle at all), True with
+        the relative positions that the layer was trained with.
+        """
+        table = rotary_table(context.size(1), self.cross_attn.head_dim, context.device) if positions else None
+        return self.norm(context[:, -1:] + self.cross_attn(s1_embedding, context, table, causal=False))
+
+
+class DualHead(nn.Module):
+    """Linear heads to the coarse and fine vocabularies."""
+
+    def __init__(self, s1_bits: int, s2_bits: int, d_model: int):
+        super().__init__()
+        self.proj_s1 = nn.Linear(d_model, 2**s1_bits)
+        self.proj_s2 = nn.Linear(d_model, 2**s2_bits)

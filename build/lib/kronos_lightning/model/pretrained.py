@@ -1,0 +1,79 @@
+"""Reading and writing checkpoint directories: `config.json` + `model.safetensors`, local or on the Hub."""
+
+import json
+import os
+from pathlib import Path
+from typing import Self
+
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be found or does not fit; the message says what to do."""
+
+
+class PretrainedModule(PyTorchModelHubMixin):
+    """`save_pretrained` and `push_to_hub` from huggingface_hub, and a `from_pretrained` that is strict.
+
+    Strict means: only safetensors are read (nothing is unpickled), every key must be there and fit, and no key of
+    `config.json` is ignored.
+    """
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike, *, revision: str | None = None) -> Self:
+        """Load a local directory or a Hub repository.
+
+        Args:
+            name_or_path: an existing directory, else a Hub name such as ``NeoQuasar/Kronos-small``.
+            revision: commit, tag or branch on the Hub; of no account for a directory.
+
+        Raises:
+            CheckpointError: nothing found, Hub unreachable, or the files do not describe this model.
+        """
+        directory = Path(name_or_path).expanduser()
+        if directory.is_dir():
+            config_path, weights_path = directory / CONFIG_FILE, directory / WEIGHTS_FILE
+        elif str(name_or_path).count("/") == 1 and not str(name_or_path).startswith((".", "/", "~")):
+            config_path, weights_path = _download(str(name_or_path), revision)
+        else:
+            raise CheckpointError(f"{name_or_path}: no such directory (and not a Hub name of the form owner/model)")
+        for path in (config_path, weights_path):
+            if not path.is_file():
+                raise CheckpointError(f"{path}: missing; a checkpoint directory holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+        try:
+            config = json.loads(config_path.read_text(encoding="utf-8"))
+            model = cls(**config)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{config_path}: does not describe a {cls.__name__}: {error}") from error
+        try:
+            model.load_state_dict(load_file(weights_path), strict=True)
+        except (RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{weights_path}: weights do not fit a {cls.__name__}: {reason[:600]}") from error
+        return model.eval()
+
+    @property
+    def config(self) -> dict:
+        """The constructor's arguments, as they stand in `config.json`."""
+        return dict(self._hub_mixin_config)
+
+
+def _download(name: str, revision: str | None) -> tuple[Path, Path]:
+    try:
+        config, weights = (Path(hf_hub_download(name, file, revision=revision)) for file in (CONFIG_FILE, WEIGHTS_FILE))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        at = f" at revision {revision}" if revision else ""
+        raise CheckpointError(
+            f"cannot get {name}{at} from the Hugging Face Hub ({type(error).__name__}: {reason}). Ways out: "
+            f"(1) a local copy: model.pretrained.tokenizer=DIR model.pretrained.predictor=DIR; "
+            f"(2) another endpoint: set the environment variable HF_ENDPOINT; "
+            f"(3) random weights: model.pretrained=null"
+        ) from error
+    return config, weights

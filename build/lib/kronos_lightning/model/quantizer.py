@@ -1,0 +1,80 @@
+"""Binary spherical quantisation (arXiv 2406.07548): every candle becomes a corner of a cube on the sphere.
+
+Shape letters: B batch, T tokens, N bits (s1_bits + s2_bits).
+"""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def bits_to_index(bits: Tensor) -> Tensor:
+    """Read the last axis as a binary number, bit i having weight 2^i: bool ``(…, N)`` → int64 ``(…)``."""
+    weights = 2 ** torch.arange(bits.size(-1), device=bits.device)
+    return (bits.long() * weights).sum(dim=-1)
+
+
+def index_to_bits(index: Tensor, n_bits: int) -> Tensor:
+    """Inverse of `bits_to_index`: int64 ``(…)`` → bool ``(…, N)``."""
+    return index.unsqueeze(-1).bitwise_right_shift(torch.arange(n_bits, device=index.device)).bitwise_and(1).bool()
+
+
+def _mean_over_processes(x: Tensor) -> Tensor:
+    """Average over all training processes, with gradients; the identity in a single one."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        from torch.distributed.nn.functional import all_reduce
+
+        return all_reduce(x) / dist.get_world_size()
+    return x
+
+
+def _entropy(p: Tensor) -> Tensor:
+    """Entropy in nats of independent bits with probability p, summed over the last axis."""
+    eps = 1e-8
+    return -(p * (p + eps).log() + (1 - p) * (1 - p + eps).log()).sum(dim=-1)
+
+
+class BinarySphericalQuantizer(nn.Module):
+    """Sign quantisation on the unit sphere with straight-through gradients and an entropy penalty.
+
+    Args:
+        n_bits: length of the code, N.
+        beta: weight of the commitment loss.
+        gamma0: weight of the per-sample entropy (lower = surer codes).
+        gamma: weight of the codebook entropy (higher = more codes in use).
+        zeta: weight of both entropies in the loss.
+        group_size: shape of the `group_basis` buffer of published checkpoints; the loss does not depend on it.
+    """
+
+    def __init__(self, n_bits: int, beta: float, gamma0: float, gamma: float, zeta: float, group_size: int):
+        super().__init__()
+        if n_bits % group_size:
+            raise ValueError(f"group_size {group_size} does not divide the number of bits {n_bits}")
+        self.n_bits, self.beta, self.gamma0, self.gamma, self.zeta = n_bits, beta, gamma0, gamma, zeta
+        self.register_buffer("basis", 2 ** torch.arange(n_bits - 1, -1, -1))
+        self.register_buffer("group_basis", 2 ** torch.arange(group_size - 1, -1, -1))
+
+    @property
+    def scale(self) -> float:
+        """Coordinate of a cube corner on the unit sphere, 1/√N."""
+        return self.n_bits**-0.5
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantise z ``(B, T, N)``: codes ``(B, T, N)`` in {−1/√N, +1/√N}, and the loss (scalar, may be negative)."""
+        z = F.normalize(z, dim=-1)
+        code = torch.where(z > 0, 1.0, -1.0).type_as(z) * self.scale
+        commitment = (code - z).square().sum(dim=-1).mean()
+        p = torch.sigmoid(-4.0 * z * self.scale)
+        per_sample = _entropy(p).mean()
+        dims = tuple(range(p.dim() - 1))
+        average = p.mean(dim=dims)
+        # The codebook entropy is not linear in the batch: under several processes it is that of the whole batch.
+        codebook = _entropy(_mean_over_processes(average) if self.training else average)
+        loss = self.beta * commitment + self.zeta * (self.gamma0 * per_sample - self.gamma * codebook)
+        straight_through = z * self.scale + (code - z * self.scale).detach()
+        return straight_through, loss
+
+    def bits(self, z: Tensor) -> Tensor:
+        """The code alone, as bool ``(B, T, N)`` (normalisation does not change a sign)."""
+        return z > 0

@@ -1,0 +1,154 @@
+"""A run's folder: what is in it, where earlier runs go, how later stages find it.
+
+``finetune_{stage}_{data}/``: `config.json`, `run_info.json`, `logs/`, and `checkpoints/` with `best_model/` and, for
+the predictor, the `tokenizer/` that it was trained with.
+"""
+
+import importlib.metadata
+import json
+import logging
+import os
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from .data import CandleDataModule
+from .data.files import atomic_directory, atomic_path
+from .model import KronosTokenizer
+
+PACKAGES = ("torch", "lightning", "hydra-core", "pandas", "numpy", "huggingface-hub")
+
+log = logging.getLogger(__name__)
+
+
+class RunError(ValueError):
+    """A run cannot start or be found as asked; the message says what to do."""
+
+
+def data_key(datamodule: CandleDataModule) -> dict[str, Any]:
+    """What makes two runs' data the same: the candles and the split into train, validation and test."""
+    return {"fingerprint": datamodule.manifest()["fingerprint"], "ranges": datamodule.ranges}
+
+
+def read_info(run_dir: Path) -> dict[str, Any] | None:
+    """The run's `run_info.json`, or None."""
+    try:
+        return json.loads((run_dir / "run_info.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether a run ended by itself there."""
+    info = read_info(run_dir)
+    return info is not None and info["status"] == "finished"
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def find_resume(resume: str | None, run_dir: Path) -> Path | None:
+    """The Lightning checkpoint to continue from; None = start anew."""
+    if resume is None:
+        return None
+    path = run_dir / "checkpoints" / "last.ckpt" if resume == "auto" else Path(resume)
+    if path.is_file():
+        return path
+    if resume == "auto":
+        log.info("resume=auto: no %s, starting anew", path)
+        return None
+    raise RunError(f"resume={resume}: no such file; resume=auto looks in {run_dir}")
+
+
+@rank_zero_only
+def begin(
+    run_dir: Path, config: dict[str, Any], info: dict[str, Any], tokenizer: KronosTokenizer | None, resumed: bool
+) -> None:
+    """Make the run's folder, setting an earlier run aside, and write what is known before the first step.
+
+    A predictor's folder keeps its frozen `tokenizer`, so that the two stay together whatever is trained later.
+    """
+    if not resumed and run_dir.exists():
+        stamp = datetime.fromtimestamp(run_dir.stat().st_mtime, UTC).strftime("%Y-%m-%d_%H-%M-%S")
+        aside = run_dir.with_name(f"{run_dir.name}.{stamp}")
+        while aside.exists():
+            aside = aside.with_name(aside.name + "+")
+        os.replace(run_dir, aside)
+        log.info("The earlier run was moved to %s", aside)
+    (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    write_json(run_dir / "config.json", config)
+    write_json(run_dir / "run_info.json", info)
+    if tokenizer is not None:
+        with atomic_directory(run_dir / "checkpoints" / "tokenizer") as directory:
+            tokenizer.save_pretrained(directory)
+    handler = logging.FileHandler(run_dir / "logs" / "train.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+
+
+@rank_zero_only
+def end(run_dir: Path, info: dict[str, Any]) -> None:
+    """Mark the run as finished, with its figures."""
+    write_json(run_dir / "run_info.json", info | {"status": "finished"})
+    for handler in logging.getLogger().handlers[:]:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(run_dir.absolute()):
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+
+def best_figures(run_dir: Path) -> dict[str, Any]:
+    """Validation figures of the best checkpoint and the epoch it was reached after (from 1)."""
+    checkpoint = torch.load(run_dir / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True, mmap=True)
+    return {"best_epoch": checkpoint["epoch"] + 1, **checkpoint["figures"]}
+
+
+def describe(datamodule: CandleDataModule, seed: int, **more: Any) -> dict[str, Any]:
+    """First content of `run_info.json`: versions, revision, data, seed."""
+    manifest = datamodule.manifest()
+    return {
+        "status": "running",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_revision": _git_revision(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "seed": seed,
+        "synthetic": manifest["synthetic"],
+        "data": data_key(datamodule) | {key: manifest[key] for key in ("candles", "span", "windows")},
+        **more,
+    }
+
+
+def find_finished(run_dir: Path, key: dict[str, Any]) -> tuple[Path | None, str]:
+    """The best model of a finished run on the same data.
+
+    Returns:
+        Its checkpoint directory and a sentence about it, or None and why there is none to use.
+
+    Raises:
+        RunError: there is a run, but it did not finish.
+    """
+    info = read_info(run_dir)
+    if info is None:
+        return None, f"no run in {run_dir}"
+    if any(info["data"][name] != key[name] for name in key):
+        return None, f"{run_dir} was fine-tuned on other data or split ranges"
+    if not is_finished(run_dir):
+        raise RunError(
+            f"{run_dir} was not finished: continue it with resume=auto, or name a checkpoint directory yourself, "
+            f"such as {run_dir / 'checkpoints' / 'best_model'}"
+        )
+    return run_dir / "checkpoints" / "best_model", f"fine-tuned on this data ({run_dir})"
+
+
+def _git_revision() -> str | None:
+    try:
+        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

@@ -1,0 +1,165 @@
+"""Splits, processed files and loaders."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kronos_lightning.data import CandleDataModule, CandleError
+from tests.conftest import utc
+
+SETTINGS = {
+    "name": "test",
+    "symbol": "X",
+    "interval": "1h",
+    "csv_path": None,
+    "sample": {"candles": 600, "start": "2023-01-01", "seed": 3, "start_price": 100.0, "volatility": 0.8},
+    "sessions": False,
+    "dataset_begin_time": None,
+    "dataset_end_time": None,
+    "train_time_range": ["2023-01-01", "2023-01-12"],
+    "val_time_range": ["2023-01-10", "2023-01-16"],  # overlaps, as the guide's ranges do
+    "test_time_range": ["2023-01-15", "2023-01-25"],
+    "lookback": 20,
+    "horizon": 5,
+    "clip": 5.0,
+    "batch_size": 16,
+    "samples_per_epoch": None,
+    "num_workers": 0,
+    "seed": 0,
+}
+
+
+@pytest.fixture
+def make(tmp_path):
+    return lambda **changes: CandleDataModule(**SETTINGS | {"processed_dir": str(tmp_path / "processed")} | changes)
+
+
+def target_stamps(module, split):
+    """Stamps of all target rows of all windows of a split."""
+    frame = pd.read_parquet(module.path(split))
+    starts = module.windows[split].starts.numpy()
+    lookback, rows = module.hparams.lookback, module.target_rows
+    return {frame["timestamps"].iloc[s + lookback + k] for s in starts for k in range(rows)}
+
+
+def test_target_stamps_of_the_splits_never_overlap_and_lie_in_their_ranges(make):
+    module = make()
+    module.prepare_data()
+    module.setup()
+    stamps = {split: target_stamps(module, split) for split in ("train", "val", "test")}
+    assert max(stamps["train"]) < min(stamps["val"])
+    assert max(stamps["val"]) < min(stamps["test"])
+    assert max(stamps["train"]) == utc("2023-01-12 23:00")  # an end date means the whole day
+    assert min(stamps["val"]) == utc("2023-01-13")
+    assert min(stamps["test"]) == utc("2023-01-17")
+
+
+def test_windows_dropped_for_an_earlier_split_are_counted_in_log_and_manifest(make, caplog):
+    module = make()
+    with caplog.at_level("INFO"):
+        module.prepare_data()
+    dropped = module.manifest()["windows"]["val"]["dropped_for_earlier_split"]
+    assert dropped == 3 * 24  # 10th to 12th January belong to train
+    assert f"val: {dropped} window(s) dropped: their targets belong to an earlier split" in caplog.text
+
+
+def test_no_window_crosses_a_gap(make, guide_csv):
+    lines = guide_csv.read_text().splitlines()
+    guide_csv.write_text("\n".join(lines[:150] + lines[155:]))
+    module = make(csv_path=str(guide_csv), sample=None)
+    module.prepare_data()
+    module.setup("fit")
+    frame = pd.read_parquet(module.path("train"))
+    width = 20 + module.target_rows
+    for start in module.windows["train"].starts.tolist():
+        stamps = frame["timestamps"].iloc[start : start + width]
+        assert (stamps.diff().dropna() == pd.Timedelta("1h")).all()
+    assert len(module.manifest()["gaps"]) == 1
+
+
+def test_processed_files_are_reused_when_nothing_changed_and_made_anew_otherwise(make, guide_csv, caplog):
+    def prepare(**changes):
+        module = make(csv_path=str(guide_csv), sample=None, **changes)
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            module.prepare_data()
+        return "reused" in caplog.text
+
+    assert not prepare()
+    assert prepare()
+    assert prepare(batch_size=7)  # does not touch the files
+    assert not prepare(lookback=21)
+    assert not prepare()
+    guide_csv.write_text(guide_csv.read_text().replace("\n", "\n", 1) + "\n")
+    assert not prepare()
+    make(csv_path=str(guide_csv), sample=None).path("val").write_bytes(b"cut")
+    assert not prepare()
+
+
+def test_an_interrupted_preparation_is_not_taken_for_data(make, monkeypatch):
+    module = make()
+    module.prepare_data()
+    changed = make(lookback=25)
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda *a, **k: (_ for _ in ()).throw(OSError("No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        changed.prepare_data()
+    monkeypatch.undo()
+    assert not changed.manifest_path.exists()
+    assert not [p for p in changed.manifest_path.parent.iterdir() if "tmp" in p.name or p.stat().st_size == 0]
+    module.prepare_data()
+    module.setup()
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_an_empty_split_stops_before_training(make, split):
+    ranges = {f"{split}_time_range": ["2022-01-01", "2022-02-01"]}
+    with pytest.raises(CandleError, match=f"no {split} window"):
+        make(**ranges).prepare_data()
+
+
+def test_manifest_tells_source_and_settings(make):
+    module = make()
+    module.prepare_data()
+    manifest = json.loads(module.manifest_path.read_text())
+    assert manifest["synthetic"] is True
+    assert manifest["candles"] == 600
+    assert manifest["fingerprint"] == module.read().fingerprint
+    assert manifest["settings"]["train_time_range"] == SETTINGS["train_time_range"]
+    assert {module.path(s).name for s in ("train", "val", "test")} == {
+        f"test_{s}_data.parquet" for s in ("train", "val", "test")
+    }
+
+
+def test_dataset_begin_and_end_bound_the_candles(make):
+    module = make(dataset_begin_time="2023-01-03", dataset_end_time="2023-01-20")
+    stamps = module.read().frame["timestamps"]
+    assert stamps.iloc[0] == utc("2023-01-03")
+    assert stamps.iloc[-1] == utc("2023-01-20 23:00")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loaders_give_whole_batches_whatever_the_workers(make, workers):
+    module = make(num_workers=workers)
+    module.prepare_data()
+    module.setup("fit")
+    train = list(module.train_dataloader())
+    assert {len(batch.x) for batch in train} == {16}
+    assert sum(len(batch.x) for batch in module.val_dataloader()) == len(module.windows["val"])
+    reference = list(make_again(module).train_dataloader())
+    np.testing.assert_array_equal(train[3].x, reference[3].x)
+
+
+def make_again(module):
+    again = CandleDataModule(**dict(module.hparams) | {"num_workers": 0})
+    again.prepare_data()
+    again.setup("fit")
+    return again
+
+
+def test_samples_per_epoch_bounds_an_epoch(make):
+    module = make(samples_per_epoch=48)
+    module.prepare_data()
+    module.setup("fit")
+    assert len(list(module.train_dataloader())) == 3

@@ -1,0 +1,56 @@
+"""Two processes compute what one does, from the command line."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import QUICK_TRAIN, command
+
+COMMON = [a for a in QUICK_TRAIN if not a.startswith(("trainer=", "data.batch_size="))]
+NO_DROPOUT = ["model.predictor.ffn_dropout_p=0.0", "model.predictor.resid_dropout_p=0.0"]
+ONE, TWO = ["trainer=cpu", "data.batch_size=40"], ["trainer=ddp_sim", "data.batch_size=20"]  # the same global batch
+
+
+def train(cwd, run_dir, *arguments):
+    command("train.py", *COMMON, *NO_DROPOUT, f"run_dir={run_dir}", *arguments, cwd=cwd)
+    info = json.loads((cwd / run_dir / "run_info.json").read_text())
+    weights = load_file(cwd / run_dir / "checkpoints" / "last_model" / "model.safetensors")
+    return info["metrics"]["val/loss"], weights
+
+
+@pytest.fixture(scope="module")
+def cwd(tmp_path_factory):
+    return tmp_path_factory.mktemp("ddp")
+
+
+@pytest.fixture(scope="module", params=["tokenizer", "predictor"])
+def runs(request, cwd):
+    stage = [f"stage={request.param}", "stage.learning_rate=1e-3"]
+    if request.param == "predictor":
+        stage.append("stage.tokenizer=tokenizer_one")
+    one = train(cwd, f"{request.param}_one", *stage, *ONE)
+    return stage, request.param, one, train(cwd, f"{request.param}_two", *stage, *TWO)
+
+
+def test_two_processes_train_to_the_weights_of_one_with_the_same_global_batch(runs):
+    _, _, (loss_one, weights_one), (loss_two, weights_two) = runs
+    assert loss_two == pytest.approx(loss_one, abs=1e-4)
+    for key in weights_one:
+        torch.testing.assert_close(weights_two[key], weights_one[key], atol=1e-4, rtol=0)
+
+
+def test_two_processes_validate_to_the_loss_of_one_for_the_same_weights(runs, cwd):
+    stage, name, *_ = runs
+    unchanged = [f"init_from={name}_one", "stage.learning_rate=1e-30", "stage.max_epochs=1"]
+    losses = [train(cwd, f"{name}_again", *stage[:1], *stage[2:], *unchanged, *processes)[0] for processes in (ONE, TWO)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+
+def test_two_processes_share_one_output_folder(runs, cwd):
+    _, name, *_ = runs
+    run = cwd / f"{name}_two"
+    assert {p.name for p in run.iterdir()} == {"checkpoints", "config.json", "logs", "run_info.json"}
+    assert len(list((run / "logs").glob("events.out.tfevents.*"))) == 1
+    assert not list(cwd.glob(f"{name}_two.*"))
