@@ -93,7 +93,13 @@ QUICK = [
     "model.predictor.n_layers=1",
     "forecast.num_paths=5",
 ]
-QUICK_TRAIN = [*QUICK, "trainer=cpu", "stage.max_epochs=2", "data.batch_size=40", "callbacks.validation_paths.windows=4"]
+QUICK_TRAIN = [
+    *QUICK,
+    "trainer=cpu",
+    "stage.max_epochs=2",
+    "data.batch_size=40",
+    "callbacks.validation_paths.windows=4",
+]
 QUICK_EVALUATE = [*QUICK, "evaluation.max_cutoffs=24", "backtest.random_runs=10"]
 
 

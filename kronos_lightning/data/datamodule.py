@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from torch.utils.data import DataLoader
 
 from .candles import FEATURES, Candles, end_of, in_range, read_candles
@@ -58,6 +59,7 @@ class CandleDataModule(L.LightningDataModule):
         self.ranges = {"train": train_time_range, "val": val_time_range, "test": test_time_range}
         self.target_rows = horizon + 1  # one row more than the horizon: inputs and targets are shifted by one
         self.windows: dict[str, CandleWindows] = {}
+        self.prepared = False
 
     # --- candles ------------------------------------------------------------------------------------------------
 
@@ -116,10 +118,18 @@ class CandleDataModule(L.LightningDataModule):
         )
 
     def prepare_data(self) -> None:
-        settings = self._settings()
-        if self._is_current(settings):
-            log.info("Processed data in %s is up to date, reused", self.hparams.processed_dir)
+        if self.prepared:
             return
+        settings = self._settings()
+        Path(self.hparams.processed_dir).mkdir(parents=True, exist_ok=True)
+        with FileLock(self.manifest_path.with_suffix(".lock")):  # other processes and runs may want the same files
+            if self._is_current(settings):
+                log.info("Processed data in %s is up to date, reused", self.hparams.processed_dir)
+            else:
+                self._process(settings)
+        self.prepared = True
+
+    def _process(self, settings: dict[str, Any]) -> None:
         candles = self.read()
         frame = candles.frame
         segment, masks = frame["segment"].to_numpy(), self.target_masks(frame["timestamps"])
@@ -172,16 +182,16 @@ class CandleDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         hp, windows = self.hparams, self.windows["train"]
-        sampler = EpochSampler(len(windows), hp.batch_size, hp.samples_per_epoch, hp.seed, *self._process())
+        sampler = EpochSampler(len(windows), hp.batch_size, hp.samples_per_epoch, hp.seed, *self._rank())
         return self._loader(windows, sampler)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self.windows["val"], ShardSampler(len(self.windows["val"]), *self._process()))
+        return self._loader(self.windows["val"], ShardSampler(len(self.windows["val"]), *self._rank()))
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(self.windows["test"], ShardSampler(len(self.windows["test"]), *self._process()))
+        return self._loader(self.windows["test"], ShardSampler(len(self.windows["test"]), *self._rank()))
 
-    def _process(self) -> tuple[int, int]:
+    def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def _loader(self, windows: CandleWindows, sampler: EpochSampler | ShardSampler) -> DataLoader:

@@ -118,7 +118,7 @@ class Kronos(nn.Module, PretrainedModule):
 
 
 def token_losses(s1_logits: Tensor, s2_logits: Tensor, s1_ids: Tensor, s2_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Coarse and fine cross-entropy of every position, nats, each ``(B, T)``; the loss is half the sum of their means."""
+    """Coarse and fine cross-entropy of every position, nats, each ``(B, T)``; the loss is half of their mean sum."""
     return (
         F.cross_entropy(s1_logits.transpose(1, 2), s1_ids, reduction="none"),
         F.cross_entropy(s2_logits.transpose(1, 2), s2_ids, reduction="none"),

@@ -28,7 +28,7 @@ class CodebookUsage(Metric):
 
     def update(self, ids: Tensor) -> None:
         """Count ids of any shape."""
-        self.counts += torch.bincount(ids.flatten(), minlength=self.counts.numel())
+        self.counts = self.counts + torch.bincount(ids.flatten(), minlength=self.counts.numel())
 
     def compute(self) -> Tensor:
         return (self.counts > 0).float().mean()
@@ -114,10 +114,12 @@ class StageModule(L.LightningModule):
         for usage, part in zip(self.usage.values(), ids, strict=True):
             usage.update(part)
 
+    def on_validation_epoch_start(self) -> None:
+        for metric in (*self.means.values(), *self.usage.values()):
+            metric.reset()
+
     def on_validation_epoch_end(self) -> None:
         for name, mean in self.means.items():
             self.log(f"val/{name}", mean.compute().float(), prog_bar=name == "loss")
-            mean.reset()
         for name, usage in self.usage.items():
             self.log(f"val/codebook_usage_{name}", usage.compute())
-            usage.reset()

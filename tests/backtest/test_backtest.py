@@ -260,7 +260,9 @@ def test_at_the_break_even_fee_nothing_is_won_or_lost():
 
 def test_expectation_and_thresholds_make_signals():
     last = np.array([100.0, 100.0, 100.0])
-    paths = np.array([[[0, 103], [0, 104], [0, 101]], [[0, 99], [0, 90], [0, 101]], [[0, 101], [0, 99], [0, 100]]], float)
+    paths = np.array(
+        [[[0, 103], [0, 104], [0, 101]], [[0, 99], [0, 90], [0, 101]], [[0, 101], [0, 99], [0, 100]]], float
+    )
     np.testing.assert_allclose(expectation(paths, last, "median"), [0.03, -0.01, 0.0])
     np.testing.assert_allclose(expectation(paths, last, "mean"), [8 / 300, -1 / 30, 0.0], atol=1e-12)
     np.testing.assert_allclose(expectation(paths, last, "probability"), [0.5, 1 / 3 - 0.5, 1 / 3 - 0.5])

@@ -107,9 +107,10 @@ def test_an_interrupted_preparation_is_not_taken_for_data(make, monkeypatch):
         changed.prepare_data()
     monkeypatch.undo()
     assert not changed.manifest_path.exists()
-    assert not [p for p in changed.manifest_path.parent.iterdir() if "tmp" in p.name or p.stat().st_size == 0]
-    module.prepare_data()
-    module.setup()
+    assert not list(changed.manifest_path.parent.glob(".*"))  # no half-written file
+    again = make()
+    again.prepare_data()
+    again.setup()
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

@@ -39,7 +39,7 @@ def binance(stamps, header=False):
     frame = pd.concat([pd.Series(stamps, name="open_time"), rest], axis=1).assign(
         close_time=stamps, quote=VALUES["amount"], trades=3, buy_base=1.0, buy_quote=2.0, unused=0
     )
-    names = "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
+    names = "open_time,open,high,low,close,volume,close_time,quote_volume,count,buy_volume,buy_quote_volume,ignore"
     return (names + "\n" if header else "") + frame.to_csv(index=False, header=False)
 
 
@@ -139,8 +139,14 @@ BAD = {
     "negative volume": (replaced(5, "volume", "-1"), r"line 7, column volume: -1 .*must not be negative"),
     "negative amount": (replaced(5, "amount", "-1"), r"line 7, column amount: -1 .*must not be negative"),
     "text price": (replaced(4, "open", "abc"), r"line 6, column open: 'abc' is not a number"),
-    "unparsable date": (replaced(4, "timestamps", "yesterday"), r"line 6, column timestamps: 'yesterday' is not a date"),
-    "ambiguous date": (replaced(4, "timestamps", "01/02/2024"), r"line 6, column timestamps: '01/02/2024' is not a date"),
+    "unparsable date": (
+        replaced(4, "timestamps", "yesterday"),
+        r"line 6, column timestamps: 'yesterday' is not a date",
+    ),
+    "ambiguous date": (
+        replaced(4, "timestamps", "01/02/2024"),
+        r"line 6, column timestamps: '01/02/2024' is not a date",
+    ),
     "duplicate stamps with different values": (
         lambda lines: [*lines, cell(lines[3], "volume", "9")],
         r"line 10, column timestamps: 2024-12-31 22:00:00\+00:00 stands in line 4 too, with different values",
@@ -149,7 +155,10 @@ BAD = {
         lambda lines: [*lines, cell(lines[-1], "timestamps", "2025-01-01 04:07:00")],
         r"line 10, column timestamps: .*not a whole number of 1h",
     ),
-    "missing column": (lambda lines: [line.replace("close", "last") for line in lines], r"column close missing; .*last"),
+    "missing column": (
+        lambda lines: [line.replace("close", "last") for line in lines],
+        r"column close missing; .*last",
+    ),
     "no header": (lambda lines: lines[1:], "no header with a time column"),
     "header alone": (lambda lines: lines[:1], "no candles"),
 }
@@ -165,7 +174,9 @@ def test_what_cannot_be_right_stops_with_file_line_column_and_value(tmp_path, de
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "content"), [("c.csv", b""), ("c.csv", b"\x00\xff\xfe"), ("c.parquet", b"no parquet")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("c.csv", b""), ("c.csv", b"\x00\xff\xfe"), ("c.parquet", b"no parquet")]
+)
 def test_a_file_that_is_no_table_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CandleError, match=name):
@@ -180,7 +191,7 @@ def test_a_missing_file_is_named_with_the_setting(tmp_path):
 def test_an_interval_that_disagrees_with_the_configuration_is_refused(tmp_path):
     path = tmp_path / "candles.csv"
     path.write_text(LAYOUTS["the guide's"])
-    with pytest.raises(CandleError, match="0 days 01:00:00 apart, data.interval is 1d"):
+    with pytest.raises(CandleError, match=r"0 days 01:00:00 apart, data\.interval is 1d"):
         read_candles(path, "1d", "X")
 
 

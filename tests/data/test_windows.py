@@ -1,5 +1,7 @@
 """Windows, normalisation and samplers."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,10 @@ def test_constant_candles_do_not_divide_by_zero():
     assert torch.equal(x, torch.zeros(1, 5, 6))
 
 
+def flat(lists):
+    return list(itertools.chain.from_iterable(lists))
+
+
 def epoch_indices(epoch, world_size, batch_size, size=103, samples=None):
     ranks = []
     for rank in range(world_size):
@@ -85,7 +91,7 @@ def epoch_indices(epoch, world_size, batch_size, size=103, samples=None):
         indices = list(sampler)
         assert len(indices) == len(sampler)
         ranks.append([indices[i : i + batch_size] for i in range(0, len(indices), batch_size)])
-    return [sorted(sum(parts, [])) for parts in zip(*ranks, strict=True)]
+    return [sorted(flat(parts)) for parts in zip(*ranks, strict=True)]
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
@@ -94,7 +100,7 @@ def test_global_batches_are_the_same_on_one_and_on_two_processes(epoch):
 
 
 def test_an_epoch_visits_each_window_at_most_once_and_epochs_differ():
-    first, second = (sum(epoch_indices(e, 1, 20), []) for e in (0, 1))
+    first, second = (flat(epoch_indices(e, 1, 20)) for e in (0, 1))
     assert len(first) == 100
     assert len(set(first)) == 100
     assert epoch_indices(0, 1, 20) != epoch_indices(1, 1, 20)
@@ -102,16 +108,16 @@ def test_an_epoch_visits_each_window_at_most_once_and_epochs_differ():
 
 
 def test_short_epochs_together_visit_every_window():
-    epochs = [sum(epoch_indices(e, 1, 10, size=100, samples=30), []) for e in range(10)]
+    epochs = [flat(epoch_indices(e, 1, 10, size=100, samples=30)) for e in range(10)]
     assert all(len(epoch) == 30 for epoch in epochs)
-    counts = np.bincount(sum(epochs, []), minlength=100)
+    counts = np.bincount(flat(epochs), minlength=100)
     assert counts.tolist() == [3] * 100
 
 
 @given(st.integers(0, 50), st.integers(1, 5))
 def test_shards_hold_every_window_exactly_once(size, world_size):
     shards = [list(ShardSampler(size, rank, world_size)) for rank in range(world_size)]
-    assert sorted(sum(shards, [])) == list(range(size))
+    assert sorted(flat(shards)) == list(range(size))
 
 
 def test_too_few_windows_for_the_processes_is_an_error():

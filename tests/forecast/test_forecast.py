@@ -65,7 +65,7 @@ def test_top_k_and_top_p_compose_to_a_distribution(temperature, top_k, top_p, lo
     assert logits[p > 0].max() >= logits.max() - 1e-4  # a likeliest token stays
     kept = token_probabilities(logits, Sampling(temperature, top_k, 1.0))
     assert ((p > 0) <= (kept > 0)).all()
-    if 0 < top_k and len(set(logits[0].tolist())) == logits.size(1):
+    if top_k > 0 and len(set(logits[0].tolist())) == logits.size(1):
         assert (p > 0).sum() <= top_k
 
 

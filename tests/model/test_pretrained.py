@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ class Hub(BaseHTTPRequestHandler):
     """The few answers of a Hugging Face endpoint that a download needs, from a folder of checkpoints."""
 
     root = None
-    revisions: list[str] = []
+    revisions: ClassVar[list[str]] = []
 
     def do_HEAD(self):
         self._answer(body=False)

@@ -44,7 +44,9 @@ def test_two_processes_train_to_the_weights_of_one_with_the_same_global_batch(ru
 def test_two_processes_validate_to_the_loss_of_one_for_the_same_weights(runs, cwd):
     stage, name, *_ = runs
     unchanged = [f"init_from={name}_one", "stage.learning_rate=1e-30", "stage.max_epochs=1"]
-    losses = [train(cwd, f"{name}_again", *stage[:1], *stage[2:], *unchanged, *processes)[0] for processes in (ONE, TWO)]
+    losses = [
+        train(cwd, f"{name}_again", *stage[:1], *stage[2:], *unchanged, *processes)[0] for processes in (ONE, TWO)
+    ]
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
 
 

@@ -1,1 +1,0 @@
-"""Honest measurement: rolling forecasts, metrics beside baselines, a report."""

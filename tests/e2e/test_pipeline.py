@@ -1,0 +1,119 @@
+"""Both stages, then evaluation, as a user types them, on few candles."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kronos_lightning import Kronos, KronosTokenizer
+from kronos_lightning.forecast import ForecastSet
+from tests.conftest import QUICK_EVALUATE, QUICK_TRAIN, command
+
+MODELS = "outputs/models"
+
+
+def info(run_dir):
+    return json.loads((run_dir / "run_info.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Both stages in one multirun, and their evaluation."""
+    cwd = tmp_path_factory.mktemp("trained")
+    logs = command("train.py", "-m", "stage=tokenizer,predictor", *QUICK_TRAIN, "stage.learning_rate=1e-2",
+                   "callbacks.periodic.every_n_epochs=1", cwd=cwd)  # fmt: skip
+    evaluated = command("evaluate.py", *QUICK_EVALUATE, cwd=cwd)
+    return cwd, logs, evaluated
+
+
+def test_a_multirun_over_the_stages_trains_both_in_order_with_one_tokenizer(trained):
+    cwd, logs, _ = trained
+    tokenizer, predictor = (cwd / MODELS / f"finetune_{stage}_sample" for stage in ("tokenizer", "predictor"))
+    kept = load_file(predictor / "checkpoints" / "tokenizer" / "model.safetensors")
+    best = load_file(tokenizer / "checkpoints" / "best_model" / "model.safetensors")
+    assert all(torch.equal(kept[key], best[key]) for key in best)
+    assert "Tokenizer: fine-tuned on this data" in logs.stderr
+    assert "fine-tuned on this data" in info(predictor)["tokenizer"]
+    assert "Runs, best validation loss first" in logs.stdout
+
+
+def test_a_runs_folder_is_the_guides_and_both_checkpoints_load(trained):
+    cwd, *_ = trained
+    for stage, cls in (("tokenizer", KronosTokenizer), ("predictor", Kronos)):
+        run = cwd / MODELS / f"finetune_{stage}_sample"
+        names = {path.name for path in (run / "checkpoints").iterdir()} - {"tokenizer"}
+        assert names == {f"{n}.ckpt" for n in ("best", "last", "epoch_1", "epoch_2")} | {
+            *("best_model", "last_model", "epoch_1", "epoch_2")
+        }
+        for name in ("best", "last"):
+            exported = cls.from_pretrained(run / "checkpoints" / f"{name}_model").state_dict()
+            checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+            for key, value in exported.items():
+                assert torch.equal(checkpoint["state_dict"][f"{stage}.{key}"], value)
+        config = json.loads((run / "config.json").read_text())
+        assert config["stage"]["name"] == stage
+        assert config["run_dir"] == f"{MODELS}/finetune_{stage}_sample"
+
+
+def test_run_info_tells_versions_data_seed_and_figures(trained):
+    cwd, *_ = trained
+    content = info(cwd / MODELS / "finetune_predictor_sample")
+    assert content["status"] == "finished"
+    assert content["synthetic"] is True
+    assert content["versions"]["torch"] == torch.__version__
+    assert len(content["data"]["fingerprint"]) == 64
+    assert content["seed"] == 100
+    assert content["initial_weights"] == "random (kronos-tiny size)"
+    assert 1 <= content["metrics"]["best_epoch"] <= 2
+    assert content["metrics"]["val/loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "figures"),
+    [
+        ("tokenizer", {"train/mse_full", "train/mse_coarse", "train/quantizer_loss", "val/mse_coarse"}),
+        ("predictor", {"train/ce_s1", "train/ce_s2", "val/ce_s1", "val/ce_s2"}),
+    ],
+)
+def test_tensorboard_shows_losses_rate_gradients_codebook_direction_and_a_picture(trained, stage, figures):
+    cwd, *_ = trained
+    events = EventAccumulator(str(cwd / MODELS / f"finetune_{stage}_sample" / "logs")).Reload()
+    common = {"train/loss", "val/loss", "lr-AdamW/pg1", "train/gradient_norm", "val/codebook_usage_s1",
+              "val/codebook_usage_s2", "val/direction_accuracy", "val/direction_majority"}  # fmt: skip
+    assert common | figures <= set(events.Tags()["scalars"])
+    assert len(events.Images("val/paths")) == 2  # one each validation
+    assert 0 < events.Scalars("val/codebook_usage_s1")[0].value <= 1
+
+
+def test_evaluation_leaves_forecasts_metrics_report_and_pictures(trained):
+    cwd, _, evaluated = trained
+    folder = cwd / "outputs" / "backtest_results" / "sample"
+    results = {"forecasts.parquet", "paths.npy", "metrics.json", "report.html", "trades.csv"}
+    assert {path.name for path in folder.iterdir()} == results | {"equity.png", "error_by_step.png", "fan_charts.png"}
+    forecasts = ForecastSet.load(folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["cutoffs"] == len(forecasts)
+    assert forecasts.paths.shape[1:] == (5, 4, 6)
+    error = np.abs(np.median(forecasts.close_paths, axis=1) - forecasts.actual_close).mean()
+    assert metrics["model"]["mae"] == pytest.approx(error)
+    assert len(pd.read_csv(folder / "trades.csv")) == metrics["backtest"]["trades"]
+    page = (folder / "report.html").read_text()
+    assert "SYNTHETIC CANDLES" in page
+    assert metrics["verdict"][0].split(" Skill")[0] in page
+    assert "Report: outputs/backtest_results/sample/report.html" in evaluated.stderr
+
+
+def test_backtest_settings_change_the_result(trained):
+    cwd, *_ = trained
+    folder = cwd / "outputs" / "backtest_results" / "sample"
+    seen = set()
+    for override in ("backtest.cost=0.001", "backtest.cost=0.01", "backtest.side=long_short", "backtest.signal=mean",
+                     "backtest.max_position=0.5"):  # fmt: skip
+        thresholds = ["backtest.buy_threshold=0", "backtest.sell_threshold=0"]
+        command("evaluate.py", *QUICK_EVALUATE, *thresholds, override, cwd=cwd)
+        seen.add(json.loads((folder / "metrics.json").read_text())["backtest"]["total_return"])
+    assert len(seen) == 5

@@ -1,0 +1,62 @@
+"""The README tells the truth about commands and settings."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from omegaconf.errors import ConfigKeyError
+
+from tests.conftest import ROOT
+from tests.test_config import composed
+
+
+def readme_commands(name):
+    text = (ROOT / name).read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(("python ", "make "))]
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_every_python_command_of_the_readme_is_valid(name, tmp_path, guide_csv):
+    """Composes and checks each command; data files and published weights are not at hand here."""
+    commands = [shlex.split(line) for line in readme_commands(name) if line.startswith("python ")]
+    assert len(commands) >= 5
+    for _, script, *arguments in {tuple(c) for c in commands}:
+        plain = [a for a in arguments if a not in ("-m", "--multirun")]
+        plain = [re.sub(r"=([^\[,]+),.*", r"=\1", a) for a in plain]
+        code = (
+            "import sys; sys.argv = [sys.argv[1]]; from hydra import compose, initialize_config_dir; "
+            "from kronos_lightning.config import *; register_resolvers(); "
+            f"initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3').__enter__(); "
+            f"cfg = compose({script.removesuffix('.py')!r}, {plain!r}); "
+            f"{'check_training' if script == 'train.py' else 'check_evaluation'}(cfg)"
+        )
+        result = subprocess.run([sys.executable, "-c", code, script], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, f"{script} {arguments}: {result.stderr[-400:]}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_every_make_target_of_the_readme_exists(name):
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = {line.split()[0] for line in shown.splitlines()}
+    assert {line.split()[1] for line in readme_commands(name) if line.startswith("make ")} <= targets
+    assert {"demo", "test", "lint", "format", "bench", "clean", "help"} <= targets
+
+
+def test_the_readme_settings_table_names_real_keys():
+    train, evaluate = composed("train", "stage=predictor"), composed("evaluate")
+    table = (ROOT / "README.md").read_text().split("## Settings that matter")[1].split("\n## ")[0]
+    keys = re.findall(r"^\| `([a-z_.0-9/]+)`", table, flags=re.MULTILINE)
+    assert len(keys) >= 12
+    for key in keys:
+        node = train
+        try:
+            for part in key.split("."):
+                node = node[part]
+        except ConfigKeyError:
+            node = evaluate
+            for part in key.split("."):
+                node = node[part]

@@ -1,0 +1,172 @@
+"""The configuration stops what cannot be right, and every key of it is used."""
+
+import ast
+import re
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from pydantic import BaseModel
+
+from kronos_lightning import config
+from kronos_lightning.config import ConfigError, check_evaluation, check_training, register_resolvers
+from tests.conftest import ROOT, command
+
+CHECKS = {"train": check_training, "evaluate": check_evaluation}
+
+
+def composed(name, *overrides):
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+def groups(name):
+    return sorted(path.stem for path in (ROOT / "conf" / name).glob("*.yaml") if path.stem != "default")
+
+
+@pytest.mark.parametrize("group", ["stage", "data", "model", "trainer", "logger"])
+def test_every_group_choice_is_valid(group):
+    for choice in groups(group):
+        if choice != "default":
+            check_training(composed("train", f"{group}={choice}"))
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_defaults_are_valid(name):
+    CHECKS[name](composed(name))
+
+
+BAD = [
+    ("train", "data.lookback=0", "data.lookback"),
+    ("train", "data.horizon=0", "data.horizon"),
+    ("train", "data.lookback=many", "data.lookback"),
+    ("train", "data.lookback=600", "data.lookback 600 .* longer than model.max_context 512"),
+    ("train", "data.interval=1x", "interval '1x'"),
+    ("train", "data.csv_path=null", "data: one of csv_path and sample"),
+    ("train", "data.train_time_range=[2023-01-01,2022-01-01]", "train_time_range ends before it begins"),
+    ("train", "data.train_time_range=[2023-01-01]", "data.train_time_range"),
+    ("train", "data.val_time_range=[2020-01-01,2020-06-01]", "val_time_range must end after"),
+    ("train", "data.test_time_range=[2020-01-01,2020-06-01]", "test_time_range must end after"),
+    ("train", "data.test_time_range=[soon,later]", "test_time_range: 'soon' is not a date"),
+    ("train", "data.dataset_end_time=2019-01-01", "dataset_end_time is before"),
+    ("train", "+data.look_back=5", "data.look_back: unknown key"),
+    ("train", "data.name=a/b", "data.name"),
+    ("train", "data.batch_size=0", "data.batch_size"),
+    ("train", "data.samples_per_epoch=0", "data.samples_per_epoch"),
+    ("train", "stage.learning_rate=-1e-4", "stage.learning_rate"),
+    ("train", "stage.learning_rate=fast", "stage.learning_rate"),
+    ("train", "+stage.dropout=0.5", "stage.dropout: unknown key"),
+    ("train", "model.tokenizer.group_size=3", "group_size must divide"),
+    ("train", "model.predictor.n_heads=3", "d_model 512 must be a multiple"),
+    ("train", "model.predictor.s1_bits=9", "same s1_bits and s2_bits"),
+    ("train", "forecast.top_p=0", "forecast.top_p"),
+    ("train", "forecast.temperature=-1", "forecast.temperature"),
+    ("train", "seed=-1", "seed"),
+    ("train", "trainer.precision=bf17", "trainer.precision: 'bf17'"),
+    ("train", "+trainer.max_epoch=3", "trainer.max_epoch: unknown key"),
+    ("train", "trainer.max_epochs=many", "trainer.max_epochs: 'many'"),
+    ("train", "callbacks.early_stopping.patience=long", "callbacks.early_stopping.patience: 'long'"),
+    ("train", "+callbacks.early_stopping.patient=3", "callbacks.early_stopping.patient: unknown key"),
+    ("train", "callbacks.best.monitor=val_loss", "callbacks.best.monitor: 'val_loss' is none of"),
+    ("train", "logger.tensorboard._target_=tensorbord.Logger", "logger.tensorboard._target_"),
+    ("evaluate", "backtest.sell_threshold=0.5", "sell_threshold must not be above"),
+    ("evaluate", "backtest.cost=2", "backtest.cost"),
+    ("evaluate", "backtest.side=both", "backtest.side"),
+    ("evaluate", "evaluation.max_cutoffs=0", "evaluation.max_cutoffs"),
+    ("evaluate", "device=tpu", "device"),
+]
+
+
+@pytest.mark.parametrize(("name", "override", "message"), BAD)
+def test_a_wrong_key_or_value_is_named(name, override, message):
+    with pytest.raises(ConfigError, match=message):
+        CHECKS[name](composed(name, override))
+
+
+def test_resume_and_init_from_exclude_each_other():
+    with pytest.raises(ConfigError, match="at most one"):
+        check_training(composed("train", "resume=auto", "init_from=somewhere"))
+
+
+@pytest.mark.parametrize(
+    ("script", "override", "message"),
+    [
+        ("train.py", "data.lokback=5", "lokback"),
+        ("train.py", "data.horizon=0", "error: data.horizon: Input should be greater than 0 (it is 0)"),
+        ("train.py", "data.csv_path=nothing.csv", "error: nothing.csv: no such file"),
+        ("train.py", "trainer=tpu", "trainer/tpu"),
+        ("evaluate.py", "backtest.cost=free", "error: backtest.cost"),
+    ],
+)
+def test_commands_stop_with_one_line_and_no_traceback_and_leave_nothing(tmp_path, script, override, message):
+    result = command(script, override, cwd=tmp_path, check=False)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "outputs").exists()
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_the_traceback_is_shown_when_asked_for(tmp_path):
+    result = command("train.py", "data.horizon=0", cwd=tmp_path, check=False, env={"HYDRA_FULL_ERROR": "1"})
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+
+
+def test_cfg_job_shows_the_whole_configuration(tmp_path):
+    result = command("train.py", "--cfg", "job", cwd=tmp_path)
+    shown = OmegaConf.create(result.stdout)
+    assert {"stage", "data", "model", "trainer", "callbacks", "logger", "forecast", "paths", "seed"} <= set(shown)
+
+
+def attributes_in_code():
+    names = set()
+    for path in [*ROOT.glob("*.py"), *(ROOT / "kronos_lightning").rglob("*.py")]:
+        if path.name == "config.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                names.add(node.attr)
+            elif isinstance(node, ast.arg):
+                names.add(node.arg)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names.add(node.value)
+    return names
+
+
+def test_every_key_of_the_schema_is_read_by_the_code():
+    interpolated = {
+        name
+        for path in (ROOT / "conf").rglob("*.yaml")
+        for name in re.findall(r"\$\{[a-z_.]*?(\w+)\}", path.read_text())
+    }
+    used = attributes_in_code() | interpolated | {"target"}
+    sections = [s for s in vars(config).values() if isinstance(s, type) and issubclass(s, BaseModel)]
+    unread = {f"{s.__name__}.{key}" for s in sections for key in s.model_fields if key not in used}
+    by_range = {f"DataSection.{split}_time_range" for split in ("train", "val", "test")}
+    by_kind = {"PretrainedSection.tokenizer_revision", "PretrainedSection.predictor_revision"}
+    by_hydra = {"Training.trainer", "Training.callbacks", "Training.logger"}  # instantiated in train.py
+    assert unread - by_range - by_kind - by_hydra == set()
+
+
+SWEPT = [
+    (["stage=predictor", "stage.learning_rate=1e-5,2e-5"], ["stage.learning_rate=2e-5"], "-learning_rate=2e-5"),
+    (["stage=tokenizer,predictor"], ["stage=predictor"], ""),
+    (["model=a,b", "stage=tokenizer", "seed=1"], ["model=b", "stage=tokenizer", "seed=1"], "-model=b"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "task", "expected"), SWEPT)
+def test_a_multirun_folder_is_named_after_what_is_swept(monkeypatch, arguments, task, expected):
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    fake = OmegaConf.create({"mode": RunMode.MULTIRUN, "overrides": {"task": task}})
+    monkeypatch.setattr(HydraConfig, "initialized", staticmethod(lambda: True))
+    monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: fake))
+    monkeypatch.setattr("sys.argv", ["train.py", "-m", *arguments])
+    assert OverridesParser.create().parse_overrides(arguments)
+    assert config.swept_suffix() == expected
+    assert config.ddp_start_method() == "spawn"
