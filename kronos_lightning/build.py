@@ -1,6 +1,7 @@
 """Networks and Lightning modules from the checked configuration."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,7 +9,7 @@ from .config import Common, Evaluation, PredictorStage, Training
 from .data import CandleDataModule
 from .forecast import Forecaster, Sampling
 from .model import CheckpointError, Kronos, KronosTokenizer
-from .runs import RunError, data_key, find_finished
+from .runs import RunError, data_key, find_finished, read_info
 from .training.optimization import Optimization
 from .training.predictor_module import PredictorModule
 from .training.stage_module import StageModule
@@ -97,8 +98,21 @@ def find_tokenizer(settings: Common, wanted: str, datamodule: CandleDataModule) 
     return tokenizer, source
 
 
-def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple[Forecaster, dict[str, str]]:
-    """What evaluate.py measures, and a sentence about each part.
+@dataclass(frozen=True)
+class Sources:
+    """Where the parts of a forecaster came from.
+
+    predictor, tokenizer: a sentence each.
+    info: `run_info.json` of the predictor's run, or None where there is none.
+    """
+
+    predictor: str
+    tokenizer: str
+    info: dict[str, Any] | None
+
+
+def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple[Forecaster, Sources]:
+    """What evaluate.py measures.
 
     Raises:
         RunError: there is nothing to measure.
@@ -129,8 +143,8 @@ def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple
         tokenizer, tokenizer_source = KronosTokenizer.from_pretrained(kept), f"kept beside the predictor ({kept})"
     log.info("Predictor: %s", source)
     log.info("Tokenizer: %s", tokenizer_source)
-    sources = {"predictor": str(source), "tokenizer": str(tokenizer_source)}
-    return build_forecaster(settings, tokenizer, predictor), sources
+    info = read_info(directory.parent.parent) if directory is not None else None
+    return build_forecaster(settings, tokenizer, predictor), Sources(source, tokenizer_source, info)
 
 
 def best_model(directory: Path) -> Path:

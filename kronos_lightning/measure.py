@@ -1,7 +1,7 @@
 """From the checked configuration to forecasts, a backtest and a report: the steps of evaluate.py."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from rich.table import Table as TerminalTable
 
 from .backtest import Backtest, Rules, performance, run_backtest
 from .backtest.signals import decide, expectation, on_candles
+from .build import Sources
 from .config import Evaluation
 from .data import CandleDataModule, Candles
-from .data.candles import as_utc
+from .data.candles import end_of
 from .evaluation import metrics as point_metrics
 from .evaluation.metrics import Scores
 from .evaluation.pictures import Curve, equity_chart, error_by_step, fan_charts
@@ -135,23 +136,29 @@ def sentences(scores: Scores, verdict: Verdict, trading: Trading) -> tuple[list[
     return [forecast_words, direction, strategy], tone
 
 
-def notices(settings: Evaluation, candles: Candles, forecasts: ForecastSet, sources: dict[str, str]) -> list[str]:
+def notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list[str]:
     """What a reader has to know before any figure."""
     found = []
+    first = pd.Timestamp(forecasts.stamps[0, 0], tz="UTC")
+    info = sources.info or {"initial_weights": sources.predictor, "data": None}
+    random_start = info["initial_weights"].startswith("random")
     if candles.synthetic:
         found.append("SYNTHETIC CANDLES: made by a generator. No figure here says anything about a market.")
-    published = settings.model.pretrained is not None
-    if (
-        published
-        and not candles.synthetic
-        and pd.Timestamp(forecasts.stamps[0, 0]) <= as_utc(PRETRAINING_END).tz_localize(None)
-    ):
+    elif not random_start and first < end_of(PRETRAINING_END):
         found.append(
             f"CONTAMINATED: the test range begins before {PRETRAINING_END}, and the published weights' pretraining may "
             f"have seen it. If these weights descend from them, the forecasts look better than they are."
         )
-    if "random" in sources["tokenizer"] or "random" in sources["predictor"]:
-        found.append("RANDOM WEIGHTS: a part of the model was never trained.")
+    if info["data"] is not None:
+        seen = max(end_of(info["data"]["ranges"][split][1]) for split in ("train", "val"))
+        if first < seen:
+            found.append(f"LEAK: the predictor was fine-tuned on candles up to {seen}, the test begins at {first}.")
+        if info["data"]["fingerprint"] != candles.fingerprint:
+            found.append("OTHER DATA: the predictor was fine-tuned on other candles than it is measured on.")
+    elif random_start:
+        found.append("RANDOM WEIGHTS: the predictor was never trained.")
+    if sources.tokenizer.startswith("random"):
+        found.append("RANDOM WEIGHTS: the tokenizer was never trained.")
     return found
 
 
@@ -162,7 +169,7 @@ def report(
     scores: Scores,
     verdict: Verdict,
     trading: Trading,
-    sources: dict[str, str],
+    sources: Sources,
 ) -> Report:
     """Assemble the page."""
     words, tone = sentences(scores, verdict, trading)
@@ -177,7 +184,7 @@ def report(
         subtitle=f"{size}; {span}",
         verdict=words,
         tone=tone,
-        notices=notices(settings, candles, forecasts, sources),
+        notices=notices(candles, forecasts, sources),
         tables=[_metrics_table(scores), _trading_table(trading)],
         pictures=[
             Picture("Fan charts", "fan_charts", fan_charts(forecasts, scores, candles.frame, note)),
@@ -187,8 +194,8 @@ def report(
         facts=[
             ("Candles", f"{candles.source}: {len(candles)} of {settings.data.interval}, {len(candles.gaps)} gap(s)"),
             ("Fingerprint", candles.fingerprint),
-            ("Predictor", sources["predictor"]),
-            ("Tokenizer", sources["tokenizer"]),
+            ("Predictor", sources.predictor),
+            ("Tokenizer", sources.tokenizer),
             ("Sampling", ", ".join(f"{key} {value}" for key, value in settings.forecast.model_dump().items())),
             ("Backtest", ", ".join(f"{key} {value}" for key, value in settings.backtest.model_dump().items())),
             ("Seed", str(settings.seed)),
@@ -246,16 +253,16 @@ def metrics(
     scores: Scores,
     verdict: Verdict,
     trading: Trading,
-    sources: dict[str, str],
+    sources: Sources,
 ) -> dict[str, Any]:
     """`metrics.json`: all figures for machines, undefined ones as null."""
     words, _ = sentences(scores, verdict, trading)
     content = {
         "verdict": words,
-        "notices": notices(settings, candles, forecasts, sources),
+        "notices": notices(candles, forecasts, sources),
         "synthetic": candles.synthetic,
         "fingerprint": candles.fingerprint,
-        "sources": sources,
+        "sources": asdict(sources),
         "cutoffs": len(forecasts),
         "horizon": forecasts.horizon,
         "num_paths": forecasts.paths.shape[1],

@@ -64,6 +64,7 @@ class PretrainedCheckpoint(ModelCheckpoint):
             with atomic_directory(target.with_name(name)) as directory:
                 trainer.lightning_module.save_pretrained(directory)
             os.replace(temporary, target)
+        trainer.strategy.barrier()  # the other processes may read it next
 
 
 class ValidationPaths(L.Callback):
