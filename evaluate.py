@@ -36,13 +36,12 @@ def main(cfg: DictConfig) -> None:
     verdict = judge(scores, measure.overlap(forecasts), settings.evaluation.bootstrap_samples, settings.seed)
     trading = measure.trade(settings, candles, forecasts)
 
-    report = measure.report(settings, candles, forecasts, scores, verdict, trading, sources)
-    output = Path(settings.evaluation.output_dir)
+    result = measure.Result(settings, candles, sources, forecasts, scores, verdict, trading)
+    report, output = measure.report(result), Path(settings.evaluation.output_dir)
     with atomic_directory(output) as directory:
         forecasts.save(directory)
         trading.strategy.trade_table().to_csv(directory / "trades.csv", index=False)
-        metrics = measure.metrics(settings, candles, forecasts, scores, verdict, trading, sources)
-        (directory / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False))
+        (directory / "metrics.json").write_text(json.dumps(measure.metrics(result), indent=2, allow_nan=False))
         report.write(directory)
     measure.print_tables(report, Console())
     log.info("Report: %s", output / "report.html")

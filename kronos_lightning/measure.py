@@ -47,6 +47,19 @@ class Trading:
         return float((self.random < self.figures["total_return"]).mean())
 
 
+@dataclass(frozen=True)
+class Result:
+    """All that an evaluation found, and of what."""
+
+    settings: Evaluation
+    candles: Candles
+    sources: Sources
+    forecasts: ForecastSet
+    scores: Scores
+    verdict: Verdict
+    trading: Trading
+
+
 def device(name: str) -> torch.device:
     """The device asked for; auto takes the best there is."""
     if name != "auto":
@@ -162,17 +175,11 @@ def notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list[
     return found
 
 
-def report(
-    settings: Evaluation,
-    candles: Candles,
-    forecasts: ForecastSet,
-    scores: Scores,
-    verdict: Verdict,
-    trading: Trading,
-    sources: Sources,
-) -> Report:
+def report(result: Result) -> Report:
     """Assemble the page."""
-    words, tone = sentences(scores, verdict, trading)
+    settings, candles, forecasts = result.settings, result.candles, result.forecasts
+    scores, trading, sources = result.scores, result.trading, result.sources
+    words, tone = sentences(scores, result.verdict, trading)
     note = ", SYNTHETIC candles" if candles.synthetic else ""
     span = f"{pd.Timestamp(forecasts.cutoffs[0])} .. {pd.Timestamp(forecasts.stamps[-1, -1])} UTC"
     size = f"{len(forecasts)} cutoffs, {forecasts.horizon} candles ahead, {forecasts.paths.shape[1]} sample paths"
@@ -246,16 +253,10 @@ def _trading_table(trading: Trading) -> Table:
     )
 
 
-def metrics(
-    settings: Evaluation,
-    candles: Candles,
-    forecasts: ForecastSet,
-    scores: Scores,
-    verdict: Verdict,
-    trading: Trading,
-    sources: Sources,
-) -> dict[str, Any]:
+def metrics(result: Result) -> dict[str, Any]:
     """`metrics.json`: all figures for machines, undefined ones as null."""
+    candles, forecasts, scores = result.candles, result.forecasts, result.scores
+    verdict, trading, sources = result.verdict, result.trading, result.sources
     words, _ = sentences(scores, verdict, trading)
     content = {
         "verdict": words,

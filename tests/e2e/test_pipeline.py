@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hydra.utils import instantiate
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kronos_lightning import Kronos, KronosTokenizer
+from kronos_lightning import Kronos, KronosTokenizer, measure
+from kronos_lightning.config import check_evaluation
 from kronos_lightning.forecast import ForecastSet
 from tests.conftest import QUICK_EVALUATE, QUICK_TRAIN, command
+from tests.test_config import composed
 
 MODELS = "outputs/models"
 
@@ -107,13 +110,18 @@ def test_evaluation_leaves_forecasts_metrics_report_and_pictures(trained):
     assert "Report: outputs/backtest_results/sample/report.html" in evaluated.stderr
 
 
-def test_backtest_settings_change_the_result(trained):
+def test_backtest_settings_change_the_result(trained, monkeypatch):
     cwd, *_ = trained
-    folder = cwd / "outputs" / "backtest_results" / "sample"
-    seen = set()
-    for override in ("backtest.cost=0.001", "backtest.cost=0.01", "backtest.side=long_short", "backtest.signal=mean",
-                     "backtest.max_position=0.5"):  # fmt: skip
-        thresholds = ["backtest.buy_threshold=0", "backtest.sell_threshold=0"]
-        command("evaluate.py", *QUICK_EVALUATE, *thresholds, override, cwd=cwd)
-        seen.add(json.loads((folder / "metrics.json").read_text())["backtest"]["total_return"])
-    assert len(seen) == 5
+    monkeypatch.chdir(cwd)
+    forecasts = ForecastSet.load(cwd / "outputs" / "backtest_results" / "sample")
+    overrides = [
+        "backtest.cost=0.001", "backtest.cost=0.01", "backtest.side=long_short", "backtest.signal=mean",
+        "backtest.signal=probability", "backtest.max_position=0.5", "backtest.stop_loss=0.001",
+        "backtest.take_profit=0.001", "backtest.max_drawdown=0.001",
+    ]  # fmt: skip
+    seen = {}
+    for override in overrides:
+        cfg = composed("evaluate", *QUICK_EVALUATE, "backtest.buy_threshold=0", "backtest.sell_threshold=0", override)
+        candles = instantiate(cfg.data, _convert_="all").read()
+        seen[override] = measure.trade(check_evaluation(cfg), candles, forecasts).figures["total_return"]
+    assert len(set(seen.values())) == len(overrides), seen

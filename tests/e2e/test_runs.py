@@ -21,7 +21,7 @@ def info(run_dir):
     return json.loads((run_dir / "run_info.json").read_text())
 
 
-def test_a_second_run_moves_the_first_aside(trained, tmp_path):
+def test_a_second_run_moves_the_first_aside(tmp_path):
     run = tmp_path / "run"
     for _ in range(2):
         result = command("train.py", *QUICK_TRAIN, "stage.max_epochs=1", f"run_dir={run}", cwd=tmp_path)
@@ -57,33 +57,28 @@ def test_a_killed_run_resumes_to_the_weights_of_an_undisturbed_one(tmp_path):
     assert "is finished, nothing to resume" in again.stderr
 
 
-def test_resuming_with_another_number_of_steps_is_refused(tmp_path):
-    command("train.py", *QUICK_TRAIN, "run_dir=run", cwd=tmp_path)
-    (tmp_path / "run" / "run_info.json").write_text(json.dumps(info(tmp_path / "run") | {"status": "running"}))
-    result = command(
-        "train.py", *QUICK_TRAIN, "run_dir=run", "stage.max_epochs=5", "resume=auto", cwd=tmp_path, check=False
-    )
-    assert result.returncode != 0
-    assert "the resumed run was planned for" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_an_unfinished_tokenizer_is_not_taken_for_a_result(tmp_path):
+def test_what_follows_a_tokenizer_run(tmp_path):
     command("train.py", *QUICK_TRAIN, cwd=tmp_path)
     run = tmp_path / MODELS / "finetune_tokenizer_sample"
-    (run / "run_info.json").write_text(json.dumps(info(run) | {"status": "running"}))
-    result = command("train.py", *QUICK_TRAIN, "stage=predictor", cwd=tmp_path, check=False)
-    assert result.returncode == 1
-    assert "was not finished: continue it with resume=auto" in result.stderr
 
-
-def test_a_tokenizer_of_other_data_is_not_used(tmp_path):
-    command("train.py", *QUICK_TRAIN, cwd=tmp_path)
+    # Of other data: not used, and said so.
     result = command(
         "train.py", *QUICK_TRAIN, "stage=predictor", "stage.max_epochs=1", "data.sample.seed=8", cwd=tmp_path
     )
     assert "was fine-tuned on other data or split ranges" in result.stderr
     assert "random (kronos-tiny size)" in info(tmp_path / MODELS / "finetune_predictor_sample")["tokenizer"]
+
+    # Unfinished: not taken for a result.
+    (run / "run_info.json").write_text(json.dumps(info(run) | {"status": "running"}))
+    result = command("train.py", *QUICK_TRAIN, "stage=predictor", cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert "was not finished: continue it with resume=auto" in result.stderr
+
+    # Resumed with another number of steps: refused.
+    result = command("train.py", *QUICK_TRAIN, "stage.max_epochs=5", "resume=auto", cwd=tmp_path, check=False)
+    assert result.returncode != 0
+    assert "the resumed run was planned for" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_sweep_over_learning_rates_ends_with_a_table_and_keeps_every_run(tmp_path):
@@ -119,14 +114,17 @@ def test_ctrl_c_ends_without_a_traceback_and_the_run_can_be_resumed(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *arguments],
         cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
     )  # fmt: skip
     run = tmp_path / MODELS / "finetune_tokenizer_sample"
     deadline = time.monotonic() + 120
     while not (run / "checkpoints" / "last_model").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode != 0
     assert "Traceback" not in errors
     assert info(run)["status"] == "running"
