@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from kronos_lightning import runs
 from kronos_lightning.build import build_module
 from kronos_lightning.command import one_line_errors
-from kronos_lightning.config import check_training, register_resolvers
+from kronos_lightning.config import Training, check_training, register_resolvers
 
 log = logging.getLogger("train")
 register_resolvers()
@@ -23,9 +23,14 @@ register_resolvers()
 def main(cfg: DictConfig) -> float | None:
     """Compose, validate, build, fit, export. Returns the best validation loss, for sweepers."""
     settings = check_training(cfg)
-    started, run_dir = time.monotonic(), Path(settings.run_dir)
     L.seed_everything(settings.seed, workers=True, verbose=False)
+    with runs.RunLog() as run_log:
+        return train(cfg, settings, run_log)
 
+
+def train(cfg: DictConfig, settings: Training, run_log: runs.RunLog) -> float:
+    """Build, fit, export; from a checked configuration."""
+    started, run_dir = time.monotonic(), Path(settings.run_dir)
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.prepare_data()
     resume = runs.find_resume(settings.resume, run_dir)
@@ -39,11 +44,13 @@ def main(cfg: DictConfig) -> float | None:
 
     info = runs.describe(datamodule, settings.seed, stage=settings.stage.name, model=settings.model.name, **sources)
     runs.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resumed=resume is not None)
+    run_log.write_to(run_dir / "logs" / "train.log")
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
+
     figures = runs.best_figures(run_dir)
-    runs.end(run_dir, info | {"seconds": round(time.monotonic() - started, 1), "metrics": figures})
     log.info("Best val/loss %.5f after epoch %d", figures["val/loss"], figures["best_epoch"])
     log.info("Model: %s", run_dir / "checkpoints" / "best_model")
+    runs.end(run_dir, info | {"seconds": round(time.monotonic() - started, 1), "metrics": figures})
     return figures["val/loss"]
 
 

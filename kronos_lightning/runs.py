@@ -10,6 +10,7 @@ import logging
 import os
 import subprocess
 from datetime import UTC, datetime
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -88,19 +89,38 @@ def begin(
     if tokenizer is not None:
         with atomic_directory(run_dir / "checkpoints" / "tokenizer") as directory:
             tokenizer.save_pretrained(directory)
-    handler = logging.FileHandler(run_dir / "logs" / "train.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger().addHandler(handler)
 
 
 @rank_zero_only
 def end(run_dir: Path, info: dict[str, Any]) -> None:
     """Mark the run as finished, with its figures."""
     write_json(run_dir / "run_info.json", info | {"status": "finished"})
-    for handler in logging.getLogger().handlers[:]:
-        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(run_dir.absolute()):
-            logging.getLogger().removeHandler(handler)
-            handler.close()
+
+
+class RunLog:
+    """Keeps the log of a run in its folder, lines from before the folder was made included."""
+
+    def __init__(self) -> None:
+        self._buffer = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+
+    def __enter__(self) -> "RunLog":
+        logging.getLogger().addHandler(self._buffer)
+        return self
+
+    @rank_zero_only
+    def write_to(self, path: Path) -> None:
+        """Write what was logged so far, and from now on every line at once."""
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._buffer.setTarget(file)
+        self._buffer.flush()
+        self._buffer.flushLevel = logging.NOTSET
+
+    def __exit__(self, *exception: object) -> None:
+        logging.getLogger().removeHandler(self._buffer)
+        self._buffer.close()
+        if self._buffer.target is not None:
+            self._buffer.target.close()
 
 
 def best_figures(run_dir: Path) -> dict[str, Any]:

@@ -34,7 +34,6 @@ class SweepTable(Callback):
                 "stage": job_return.cfg.stage.name,
                 "val/loss": metrics.get("val/loss"),
                 "best epoch": metrics.get("best_epoch"),
-                "direction": metrics.get("val/direction_accuracy"),
                 "seconds": (info or {}).get("seconds"),
                 "folder": str(run_dir) if run_dir else "failed",
             }
@@ -56,5 +55,7 @@ class SweepTable(Callback):
             table.add_column(name, overflow="fold")
         for row in frame.itertuples(index=False):
             table.add_row(*("–" if pd.isna(v) else f"{v:.5g}" if isinstance(v, float) else str(v) for v in row))
-        Console().print(table)
+        console = Console()
+        console.width = max(console.width, 120)
+        console.print(table)
         log.info("The table is in %s", path)

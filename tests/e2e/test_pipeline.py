@@ -62,6 +62,14 @@ def test_a_runs_folder_is_the_guides_and_both_checkpoints_load(trained):
         assert config["run_dir"] == f"{MODELS}/finetune_{stage}_sample"
 
 
+def test_the_runs_log_is_kept_in_its_folder_from_the_first_line(trained):
+    cwd, *_ = trained
+    text = (cwd / MODELS / "finetune_predictor_sample" / "logs" / "train.log").read_text()
+    assert "Tokenizer: fine-tuned on this data" in text
+    assert "Best val/loss" in text
+    assert "Best val/loss" not in text.split("Tokenizer:")[0]  # that of the stage before is not in it
+
+
 def test_run_info_tells_versions_data_seed_and_figures(trained):
     cwd, *_ = trained
     content = info(cwd / MODELS / "finetune_predictor_sample")
@@ -116,12 +124,14 @@ def test_backtest_settings_change_the_result(trained, monkeypatch):
     forecasts = ForecastSet.load(cwd / "outputs" / "backtest_results" / "sample")
     overrides = [
         "backtest.cost=0.001", "backtest.cost=0.01", "backtest.side=long_short", "backtest.signal=mean",
-        "backtest.signal=probability", "backtest.max_position=0.5", "backtest.stop_loss=0.001",
-        "backtest.take_profit=0.001", "backtest.max_drawdown=0.001",
+        "backtest.signal=probability backtest.buy_threshold=0.4", "backtest.max_position=0.5",
+        "backtest.stop_loss=0.001", "backtest.take_profit=0.001", "backtest.max_drawdown=0.001",
     ]  # fmt: skip
     seen = {}
     for override in overrides:
-        cfg = composed("evaluate", *QUICK_EVALUATE, "backtest.buy_threshold=0", "backtest.sell_threshold=0", override)
+        cfg = composed(
+            "evaluate", *QUICK_EVALUATE, "backtest.buy_threshold=0", "backtest.sell_threshold=0", *override.split()
+        )
         candles = instantiate(cfg.data, _convert_="all").read()
         seen[override] = measure.trade(check_evaluation(cfg), candles, forecasts).figures["total_return"]
     assert len(set(seen.values())) == len(overrides), seen
