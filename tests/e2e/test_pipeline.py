@@ -124,7 +124,7 @@ def test_backtest_settings_change_the_result(trained, monkeypatch):
     forecasts = ForecastSet.load(cwd / "outputs" / "backtest_results" / "sample")
     overrides = [
         "backtest.cost=0.001", "backtest.cost=0.01", "backtest.side=long_short", "backtest.signal=mean",
-        "backtest.signal=probability backtest.buy_threshold=0.4", "backtest.max_position=0.5",
+        "backtest.signal=probability backtest.buy_threshold=0.5", "backtest.max_position=0.5",
         "backtest.stop_loss=0.001", "backtest.take_profit=0.001", "backtest.max_drawdown=0.001",
     ]  # fmt: skip
     seen = {}
