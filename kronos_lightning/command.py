@@ -26,6 +26,8 @@ def silence_noise() -> None:
     for message in (
         ".*in eval mode at the start of training.*",  # the frozen tokenizer
         ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*sync_dist=True.*",  # our means are summed over the processes already
+        ".*`broadcast_buffers` is deprecated.*",
         ".*does not have many workers.*",  # gathering a batch is cheaper than sending it
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",  # the predictor's tokenizer is kept there
@@ -37,6 +39,7 @@ def silence_noise() -> None:
             not record.getMessage().startswith(("💡", "GPU available", "TPU available", "HPU available", "Loading `"))
         )
     )
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; a failure is told in one line
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
         logging.getLogger().setLevel(logging.WARNING)
 

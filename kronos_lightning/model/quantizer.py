@@ -3,6 +3,8 @@
 Shape letters: B batch, T tokens, N bits (s1_bits + s2_bits).
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -20,12 +22,26 @@ def index_to_bits(index: Tensor, n_bits: int) -> Tensor:
     return index.unsqueeze(-1).bitwise_right_shift(torch.arange(n_bits, device=index.device)).bitwise_and(1).bool()
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum a tensor over all training processes; gradients are summed likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
 def _mean_over_processes(x: Tensor) -> Tensor:
     """Average over all training processes, with gradients; the identity in a single one."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        from torch.distributed.nn.functional import all_reduce
-
-        return all_reduce(x) / dist.get_world_size()
+        return _SumOverProcesses.apply(x) / dist.get_world_size()
     return x
 
 
