@@ -29,13 +29,14 @@ def groups(name):
 @pytest.mark.parametrize("group", ["stage", "data", "model", "trainer", "logger"])
 def test_every_group_choice_is_valid(group):
     for choice in groups(group):
-        if choice != "default":
-            check_training(composed("train", f"{group}={choice}"))
+        assert check_training(composed("train", f"{group}={choice}")).run_dir.startswith("outputs/models/")
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_the_defaults_are_valid(name):
-    CHECKS[name](composed(name))
+def test_the_defaults_are_valid_and_the_guides(name):
+    data = CHECKS[name](composed(name)).data
+    assert (data.lookback, data.horizon, data.batch_size) == (90, 10, 50)
+    assert data.train_time_range == ["2021-01-01", "2023-12-31"]
 
 
 BAD = [

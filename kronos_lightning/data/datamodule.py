@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from .candles import FEATURES, Candles, end_of, in_range, read_candles
 from .files import atomic_path, sha256
-from .formats import CandleError
+from .formats import CandleError, require_file
 from .sample import sample_candles
 from .windows import CandleWindows, EpochSampler, ShardSampler, WindowBatch, window_starts
 
@@ -101,10 +101,10 @@ class CandleDataModule(L.LightningDataModule):
         """All that decides the content of the processed files."""
         keys = ("symbol", "interval", "sample", "sessions", "dataset_begin_time", "dataset_end_time", "lookback")
         settings = {key: self.hparams[key] for key in (*keys, "horizon", *(f"{s}_time_range" for s in SPLITS))}
-        source = self.hparams.csv_path
-        if source is not None and not Path(source).is_file():
-            raise CandleError(f"{source}: no such file; data.csv_path=FILE names your candles (CSV or Parquet)")
-        fingerprint = sha256(Path(source)) if source is not None else None
+        source, fingerprint = self.hparams.csv_path, None
+        if source is not None:
+            require_file(Path(source))
+            fingerprint = sha256(Path(source))
         return {"format": FORMAT, "source": source, "source_sha256": fingerprint, **settings}
 
     def _is_current(self, settings: dict[str, Any]) -> bool:

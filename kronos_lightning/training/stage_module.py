@@ -73,7 +73,7 @@ class StageModule(L.LightningModule):
         checkpoint["figures"] = {name: float(value) for name, value in figures.items() if name.startswith("val/")}
 
     def setup(self, stage: str) -> None:
-        if self.device.type != "mps":  # which has no float64
+        if self.trainer.strategy.root_device.type != "mps":  # which has no float64
             for mean in self.means.values():
                 mean.set_dtype(torch.float64)
 

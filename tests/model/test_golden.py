@@ -11,7 +11,7 @@ from kronos_lightning.model import token_losses
 from tests.conftest import GOLDEN
 
 
-def close(actual, expected, tolerance=1e-5):
+def assert_close(actual, expected, tolerance=1e-5):
     torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
 
 
@@ -23,9 +23,9 @@ def predictor_losses(predictor, golden):
 
 def test_tokenizer_reconstructs_as_the_reference(golden, golden_tokenizer):
     output = golden_tokenizer(golden["x"])
-    close(output.coarse, golden["tok_recon_s1"])
-    close(output.full, golden["tok_recon"])
-    close(output.code, golden["tok_quantized"])
+    assert_close(output.coarse, golden["tok_recon_s1"])
+    assert_close(output.full, golden["tok_recon"])
+    assert_close(output.code, golden["tok_quantized"])
 
 
 def test_tokenizer_losses_are_the_references(golden, golden_tokenizer):
@@ -44,14 +44,14 @@ def test_token_ids_are_exactly_the_references(golden, golden_tokenizer):
 
 
 def test_decoded_candles_are_the_references(golden, golden_tokenizer):
-    close(golden_tokenizer.decode((golden["s1_ids"], golden["s2_ids"]), half=True), golden["decoded"])
-    close(golden_tokenizer.decode(golden["full_ids"]), golden["decoded_full"])
+    assert_close(golden_tokenizer.decode((golden["s1_ids"], golden["s2_ids"]), half=True), golden["decoded"])
+    assert_close(golden_tokenizer.decode(golden["full_ids"]), golden["decoded_full"])
 
 
 def test_predictor_logits_and_losses_are_the_references(golden, golden_predictor):
     (s1_logits, s2_logits), (ce_s1, ce_s2) = predictor_losses(golden_predictor, golden)
-    close(s1_logits, golden["s1_logits"])
-    close(s2_logits, golden["s2_logits_causal"])
+    assert_close(s1_logits, golden["s1_logits"])
+    assert_close(s2_logits, golden["s2_logits_causal"])
     for ours, name in ((ce_s1, "ce_s1"), (ce_s2, "ce_s2"), ((ce_s1 + ce_s2) / 2, "ce")):
         assert ours.item() == pytest.approx(golden[name].item(), abs=1e-5)
 
@@ -59,10 +59,10 @@ def test_predictor_logits_and_losses_are_the_references(golden, golden_predictor
 def test_one_decoding_step_is_the_references(golden, golden_predictor):
     s1, s2, stamp = (golden[name][:, :48] for name in ("s1_ids", "s2_ids", "stamp"))
     s1_logits, context = golden_predictor.decode_s1(s1, s2, stamp)
-    close(s1_logits[:, -1], golden["step_s1_logits"])
-    close(context, golden["step_context"])
+    assert_close(s1_logits[:, -1], golden["step_s1_logits"])
+    assert_close(context, golden["step_context"])
     assert torch.equal(s1_logits[:, -1:].argmax(-1), golden["step_s1"])
-    close(golden_predictor.decode_s2(context, golden["step_s1"])[:, -1], golden["step_s2_logits"])
+    assert_close(golden_predictor.decode_s2(context, golden["step_s1"])[:, -1], golden["step_s2_logits"])
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "predictor"])
@@ -81,7 +81,7 @@ def test_every_gradient_norm_is_the_references(part, golden, golden_tokenizer, g
 
 def test_normalisation_uses_the_lookback_rows_alone(golden):
     x, _, _ = normalise(golden["raw"], 48, 5.0)
-    close(x, golden["x"], 1e-4)  # amounts of 1e8 in float32 leave no more
+    assert_close(x, golden["x"], 1e-4)  # amounts of 1e8 in float32 leave no more
 
 
 PUBLISHED = json.loads((GOLDEN / "published_models.json").read_text())
