@@ -26,8 +26,8 @@ format: $(INSTALLED)  ## Put the code into shape
 	$(RUN)ruff check --fix .
 	$(RUN)ruff format .
 
-bench: $(INSTALLED)  ## Speed and memory of the data path
-	$(RUN)python -m pytest -n 0 -m benchmark -s
+bench: $(INSTALLED)  ## Speed and memory of the data path and of forecasting, some minutes
+	$(RUN)python -m pytest -n 0 -m "benchmark or minutes" -s
 
 tensorboard: $(INSTALLED)  ## Watch the runs
 	$(RUN)tensorboard --logdir outputs/models

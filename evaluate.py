@@ -12,10 +12,11 @@ from rich.console import Console
 from kronos_lightning import measure
 from kronos_lightning.build import find_forecaster
 from kronos_lightning.command import one_line_errors
-from kronos_lightning.config import check_evaluation, register_resolvers
+from kronos_lightning.config import check_evaluation
 from kronos_lightning.data.files import atomic_directory
 from kronos_lightning.evaluation.metrics import score
 from kronos_lightning.evaluation.significance import judge
+from kronos_lightning.resolvers import register_resolvers
 
 log = logging.getLogger("evaluate")
 register_resolvers()
@@ -31,7 +32,10 @@ def main(cfg: DictConfig) -> None:
     candles = datamodule.read()
     forecaster, sources = find_forecaster(settings, datamodule)
 
-    forecasts = measure.forecast(settings, datamodule, candles, forecaster)
+    trainer = instantiate(cfg.trainer, _convert_="all")
+    forecasts = measure.forecast(settings, datamodule, candles, forecaster, trainer)
+    if not trainer.is_global_zero:
+        return
     scores = score(forecasts)
     verdict = judge(scores, measure.overlap(forecasts), settings.evaluation.bootstrap_samples, settings.seed)
     trading = measure.trade(settings, candles, forecasts)

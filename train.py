@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from kronos_lightning import runs
 from kronos_lightning.build import build_module
 from kronos_lightning.command import one_line_errors
-from kronos_lightning.config import Training, check_training, register_resolvers
+from kronos_lightning.config import Training, check_training
+from kronos_lightning.resolvers import register_resolvers
 
 log = logging.getLogger("train")
 register_resolvers()

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .config import Common, Evaluation, PredictorStage, Training
+import torch
+
+from .config import Common, Evaluation, Forecasting, PredictorStage, Training
 from .data import CandleDataModule
 from .forecast import Forecaster, Sampling
 from .model import CheckpointError, Kronos, KronosTokenizer
@@ -31,7 +33,7 @@ def build_module(settings: Training, datamodule: CandleDataModule) -> tuple[Stag
         return TokenizerModule(tokenizer, optimization, data.lookback, data.horizon), {"initial_weights": source}
     tokenizer, tokenizer_source = find_tokenizer(settings, stage.tokenizer, datamodule)
     predictor, source = initial_network(Kronos, settings)
-    forecaster = build_forecaster(settings, tokenizer, predictor)
+    forecaster = build_forecaster(settings, tokenizer, predictor, data.clip)
     module = PredictorModule(
         forecaster,
         optimization,
@@ -44,16 +46,20 @@ def build_module(settings: Training, datamodule: CandleDataModule) -> tuple[Stag
     return module, {"initial_weights": source, "tokenizer": tokenizer_source}
 
 
-def build_forecaster(settings: Common, tokenizer: KronosTokenizer, predictor: Kronos) -> Forecaster:
+def build_forecaster(
+    settings: Common | Forecasting, tokenizer: KronosTokenizer, predictor: Kronos, clip: float
+) -> Forecaster:
     """Tokenizer and predictor with the configuration's sampling."""
     forecast = settings.forecast
     return Forecaster(
         tokenizer,
         predictor,
         settings.model.max_context,
-        settings.data.clip,
+        clip,
         Sampling(forecast.temperature, forecast.top_k, forecast.top_p),
         forecast.trained_positions,
+        getattr(torch, forecast.precision),
+        forecast.repair,
     )
 
 
@@ -68,7 +74,7 @@ def initial_network(cls: type[Network], settings: Training) -> tuple[Network, st
     return network, source
 
 
-def published_network(cls: type[Network], settings: Common) -> tuple[Network, str]:
+def published_network(cls: type[Network], settings: Common | Forecasting) -> tuple[Network, str]:
     """The model group's published network, or a random one where `model.pretrained` is null."""
     kind, pretrained = _kind(cls), settings.model.pretrained
     if pretrained is None:
@@ -125,6 +131,13 @@ def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple
             raise RunError(f"no fine-tuned predictor: {source}. Run train.py stage=predictor, or name predictor=DIR")
     elif settings.predictor != "published":
         directory = best_model(Path(settings.predictor))
+    return load_forecaster(settings, directory, source, settings.data.clip)
+
+
+def load_forecaster(
+    settings: Evaluation | Forecasting, directory: Path | None, source: str, clip: float
+) -> tuple[Forecaster, Sources]:
+    """The predictor in a checkpoint directory (None: the published one) and the tokenizer that belongs to it."""
     if directory is None:
         predictor, name = published_network(Kronos, settings)
         source = name if settings.predictor == "published" else f"{name}, not fine-tuned ({source})"
@@ -144,7 +157,7 @@ def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple
     log.info("Predictor: %s", source)
     log.info("Tokenizer: %s", tokenizer_source)
     info = read_info(directory.parent.parent) if directory is not None else None
-    return build_forecaster(settings, tokenizer, predictor), Sources(source, tokenizer_source, info)
+    return build_forecaster(settings, tokenizer, predictor, clip), Sources(source, tokenizer_source, info)
 
 
 def best_model(directory: Path) -> Path:

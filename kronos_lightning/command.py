@@ -32,6 +32,7 @@ def silence_noise() -> None:
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",  # the predictor's tokenizer is kept there
         ".*Experiment logs directory .* exists.*",
+        ".*predict returned None.*",  # the module keeps the paths itself
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(

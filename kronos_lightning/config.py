@@ -5,13 +5,9 @@ Values and their documentation stand in `conf/`; here are only types, bounds and
 """
 
 import inspect
-import sys
 from typing import Annotated, Any, Literal, get_type_hints
 
 import pandas as pd
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -181,6 +177,8 @@ class ForecastSection(Section):
     top_p: Share
     num_paths: Count
     trained_positions: bool
+    precision: Literal["float32", "bfloat16", "float16"]
+    repair: bool
 
 
 class EvaluationSection(Section):
@@ -258,9 +256,34 @@ class Evaluation(Common):
 
     evaluation: EvaluationSection
     backtest: BacktestSection
+    trainer: dict[str, Any]
+    tokenizer: str
+    predictor: str
+
+
+class Forecasting(Section):
+    """The whole configuration of python -m kronos_lightning.forecast."""
+
+    model: ModelSection
+    forecast: ForecastSection
+    candles: str
+    interval: str | None
+    lookback: Annotated[int, Field(ge=2)]
+    horizon: Count
+    clip: Positive
+    touch_down: Share
+    touch_up: Positive
     tokenizer: str
     predictor: str
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    seed: Annotated[int, Field(ge=0)]
+    output_dir: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Forecasting":
+        if self.interval is not None:
+            parse_interval(self.interval)
+        return self
 
 
 def check_training(cfg: DictConfig) -> Training:
@@ -278,7 +301,15 @@ def check_training(cfg: DictConfig) -> Training:
 
 def check_evaluation(cfg: DictConfig) -> Evaluation:
     """Validate the configuration of evaluate.py; raises `ConfigError`."""
-    return _validate(Evaluation, _plain(cfg))
+    plain = _plain(cfg)
+    settings = _validate(Evaluation, plain)
+    check_call(plain["trainer"], "trainer")
+    return settings
+
+
+def check_forecasting(cfg: DictConfig) -> Forecasting:
+    """Validate the configuration of python -m kronos_lightning.forecast; raises `ConfigError`."""
+    return _validate(Forecasting, _plain(cfg))
 
 
 def check_call(node: dict[str, Any], place: str) -> None:
@@ -308,36 +339,6 @@ def check_call(node: dict[str, Any], place: str) -> None:
                 raise ConfigError(f"{place}.{key}: {value!r}: {'; or '.join(reasons)}") from None
 
 
-def swept_suffix() -> str:
-    """What a multirun varies, as a suffix of the run's folder: ``-learning_rate=1e-05``; empty in a single run.
-
-    Stage and data do not show: the folder is named after them anyway.
-    """
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return ""
-    given = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
-    sweeps = {o.key_or_group for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()}
-    chosen = [text.lstrip("+") for text in HydraConfig.get().overrides.task]
-    parts = []
-    for text in chosen:
-        key, _, value = text.partition("=")
-        if key in sweeps - {"stage", "data"}:
-            parts.append(f"{key.rpartition('.')[2]}={value}".replace("/", "_"))
-    return "".join(f"-{part}" for part in parts)
-
-
-def ddp_start_method() -> str:
-    """How data-parallel processes start: by running the command again, except in a multirun, where that would sweep."""
-    multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    return "spawn" if multirun else "popen"
-
-
-def register_resolvers() -> None:
-    """Make `${swept:}` and `${ddp_start_method:}` known to the configuration."""
-    OmegaConf.register_new_resolver("swept", swept_suffix, replace=True)
-    OmegaConf.register_new_resolver("ddp_start_method", ddp_start_method, replace=True)
-
-
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -345,7 +346,7 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"configuration: {' '.join(str(error).split())}") from error
 
 
-def _validate(schema: type[Common], plain: dict[str, Any]) -> Any:
+def _validate(schema: type[Section], plain: dict[str, Any]) -> Any:
     try:
         return schema.model_validate(plain)
     except ValidationError as error:

@@ -4,9 +4,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pandas as pd
-import torch
 from rich.console import Console
 from rich.table import Table as TerminalTable
 
@@ -20,9 +20,9 @@ from .evaluation import metrics as point_metrics
 from .evaluation.metrics import Scores
 from .evaluation.pictures import Curve, equity_chart, error_by_step, fan_charts
 from .evaluation.report import Picture, Report, Table, number
-from .evaluation.rolling import rolling_forecasts
+from .evaluation.rolling import Cutoffs, rolling_forecasts
 from .evaluation.significance import Verdict
-from .forecast import Forecaster, ForecastSet
+from .forecast import Forecaster, ForecastSet, validity
 
 PRETRAINING_END = "2024-06-30"  # of the published weights' data (arXiv 2508.02739); Binance is in it
 SHARES = {"total_return", "annual_return", "max_drawdown", "win_rate"}
@@ -60,29 +60,19 @@ class Result:
     trading: Trading
 
 
-def device(name: str) -> torch.device:
-    """The device asked for; auto takes the best there is."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
-
-
 def forecast(
-    settings: Evaluation, datamodule: CandleDataModule, candles: Candles, forecaster: Forecaster
+    settings: Evaluation, datamodule: CandleDataModule, candles: Candles, forecaster: Forecaster, trainer: L.Trainer
 ) -> ForecastSet:
-    """Rolling forecasts over the test range."""
-    return rolling_forecasts(
+    """Rolling forecasts over the test range, on all devices of the trainer."""
+    cutoffs = Cutoffs(
         candles,
         datamodule.target_masks(candles.frame["timestamps"])["test"],
-        forecaster,
         settings.data.lookback,
         settings.data.horizon,
-        settings.forecast.num_paths,
         settings.evaluation.max_cutoffs,
         settings.evaluation.cutoffs_per_batch,
-        device(settings.device),
-        settings.seed,
     )
+    return rolling_forecasts(cutoffs, forecaster, settings.forecast.num_paths, settings.seed, trainer)
 
 
 def overlap(forecasts: ForecastSet) -> int:
@@ -203,6 +193,7 @@ def report(result: Result) -> Report:
             ("Fingerprint", candles.fingerprint),
             ("Predictor", sources.predictor),
             ("Tokenizer", sources.tokenizer),
+            ("Candle validity", str(validity(forecasts.paths))),
             ("Sampling", ", ".join(f"{key} {value}" for key, value in settings.forecast.model_dump().items())),
             ("Backtest", ", ".join(f"{key} {value}" for key, value in settings.backtest.model_dump().items())),
             ("Seed", str(settings.seed)),
@@ -267,6 +258,7 @@ def metrics(result: Result) -> dict[str, Any]:
         "cutoffs": len(forecasts),
         "horizon": forecasts.horizon,
         "num_paths": forecasts.paths.shape[1],
+        "impossible_candles": asdict(validity(forecasts.paths)),
         "model": scores.model,
         "last_price": scores.last_price,
         "majority_direction": scores.majority_direction,

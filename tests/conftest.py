@@ -1,5 +1,6 @@
 """What many tests share: golden numbers, tiny networks, small candle files, the commands."""
 
+import json
 import os
 import subprocess
 import sys
@@ -34,6 +35,11 @@ def golden():
     """Golden arrays as tensors, by name."""
     with np.load(GOLDEN / "golden.npz", allow_pickle=False) as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays}
+
+
+def published_config(name):
+    """Constructor arguments of a published checkpoint."""
+    return json.loads((GOLDEN / "published_models.json").read_text())[f"NeoQuasar/{name}"]["config"]
 
 
 @pytest.fixture

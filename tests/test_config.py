@@ -9,11 +9,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from kronos_lightning import config
-from kronos_lightning.config import ConfigError, check_evaluation, check_training, register_resolvers
+from kronos_lightning import config, resolvers
+from kronos_lightning.config import ConfigError, check_evaluation, check_forecasting, check_training
+from kronos_lightning.resolvers import register_resolvers
 from tests.conftest import ROOT, command
 
-CHECKS = {"train": check_training, "evaluate": check_evaluation}
+CHECKS = {"train": check_training, "evaluate": check_evaluation, "forecast": check_forecasting}
 
 
 def composed(name, *overrides):
@@ -32,7 +33,7 @@ def test_every_group_choice_is_valid(group):
         assert check_training(composed("train", f"{group}={choice}")).run_dir.startswith("outputs/models/")
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_the_defaults_are_valid_and_the_guides(name):
     data = CHECKS[name](composed(name)).data
     assert (data.lookback, data.horizon, data.batch_size) == (90, 10, 50)
@@ -76,14 +77,19 @@ BAD = [
     ("evaluate", "backtest.cost=2", "backtest.cost"),
     ("evaluate", "backtest.side=both", "backtest.side"),
     ("evaluate", "evaluation.max_cutoffs=0", "evaluation.max_cutoffs"),
-    ("evaluate", "device=tpu", "device"),
+    ("evaluate", "trainer.accelerator=[tpu]", "trainer.accelerator"),
+    ("evaluate", "forecast.precision=float8", "forecast.precision"),
+    ("forecast", "device=tpu", "device"),
+    ("forecast", "horizon=0", "horizon"),
+    ("forecast", "interval=soon", "interval 'soon'"),
+    ("forecast", "touch_down=2", "touch_down"),
 ]
 
 
 @pytest.mark.parametrize(("name", "override", "message"), BAD)
 def test_a_wrong_key_or_value_is_named(name, override, message):
     with pytest.raises(ConfigError, match=message):
-        CHECKS[name](composed(name, override))
+        CHECKS[name](composed(name, override, *(["candles=a.csv"] if name == "forecast" else [])))
 
 
 def test_resume_and_init_from_exclude_each_other():
@@ -148,7 +154,7 @@ def test_every_key_of_the_schema_is_read_by_the_code():
     unread = {f"{s.__name__}.{key}" for s in sections for key in s.model_fields if key not in used}
     by_range = {f"DataSection.{split}_time_range" for split in ("train", "val", "test")}
     by_kind = {"PretrainedSection.tokenizer_revision", "PretrainedSection.predictor_revision"}
-    by_hydra = {"Training.trainer", "Training.callbacks", "Training.logger"}  # instantiated in train.py
+    by_hydra = {"Training.trainer", "Training.callbacks", "Training.logger", "Evaluation.trainer"}  # instantiated
     assert unread - by_range - by_kind - by_hydra == set()
 
 
@@ -169,5 +175,5 @@ def test_a_multirun_folder_is_named_after_what_is_swept(monkeypatch, arguments, 
     monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: fake))
     monkeypatch.setattr("sys.argv", ["train.py", "-m", *arguments])
     assert OverridesParser.create().parse_overrides(arguments)
-    assert config.swept_suffix() == expected
-    assert config.ddp_start_method() == "spawn"
+    assert resolvers.swept_suffix() == expected
+    assert resolvers.ddp_start_method() == "spawn"

@@ -93,13 +93,22 @@ def parse_interval(interval: str) -> pd.Timedelta:
     return pd.Timedelta(int(match[1]), {"m": "min", "d": "D", "w": "W"}.get(match[2], match[2]))
 
 
+def interval_name(step: pd.Timedelta) -> str:
+    """Inverse of `parse_interval`: 1h, 4h, 1d …"""
+    for unit, length in (("w", "7D"), ("d", "1D"), ("h", "1h"), ("m", "1min")):
+        count, rest = divmod(step, pd.Timedelta(length))
+        if not rest and count:
+            return f"{count}{unit}"
+    return f"{step.total_seconds():g}s"
+
+
 def time_features(stamps: pd.Series | pd.DatetimeIndex) -> np.ndarray:
     """Minute, hour, weekday (Monday 0), day and month of UTC stamps: int8 ``(N, 5)``."""
     parts = pd.DatetimeIndex(stamps)
     return np.stack([parts.minute, parts.hour, parts.day_of_week, parts.day, parts.month], axis=1).astype(np.int8)
 
 
-def read_candles(path: str | Path, interval: str, symbol: str, sessions: bool = False) -> Candles:
+def read_candles(path: str | Path, interval: str | None, symbol: str, sessions: bool = False) -> Candles:
     """Read and validate a CSV or Parquet file.
 
     Missing `volume` becomes zeros, missing `amount` volume × mean price. Rows are put in time order, repeated equal
@@ -107,7 +116,7 @@ def read_candles(path: str | Path, interval: str, symbol: str, sessions: bool = 
 
     Args:
         path: the file; see `formats` for the layouts.
-        interval: what the candles must be, such as ``1h``.
+        interval: what the candles must be, such as ``1h``; None takes the file's most common distance.
         symbol: name of the market, for reports.
         sessions: the market closes (a stock): breaks between candles are no gaps.
 
@@ -124,8 +133,8 @@ def read_candles(path: str | Path, interval: str, symbol: str, sessions: bool = 
         raw["amount"] = raw["volume"] * raw[PRICES].mean(axis=1)
     _check_values(raw, path)
     raw = _in_time_order(raw, path)
-    step = parse_interval(interval)
-    segment = _segments(raw, step, interval, sessions, path)
+    step = _usual_distance(raw, path) if interval is None else parse_interval(interval)
+    segment = _segments(raw, step, sessions, path)
     frame = raw[["timestamps", *FEATURES]].reset_index(drop=True).assign(segment=segment)
     candles = Candles(frame, symbol, step, str(path))
     for before, after in candles.gaps:
@@ -177,25 +186,32 @@ def _in_time_order(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     return raw
 
 
-def _segments(raw: pd.DataFrame, step: pd.Timedelta, interval: str, sessions: bool, path: Path) -> np.ndarray:
+def _usual_distance(raw: pd.DataFrame, path: Path) -> pd.Timedelta:
+    """The most common distance between candles."""
+    if len(raw) < 2:
+        raise CandleError(f"{path}: one candle has no interval")
+    lengths, counts = np.unique(np.diff(raw["timestamps"].astype("int64").to_numpy()), return_counts=True)
+    return pd.Timedelta(int(lengths[counts.argmax()]))
+
+
+def _segments(raw: pd.DataFrame, step: pd.Timedelta, sessions: bool, path: Path) -> np.ndarray:
     """Segment number of each row; raises where the file's interval is not the configured one."""
-    differences = np.diff(raw["timestamps"].astype("int64").to_numpy())
-    if differences.size == 0:
+    if len(raw) < 2:
         return np.zeros(len(raw), dtype=np.int64)
-    lengths, counts = np.unique(differences, return_counts=True)
-    usual = int(lengths[counts.argmax()])
-    if usual != step.value:
+    usual = _usual_distance(raw, path)
+    if usual != step:
         raise CandleError(
-            f"{path}: the file's candles are {pd.Timedelta(usual)} apart, data.interval is {interval} ({step}); "
+            f"{path}: the file's candles are {interval_name(usual)} apart, data.interval is {interval_name(step)}; "
             f"choose the data group of that interval or set data.interval"
         )
+    differences = np.diff(raw["timestamps"].astype("int64").to_numpy())
     if sessions:
         return np.zeros(len(raw), dtype=np.int64)
     stray = differences % step.value != 0
     if stray.any():
         i = int(stray.argmax()) + 1
         raise CandleError(
-            f"{where(path, raw, i, 'timestamps')}: {raw['timestamps'].iloc[i]} is not a whole number of {interval} "
-            f"after the candle before it ({raw['timestamps'].iloc[i - 1]})"
+            f"{where(path, raw, i, 'timestamps')}: {raw['timestamps'].iloc[i]} is not a whole number of "
+            f"{interval_name(step)} after the candle before it ({raw['timestamps'].iloc[i - 1]})"
         )
     return np.concatenate([[0], np.cumsum(differences != step.value)])

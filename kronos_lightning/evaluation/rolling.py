@@ -1,61 +1,133 @@
-"""Rolling-origin forecasts: at each cutoff the model sees the candles up to it and nothing later."""
+"""Rolling-origin forecasts: at each cutoff the model sees the candles up to it and nothing later.
 
+Lightning's predict loop shares batches of cutoffs among the processes. What a cutoff draws depends on the seed and the
+cutoff alone, so neither the number of processes nor the choice of cutoffs changes a forecast.
+
+Shape letters: N cutoffs, B cutoffs of a batch, S sample paths, T lookback, h horizon, C = 6 features.
+"""
+
+from typing import NamedTuple
+
+import lightning as L
 import numpy as np
 import torch
-from rich.progress import track
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from kronos_lightning.data import Candles
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.data.windows import window_starts
-from kronos_lightning.forecast import Forecaster, ForecastSet
+from kronos_lightning.data.windows import ShardSampler, window_starts
+from kronos_lightning.forecast import Forecaster, ForecastSet, series_generators
 from kronos_lightning.forecast.forecast_set import CLOSE
 
 
-def rolling_forecasts(
-    candles: Candles,
-    target: np.ndarray,
-    forecaster: Forecaster,
-    lookback: int,
-    horizon: int,
-    num_paths: int,
-    max_cutoffs: int | None,
-    batch_size: int,
-    device: torch.device,
-    seed: int,
-) -> ForecastSet:
-    """Forecast from regular cutoffs over the candles that `target` allows.
+class CutoffBatch(NamedTuple):
+    """What the model sees at some cutoffs."""
+
+    cutoff: Tensor  # (B,) rows of the cutoffs in the candle frame
+    context: Tensor  # (B, T, C) candles up to the cutoff
+    stamp: Tensor  # (B, T, 5) their time features
+    future_stamp: Tensor  # (B, h, 5) those of the candles to come
+
+
+class Cutoffs(Dataset):
+    """Regular cutoffs over the candles that `target` allows, a batch an item.
 
     Args:
         candles: all candles; those before the target range are context.
         target: bool ``(len(candles),)``, which candles may be forecast.
-        forecaster: what is measured; moved to `device`.
-        lookback, horizon: candles seen and forecast.
-        num_paths: sample paths a cutoff.
+        lookback, horizon: T and h.
         max_cutoffs: at most this many, at equal distance; None = every one there is.
-        batch_size: cutoffs forecast at once.
-        device: where to compute.
-        seed: of the paths.
+        batch_size: B.
 
     Cutoffs with a gap inside their window are left out.
     """
-    frame = candles.frame
-    starts = window_starts(frame["segment"].to_numpy(), target, lookback, horizon)
-    starts = starts[:: max(1, -(-len(starts) // max_cutoffs))] if max_cutoffs else starts
-    values = torch.from_numpy(frame[FEATURES].to_numpy(np.float32, copy=True))
-    stamps = torch.from_numpy(time_features(frame["timestamps"]))
-    rows = torch.from_numpy(starts)[:, None] + torch.arange(lookback + horizon)
-    generator = torch.Generator(device).manual_seed(seed)
-    forecaster.tokenizer.to(device)
-    forecaster.predictor.to(device)
 
-    paths = []
-    for batch in track(rows.split(batch_size), description="Forecasting"):
-        past, future = batch[:, :lookback], batch[:, lookback:]
-        context, past_stamp, future_stamp = (part.to(device) for part in (values[past], stamps[past], stamps[future]))
-        paths.append(forecaster.sample_paths(context, past_stamp, future_stamp, num_paths, generator).cpu())
+    def __init__(
+        self,
+        candles: Candles,
+        target: np.ndarray,
+        lookback: int,
+        horizon: int,
+        max_cutoffs: int | None,
+        batch_size: int,
+    ):
+        frame = candles.frame
+        starts = window_starts(frame["segment"].to_numpy(), target, lookback, horizon)
+        starts = starts[:: max(1, -(-len(starts) // max_cutoffs))] if max_cutoffs else starts
+        self.rows = torch.from_numpy(starts)[:, None] + torch.arange(lookback + horizon)
+        self.lookback, self.batches, self.frame = lookback, self.rows.split(batch_size), frame
+        self.values = torch.from_numpy(frame[FEATURES].to_numpy(np.float32, copy=True))
+        self.stamps = torch.from_numpy(time_features(frame["timestamps"]))
+        self.times = frame["timestamps"].dt.tz_localize(None).to_numpy()
 
-    times = frame["timestamps"].dt.tz_localize(None).to_numpy()
-    exact = frame[FEATURES].to_numpy()
-    cutoff, future = starts + lookback - 1, rows[:, lookback:].numpy()
-    return ForecastSet(times[cutoff], times[future], exact[cutoff, CLOSE], torch.cat(paths).numpy(), exact[future])
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, i: int) -> CutoffBatch:
+        past, future = self.batches[i][:, : self.lookback], self.batches[i][:, self.lookback :]
+        return CutoffBatch(past[:, -1], self.values[past], self.stamps[past], self.stamps[future])
+
+    def forecast_set(self, paths: np.ndarray) -> ForecastSet:
+        """All paths ``(N, S, h, C)`` in the order of the cutoffs, beside what came."""
+        cutoff, future = self.rows[:, self.lookback - 1].numpy(), self.rows[:, self.lookback :].numpy()
+        exact = self.frame[FEATURES].to_numpy()
+        return ForecastSet(self.times[cutoff], self.times[future], exact[cutoff, CLOSE], paths, exact[future])
+
+
+class RollingData(L.LightningDataModule):
+    """The cutoffs, shared among the processes batch by batch."""
+
+    def __init__(self, cutoffs: Cutoffs):
+        super().__init__()
+        self.cutoffs = cutoffs
+
+    def predict_dataloader(self) -> DataLoader:
+        sampler = ShardSampler(len(self.cutoffs), self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(self.cutoffs, batch_size=None, sampler=sampler)
+
+
+class RollingModule(L.LightningModule):
+    """Forecasts batches of cutoffs.
+
+    paths: after prediction, in every process, all paths ``(N, S, h, C)`` by the row of their cutoff.
+    """
+
+    def __init__(self, forecaster: Forecaster, times: np.ndarray, num_paths: int, seed: int):
+        super().__init__()
+        self.tokenizer, self.predictor = forecaster.tokenizer, forecaster.predictor
+        self.forecaster, self.times, self.num_paths, self.seed = forecaster, times, num_paths, seed
+        self.paths: dict[int, np.ndarray] = {}
+
+    def predict_step(self, batch: CutoffBatch, batch_idx: int) -> None:
+        rows = batch.cutoff.tolist()
+        generators = series_generators(self.seed, [self.times[row] for row in rows])
+        given = batch.context, batch.stamp, batch.future_stamp
+        paths = self.forecaster.sample_windows(*given, self.num_paths, generators).cpu().numpy()
+        self.paths |= dict(zip(rows, paths, strict=True))
+
+    def on_predict_epoch_end(self) -> None:
+        if self.trainer.world_size > 1:
+            parts: list[dict[int, np.ndarray]] = [{}] * self.trainer.world_size
+            dist.all_gather_object(parts, self.paths)
+            self.paths = {row: paths for part in parts for row, paths in part.items()}
+
+
+def rolling_forecasts(
+    cutoffs: Cutoffs, forecaster: Forecaster, num_paths: int, seed: int, trainer: L.Trainer
+) -> ForecastSet:
+    """Forecast from all cutoffs, on the trainer's devices.
+
+    Args:
+        cutoffs: from where, and what is seen there.
+        forecaster: what is measured; moved to the trainer's device.
+        num_paths: S.
+        seed: of the paths.
+        trainer: the processes; all of them get the result.
+    """
+    module = RollingModule(forecaster, cutoffs.times, num_paths, seed)
+    trainer.predict(module, RollingData(cutoffs), return_predictions=False)
+    rows = cutoffs.rows[:, cutoffs.lookback - 1].tolist()
+    return cutoffs.forecast_set(np.stack([module.paths[row] for row in rows]))

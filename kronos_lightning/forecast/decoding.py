@@ -1,50 +1,300 @@
-"""Autoregressive generation of candle tokens by recomputing the context at every step.
+"""Autoregressive generation of candles with cached keys and values.
 
-Shape letters: B sequences, T context tokens, h horizon.
+The known candles of a series are encoded once and shared by its sample paths. Series of different lengths are padded at
+the end: attention is causal, so the padding is never seen by what stands before it, and the paths mask it out.
+
+Shape letters: N series, S sample paths, T known candles (of the longest series), h horizon, V1 = 2^s1_bits,
+V2 = 2^s2_bits, C = 6 features, D width.
 """
+
+import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kronos_lightning.model import Kronos
+from kronos_lightning.model import Kronos, KronosTokenizer
+from kronos_lightning.model.quantizer import bits_to_index, index_to_bits
 
+from .fused import (
+    FusedAttention,
+    FusedNorm,
+    FusedStack,
+    Memory,
+    Placement,
+    Product,
+    Projection,
+    as_rows,
+    pairs,
+    rotate_,
+)
 from .sampling import Sampling, draw
 
+FLOAT32 = torch.float32
 
-@torch.no_grad()
+
+@dataclass
+class Known:
+    """What all paths of a series share.
+
+    lengths: candles of each series, ``(N,)``; longest: T.
+    padding: −∞ where a series has no candle, ``(N, 1, 1, T)``; None where all have T.
+    """
+
+    lengths: Tensor
+    longest: int
+    padding: Tensor | None
+
+    @classmethod
+    def of(cls, lengths: Tensor, place: Placement) -> "Known":
+        """From the lengths ``(N,)``."""
+        longest = int(lengths.max())
+        missing = torch.arange(longest, device=place[0]) >= lengths[:, None]
+        padding = None
+        if bool(missing.any()):
+            padding = torch.zeros(missing.shape, device=place[0], dtype=place[1]).masked_fill_(missing, -torch.inf)
+            padding = padding[:, None, None]
+        return cls(lengths, longest, padding)
+
+    def own_factors(self, factors: Tensor | None, first: int, last: int) -> Tensor | None:
+        """Rotary factors of each path's own candles first … last−1: ``(N or 1, 1, t, W)`` of ``(length, W)``."""
+        if factors is None:
+            return None
+        if self.padding is None:
+            chosen = factors[self.longest + first : self.longest + last][None]
+        else:
+            chosen = factors[self.lengths[:, None] + torch.arange(first, last, device=factors.device)]
+        return chosen[:, None]
+
+
+class FusedTokenizer:
+    """The tokenizer for forecasting, always in float32: half precision would flip bits of the code."""
+
+    def __init__(self, tokenizer: KronosTokenizer, device: torch.device):
+        place = device, FLOAT32
+        self.device, self.s1_bits, self.s2_bits = device, tokenizer.s1_bits, tokenizer.s2_bits
+        self.scale = tokenizer.tokenizer["bsq"].scale
+        self.encoder = FusedStack(tokenizer.encoder, place)
+        # Of the decoder's last block, known candles need keys and values alone: nobody reads its output there.
+        self.decoder, self.last = FusedStack(tokenizer.decoder[:-1], place), FusedStack(tokenizer.decoder[-1:], place)
+        self.last_keys = [Projection(block.attention, "kv") for block in self.last.blocks]
+        self.embed, self.quantise, self.unquantise, self.head = (
+            Product.of(linear, place)
+            for linear in (tokenizer.embed, tokenizer.quant_embed, tokenizer.post_quant_embed, tokenizer.head)
+        )
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids ``(N, T)``, coarse and fine, of normalised candles ``(N, T, C)``."""
+        hidden = self.embed(x)
+        self.encoder.prefill(hidden)
+        bits = self.quantise(hidden) > 0
+        return bits_to_index(bits[..., : self.s1_bits]), bits_to_index(bits[..., self.s1_bits :])
+
+    def decode_paths(self, known_ids: tuple[Tensor, Tensor], lengths: Tensor, own_ids: tuple[Tensor, Tensor]) -> Tensor:
+        """Normalised candles ``(N, S, t, C)`` of own tokens ``(N, S, t)`` that follow known ones ``(N, T)``."""
+        n, paths, new = own_ids[0].shape
+        known = Known.of(lengths, (self.device, FLOAT32))
+        if paths == 1:  # known and own tokens in one pass
+            places = lengths[:, None] + torch.arange(new, device=self.device)
+            whole = tuple(
+                torch.cat([first, torch.zeros_like(then[:, 0])], dim=1).scatter_(1, places, then[:, 0])
+                for first, then in zip(known_ids, own_ids, strict=True)
+            )
+            hidden = self._codes(whole)
+            self.decoder.prefill(hidden)
+            own = hidden[torch.arange(n, device=self.device)[:, None], places][:, None]
+            hidden = hidden[:, : known.longest].contiguous()
+        else:
+            hidden, own = self._codes(known_ids), self._codes(own_ids)
+            memories = self.decoder.memories(n, known.longest, paths, new)
+            self.decoder.prefill(hidden, memories)
+            factors = self.decoder.rotations(known.longest + new)
+            self.decoder.extend(own, known.own_factors(factors, 0, new), memories, known.padding)
+        memories, factors = self.last.memories(n, known.longest, paths, new), self.last.rotations(known.longest + new)
+        for block, keys, memory in zip(self.last.blocks, self.last_keys, memories, strict=True):
+            room = keys.room(hidden.shape)
+            keys(block.norm1(hidden).flatten(0, 1), factors[: known.longest], room)
+            memory.fill(room.known)
+        self.last.extend(own, known.own_factors(factors, 0, new), memories, known.padding)
+        return self.head(own)
+
+    def _codes(self, ids: tuple[Tensor, Tensor]) -> Tensor:
+        bits = torch.cat([index_to_bits(ids[0], self.s1_bits), index_to_bits(ids[1], self.s2_bits)], dim=-1)
+        return self.unquantise((bits.float() * 2 - 1) * self.scale)
+
+
+class FusedPredictor:
+    """The predictor for forecasting, in any precision."""
+
+    def __init__(self, predictor: Kronos, device: torch.device, dtype: torch.dtype, trained_positions: bool):
+        self.place = place = device, dtype
+        self.trained_positions = trained_positions
+        embedding = predictor.embedding
+        halves = (embedding.fusion_proj.weight.detach().float() * embedding.scale).chunk(2, dim=1)
+        tables = embedding.emb_s1.weight.detach().float(), embedding.emb_s2.weight.detach().float()
+        # What each token adds to the fused embedding; the bias comes with the coarse one.
+        shares = [table @ half.t() for table, half in zip(tables, halves, strict=True)]
+        self.s1_share = (shares[0] + embedding.fusion_proj.bias.detach().float()).to(*place)
+        self.s2_share = shares[1].to(*place)
+        self.time = copy.deepcopy(predictor.time_emb).to(*place)
+        self.blocks, self.norm = FusedStack(predictor.transformer, place), FusedNorm(predictor.norm, place)
+        layer = predictor.dep_layer
+        self.dependency, self.dependency_norm = FusedAttention(layer.cross_attn, place), FusedNorm(layer.norm, place)
+        self.key_value = Projection(self.dependency, "kv")
+        weight, bias = self.dependency.folded("q")
+        self.query_table = torch.addmm(bias, tables[0].to(*place), weight)  # of every coarse token
+        self.s1_head, self.s2_head = (
+            Product.of(part, place) for part in (predictor.head.proj_s1, predictor.head.proj_s2)
+        )
+
+    def embed(self, s1_ids: Tensor, s2_ids: Tensor, time: Tensor) -> Tensor:
+        """Token embeddings plus time embeddings ``(…, D)``."""
+        return self.s1_share[s1_ids].add_(self.s2_share[s2_ids]).add_(time)
+
+    def draw_next(self, context: "Context", sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Coarse and fine tokens ``(N, S)`` of the next candle; `uniforms` ``(N, S, 2)``."""
+        n, paths, _ = uniforms.shape
+        last = context.last  # (N, 1, D) right after the known candles, then (N, S, D)
+        s1 = draw(self.s1_head(last), sampling, uniforms[..., 0].view(n, last.size(1), -1)).view(n, paths)
+        query = self.query_table[s1]  # (N, S, D), heads in order
+        if self.trained_positions:
+            rotate_(pairs(query.view(n, paths, self.dependency.groups, -1)), context.last_factors)
+        query = query.view(n, paths, self.dependency.heads, -1).transpose(1, 2).contiguous().unsqueeze(3)
+        conditioned = last.expand(n, paths, -1).clone().view(n * paths, -1)
+        self.dependency.out.add_to(conditioned, as_rows(context.dependency.attend(query, context.known.padding)))
+        logits = self.s2_head(self.dependency_norm.gained(conditioned))
+        return s1, draw(logits, sampling, uniforms[..., 1].reshape(-1, 1)).view(n, paths)
+
+
+class Context:
+    """What the predictor has seen: the known candles of every series and the own candles of every path.
+
+    known: lengths and padding of the known candles.
+    memories, dependency: what attention reads, of each block and of the dependency layer.
+    last: normalised hidden state of the last candle, ``(N, 1, D)`` before the first own candle, then ``(N, S, D)``.
+    """
+
+    def __init__(self, predictor: FusedPredictor, x: Tensor, lengths: Tensor, paths: int, capacity: int):
+        """Pass the known candles, embedded, ``(N, T, D)``; there may be none (T = 0)."""
+        self.predictor, self.own = predictor, 0
+        self.known = Known.of(lengths, predictor.place)
+        longest, total = self.known.longest, self.known.longest + capacity
+        self.factors = predictor.blocks.rotations(total)
+        self.dependency_factors = predictor.dependency.rotations(total) if predictor.trained_positions else None
+        self.memories = predictor.blocks.memories(len(x), longest, paths, capacity)
+        self.dependency = Memory(predictor.dependency, len(x), longest, paths, capacity, predictor.place)
+        self.last = None
+        if longest:
+            predictor.blocks.prefill(x, self.memories)
+            states = predictor.norm.gained(x)
+            room = predictor.key_value.room(x.shape)
+            predictor.key_value(states.view(-1, x.size(-1)), self._dependency_factors(0, longest), room)
+            self.dependency.fill(room.known)
+            self.last = states[torch.arange(len(x), device=x.device), lengths - 1, None]
+
+    @property
+    def last_factors(self) -> Tensor | None:
+        """Rotary factors of the last candle in the dependency layer, ``(N or 1, 1, 1, W)``; None for no positions."""
+        return self._own_dependency_factors(self.own - 1, self.own)
+
+    def extend(self, x: Tensor) -> None:
+        """Pass the next candles of every path, embedded, ``(N, S, t, D)``."""
+        first, self.own = self.own, self.own + x.size(2)
+        self.predictor.blocks.extend(
+            x, self.known.own_factors(self.factors, first, self.own), self.memories, self.known.padding
+        )
+        states = self.predictor.norm.gained(x)
+        factors = self._own_dependency_factors(first, self.own)
+        room = self.predictor.key_value.room(x.shape)
+        self.predictor.key_value(states.view(-1, x.size(-1)), factors, room)
+        self.dependency.append(room.of_paths())
+        self.last = states[:, :, -1]
+
+    def _dependency_factors(self, first: int, last: int) -> Tensor | None:
+        return None if self.dependency_factors is None else self.dependency_factors[first:last]
+
+    def _own_dependency_factors(self, first: int, last: int) -> Tensor | None:
+        return self.known.own_factors(self.dependency_factors, first, last)
+
+
 def generate_tokens(
-    predictor: Kronos,
-    s1_ids: Tensor,
-    s2_ids: Tensor,
+    predictor: FusedPredictor,
+    known_ids: tuple[Tensor, Tensor],
+    lengths: Tensor,
     stamp: Tensor,
     future_stamp: Tensor,
     sampling: Sampling,
+    uniforms: Tensor,
     max_context: int,
-    trained_positions: bool = False,
-    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Continue token sequences; past `max_context` the window slides.
+    """Continue token sequences.
+
+    Past `max_context` the window slides: every hidden state then changes, so all of the window is computed anew, the
+    known candles still once a series.
 
     Args:
-        predictor: in eval mode (`Forecaster` sees to that).
-        s1_ids, s2_ids: int64 ``(B, T)``, the context.
-        stamp, future_stamp: ``(B, T, 5)`` and ``(B, h, 5)``, time features of context and future candles.
+        predictor: folded for forecasting.
+        known_ids: coarse and fine ids, int64 ``(N, T)``, the shorter series padded at the end.
+        lengths: candles of each series, ``(N,)``, at most `max_context`.
+        stamp, future_stamp: ``(N, T, 5)`` and ``(N, h, 5)``, time features of known and future candles.
         sampling: how tokens are drawn.
+        uniforms: random numbers in [0, 1), ``(N, S, h, 2)``, for the coarse and fine token of each step.
         max_context: tokens the predictor sees at most.
-        trained_positions: decode the fine token with the rotary positions of training; False decodes as the
-            published weights' own code does.
-        generator: makes the draw repeatable.
 
     Returns:
-        ``(B, T + h)`` ids, coarse and fine, the context first.
+        Coarse and fine ids of the future candles, ``(N, S, h)``.
     """
-    stamps = torch.cat([stamp, future_stamp], dim=1)
-    for end in range(s1_ids.size(1), stamps.size(1)):
-        window = slice(max(0, end - max_context), end)
-        context = predictor.encode_context(s1_ids[:, window], s2_ids[:, window], stamps[:, window])
-        s1_next = draw(predictor.head.proj_s1(context[:, -1]), sampling, generator)[:, None]
-        s2_logits = predictor.decode_s2(context, s1_next, trained_positions)
-        s2_next = draw(s2_logits[:, -1], sampling, generator)[:, None]
-        s1_ids = torch.cat([s1_ids, s1_next], dim=1)
-        s2_ids = torch.cat([s2_ids, s2_next], dim=1)
-    return s1_ids, s2_ids
+    n, paths, horizon, _ = uniforms.shape
+    longest = int(lengths.max())
+    known = predictor.embed(*known_ids, predictor.time(stamp))
+    future_time = predictor.time(future_stamp)[:, None]  # (N, 1, h, D)
+    ids = tuple(torch.empty(n, paths, horizon, dtype=torch.int64, device=known.device) for _ in range(2))
+    room = max_context - longest  # own candles that fit behind the known ones
+    own = known.new_empty(n, paths, horizon, known.size(-1)) if horizon - 1 > room else None
+    context = Context(predictor, known if own is None else known.clone(), lengths, paths, min(horizon - 1, room))
+    x = None  # the last own candle, embedded
+    for step in range(horizon):
+        if step > room:
+            first = max(0, step - max_context)
+            kept = lengths.clamp(max=max_context - (step - first))
+            context = Context(predictor, tail(known, lengths, kept), kept, paths, step - first)
+            context.extend(own[:, :, first:step].clone())
+        elif step > 0:
+            context.extend(x[:, :, None])
+        s1, s2 = predictor.draw_next(context, sampling, uniforms[:, :, step])
+        ids[0][:, :, step], ids[1][:, :, step] = s1, s2
+        if step < horizon - 1:  # nobody reads the last one
+            x = predictor.embed(s1, s2, future_time[:, :, step])  # (N, S, D)
+            if own is not None:
+                own[:, :, step] = x
+    return ids
+
+
+def decode_tokens(
+    tokenizer: FusedTokenizer,
+    known_ids: tuple[Tensor, Tensor],
+    lengths: Tensor,
+    own_ids: tuple[Tensor, Tensor],
+    max_context: int,
+) -> Tensor:
+    """Normalised candles ``(N, S, h, C)`` of the future tokens, decoded within the last `max_context` tokens.
+
+    A horizon longer than `max_context` is decoded in pieces, each after the tokens before it.
+    """
+    horizon = own_ids[0].size(2)
+    piece = horizon if horizon <= max_context else max(1, max_context // 2)
+    decoded = []
+    for begin in range(0, horizon, piece):
+        end = min(begin + piece, horizon)
+        first = max(0, end - max_context)
+        kept = lengths.clamp(max=max_context - (end - first))
+        window = tuple(part[:, :, first:end] for part in own_ids)
+        known = tuple(tail(part, lengths, kept) for part in known_ids)
+        decoded.append(tokenizer.decode_paths(known, kept, window)[:, :, begin - first :])
+    return torch.cat(decoded, dim=2)
+
+
+def tail(x: Tensor, lengths: Tensor, kept: Tensor) -> Tensor:
+    """The last `kept` entries of each series: ``(N, T, …)`` with lengths ``(N,)`` → ``(N, max kept, …)``."""
+    positions = (lengths - kept)[:, None] + torch.arange(int(kept.max()), device=x.device)
+    return x[torch.arange(len(x), device=x.device)[:, None], positions.clamp_(max=x.size(1) - 1)]

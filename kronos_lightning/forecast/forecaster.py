@@ -1,49 +1,70 @@
 """From candles to sample paths of future candles.
 
-Shape letters: N series, S sample paths, T context candles, h horizon, C = 6 features.
+Shape letters: N series, S sample paths, T known candles, h horizon, C = 6 features, Q quantile levels.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from kronos_lightning.data.formats import FEATURES, CandleError
 from kronos_lightning.data.windows import denormalise, normalise
 from kronos_lightning.model import Kronos, KronosTokenizer
 
-from .decoding import generate_tokens
-from .sampling import Sampling
+from .decoding import FusedPredictor, FusedTokenizer, decode_tokens, generate_tokens, tail
+from .distribution import quantile_table, quantiles, repair
+from .sampling import Generators, Sampling, draw_uniforms
+from .series import Series, Stamps, read_series
+
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+WORKING_MEMORY = 2**30  # bytes; more series or paths than fit are forecast one group after the other
 
 
-@contextmanager
-def eval_mode(*modules: nn.Module) -> Iterator[None]:
-    """Dropout off inside, every module's mode as before outside."""
-    were = [(module, module.training) for root in modules for module in root.modules()]
-    for root in modules:
-        root.eval()
-    try:
-        yield
-    finally:
-        for module, training in were:
-            module.training = training
+def best_device(name: str = "auto") -> torch.device:
+    """The device of that name; auto takes the best there is."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def series_generators(seed: int, names: Sequence[object]) -> list[torch.Generator]:
+    """A generator for each series, from the seed and its name alone: no other series changes what it draws."""
+    digests = (hashlib.sha256(f"{seed}|{name}".encode()).digest() for name in names)
+    return [torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1) for digest in digests]
 
 
 @dataclass
 class Forecaster:
     """A tokenizer and a predictor that belong together, and how to sample from them.
 
+    Weights are folded for forecasting at the first call, on the predictor's device, and again when they have changed
+    (by training or loading; writing to ``parameter.data`` goes unnoticed). Dropout is never on. The networks stay as
+    they are.
+
     max_context: candles the predictor sees at most; earlier ones are cut off before normalisation.
     clip: bound of the normalised values, as in training.
+    sampling: how tokens are drawn.
+    trained_positions: decode the fine token with the rotary positions of training; False as the published code does.
+    dtype: of the predictor: float32, bfloat16 or float16. The tokenizer stays in float32.
+    repair: mend impossible candles; see `distribution.repair`.
     """
 
     tokenizer: KronosTokenizer
     predictor: Kronos
-    max_context: int
+    max_context: int = 512
     clip: float = 5.0
     sampling: Sampling = field(default_factory=Sampling)
     trained_positions: bool = False
+    dtype: torch.dtype = torch.float32
+    repair: bool = False
+    _folded: tuple[tuple, FusedTokenizer, FusedPredictor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         theirs, ours = (
@@ -53,56 +74,269 @@ class Forecaster:
         if theirs != ours:
             raise ValueError(f"tokenizer with {theirs} bits and predictor with {ours} bits do not belong together")
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        tokenizer: str | os.PathLike,
+        predictor: str | os.PathLike,
+        *,
+        tokenizer_revision: str | None = None,
+        predictor_revision: str | None = None,
+        device: str = "auto",
+        **options: object,
+    ) -> Self:
+        """Load both from local directories or the Hub.
+
+        Args:
+            tokenizer, predictor: directories or Hub names.
+            tokenizer_revision, predictor_revision: commit, tag or branch on the Hub.
+            device: auto, cpu, cuda, cuda:1, mps.
+            options: the other fields of this class. `max_context` is 512 unless told; Kronos-mini's is 2048.
+        """
+        place = best_device(device)
+        return cls(
+            KronosTokenizer.from_pretrained(tokenizer, revision=tokenizer_revision).to(place),
+            Kronos.from_pretrained(predictor, revision=predictor_revision).to(place),
+            **options,
+        )
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move both networks to a device."""
+        self.tokenizer.to(device)
+        self.predictor.to(device)
+        return self
+
     def sample_paths(
         self,
-        candles: Tensor,
-        stamp: Tensor,
-        future_stamp: Tensor,
-        num_paths: int,
-        generator: torch.Generator | None = None,
+        candles: pd.DataFrame | Sequence[pd.DataFrame],
+        horizon: int,
+        num_paths: int = 100,
+        *,
+        timestamp_column: str = "timestamps",
+        future_timestamps: Stamps | Sequence[Stamps] | None = None,
+        generator: Generators = None,
+    ) -> np.ndarray:
+        """Sample future candles of one or several series, in the candles' own units.
+
+        Args:
+            candles: a frame a series with open times, ``open high low close`` and perhaps ``volume amount``; series
+                may differ in length, order of rows does not matter, nothing is changed.
+            horizon: h candles ahead.
+            num_paths: S.
+            timestamp_column: name of the open times.
+            future_timestamps: open times of the candles to come (for several series: of each); None continues at the
+                candles' interval.
+            generator: one seeded generator that the series draw from in their order, or one a series; the same seed
+                gives the same paths whatever is forecast together.
+
+        Returns:
+            float32 ``(N, S, h, C)``, features in the order open high low close volume amount.
+        """
+        frames, future = candles, future_timestamps
+        if isinstance(candles, pd.DataFrame):
+            frames, future = [candles], [future_timestamps]
+        elif future is None:
+            future = [None] * len(frames)
+        if len(future) != len(frames):
+            raise CandleError(f"future timestamps of {len(future)} series for {len(frames)} series")
+        series = [
+            read_series(frame, horizon, timestamp_column, stamps, "candles" if len(frames) == 1 else f"series {i}")
+            for i, (frame, stamps) in enumerate(zip(frames, future, strict=True))
+        ]
+        return self.sample_series(series, num_paths, generator)
+
+    def predict_quantiles(
+        self,
+        candles: pd.DataFrame | Sequence[pd.DataFrame],
+        horizon: int,
+        quantile_levels: Sequence[float] = DECILES,
+        num_paths: int = 100,
+        **options: object,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Quantiles ``(N, h, C, Q)`` and means ``(N, h, C)`` of the sample paths; `options` as in `sample_paths`."""
+        _check_levels(quantile_levels)
+        paths = self.sample_paths(candles, horizon, num_paths, **options)
+        return quantiles(paths, quantile_levels), paths.mean(axis=1, dtype=np.float64)
+
+    def predict_df(
+        self,
+        df: pd.DataFrame,
+        prediction_length: int,
+        quantile_levels: Sequence[float] = DECILES,
+        id_column: str | None = "item_id",
+        timestamp_column: str = "timestamp",
+        *,
+        target: str | Sequence[str] = tuple(FEATURES),
+        future_df: pd.DataFrame | None = None,
+        num_paths: int = 100,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Forecast the series of a long frame, in the column conventions of chronos-forecasting.
+
+        Args:
+            df: candles of one or many series.
+            prediction_length: h.
+            quantile_levels: each in (0, 1).
+            id_column: which series a row belongs to; None for a single series.
+            timestamp_column: open times of the candles, UTC where they have no zone.
+            target: the features to report.
+            future_df: id and open times of the candles to come; None continues at the candles' interval.
+            num_paths: sample paths a series.
+            seed: makes the forecast repeatable; a series' forecast depends on the seed and its id alone.
+
+        Returns:
+            A row a series, step and feature: `id_column`, `timestamp_column`, ``target_name``, ``predictions`` (mean of
+            the paths) and a column a quantile level, named ``"0.1"`` and so on. Series stand in the order of their
+            first rows.
+        """
+        _check_levels(quantile_levels)
+        targets = [target] if isinstance(target, str) else list(target)
+        unknown = [name for name in targets if name not in FEATURES]
+        if unknown:
+            raise CandleError(f"target {', '.join(unknown)}: not one of {', '.join(FEATURES)}")
+        groups, future = _by_id(df, id_column, "df"), {}
+        if future_df is not None:
+            future = {name: rows[timestamp_column] for name, rows in _by_id(future_df, id_column, "future_df").items()}
+            lacking = [name for name in groups if name not in future]
+            if lacking:
+                raise CandleError(f"future_df has no rows of series {lacking[0]!r}")
+        series = [
+            read_series(rows, prediction_length, timestamp_column, future.get(name), f"series {name!r}")
+            for name, rows in groups.items()
+        ]
+        paths = self.sample_series(series, num_paths, None if seed is None else series_generators(seed, list(groups)))
+        zone = getattr(df[timestamp_column].dtype, "tz", None)  # stamps go out as they came in
+        parts = []
+        for name, one, own in zip(groups, series, paths, strict=True):
+            table = quantile_table(own, one.future.tz_convert(zone), quantile_levels, targets, timestamp_column)
+            if id_column is not None:
+                table.insert(0, id_column, name)
+            parts.append(table)
+        return pd.concat(parts, ignore_index=True)
+
+    def sample_series(self, series: Sequence[Series], num_paths: int, generator: Generators = None) -> np.ndarray:
+        """`sample_paths` of checked series with one horizon."""
+        if not series:
+            raise CandleError("no series to forecast")
+        series = [one.last(self.max_context) for one in series]
+        lengths = torch.tensor([len(one.values) for one in series])
+        shape = len(series), int(lengths.max())
+        x, stamp = torch.zeros(*shape, len(FEATURES)), torch.zeros(*shape, 5, dtype=torch.int8)
+        mean, std = torch.empty(len(series), 1, len(FEATURES)), torch.empty(len(series), 1, len(FEATURES))
+        future_stamp = torch.empty(len(series), len(series[0].future), 5, dtype=torch.int8)
+        for i, (one, length) in enumerate(zip(series, lengths.tolist(), strict=True)):
+            x[i : i + 1, :length], mean[i], std[i] = normalise(torch.tensor(one.values)[None], length, self.clip)
+            known, future = one.features()
+            stamp[i, :length], future_stamp[i] = torch.from_numpy(known), torch.from_numpy(future)
+        paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator, lengths).cpu()
+        return self._in_units(paths, mean, std).numpy()
+
+    def sample_windows(
+        self, candles: Tensor, stamp: Tensor, future_stamp: Tensor, num_paths: int, generator: Generators = None
     ) -> Tensor:
-        """Sample future candles in the candles' own units.
+        """Sample the candles after windows of equal length, in the candles' own units.
 
         Args:
             candles: float ``(N, T, C)``, the known candles; not changed.
             stamp, future_stamp: ``(N, T, 5)`` and ``(N, h, 5)`` time features.
             num_paths: S.
-            generator: seeded generator for repeatable paths.
+            generator: see `sample_paths`.
 
         Returns:
             ``(N, S, h, C)``.
         """
         candles, stamp = candles[:, -self.max_context :], stamp[:, -self.max_context :]
         x, mean, std = normalise(candles, candles.size(1), self.clip)
-        paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator)
-        return denormalise(paths, mean[:, None], std[:, None])
+        return self._in_units(self.sample_normalised(x, stamp, future_stamp, num_paths, generator), mean, std)
 
-    @torch.no_grad()
     def sample_normalised(
         self,
         x: Tensor,
         stamp: Tensor,
         future_stamp: Tensor,
         num_paths: int,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
-        """As `sample_paths`, on candles that are already normalised, giving normalised paths."""
-        with eval_mode(self.tokenizer, self.predictor):
-            ids = self.tokenizer.encode(x, half=True)
-            s1_ids, s2_ids, stamp, future_stamp = (
-                part.repeat_interleave(num_paths, dim=0) for part in (*ids, stamp, future_stamp)
-            )
-            ids = generate_tokens(
-                self.predictor,
-                s1_ids,
-                s2_ids,
-                stamp,
-                future_stamp,
-                self.sampling,
-                self.max_context,
-                self.trained_positions,
-                generator,
-            )
-            decoded = self.tokenizer.decode(tuple(part[:, -self.max_context :] for part in ids), half=True)
-        horizon = future_stamp.size(1)
-        return decoded[:, -horizon:].unflatten(0, (x.size(0), num_paths))
+        """Normalised paths ``(N, S, h, C)`` after normalised candles.
+
+        Args:
+            x: ``(N, T, C)``, the shorter series padded at the end; the tokenizer sees all, the predictor the last
+                `max_context`.
+            stamp, future_stamp, num_paths, generator: as in `sample_windows`.
+            lengths: candles of each series, ``(N,)``; None where all have T.
+        """
+        n, known = x.shape[:2]
+        device = next(self.predictor.parameters()).device
+        uniforms = draw_uniforms(generator, n, num_paths, future_stamp.size(1)).to(device)
+        lengths = torch.full((n,), known) if lengths is None else lengths
+        x, stamp, future_stamp, lengths = (part.to(device) for part in (x, stamp, future_stamp, lengths))
+        together, paths_together = self._fitting(known, future_stamp.size(1), num_paths)
+        groups = []
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            for series in torch.arange(n, device=device).split(together):
+                longest = int(lengths[series].max())
+                given = x[series, :longest].float(), stamp[series, :longest], future_stamp[series], lengths[series]
+                parts = [self._sample_group(*given, part) for part in uniforms[series].split(paths_together, dim=1)]
+                groups.append(torch.cat(parts, dim=1))
+        return torch.cat(groups).clone()  # outside of inference mode: a tensor like any other
+
+    def _sample_group(
+        self, x: Tensor, stamp: Tensor, future_stamp: Tensor, lengths: Tensor, uniforms: Tensor
+    ) -> Tensor:
+        tokenizer, predictor = self._fold()
+        ids = tokenizer.encode(x)
+        kept = lengths.clamp(max=self.max_context)
+        *ids, stamp = (tail(part, lengths, kept) for part in (*ids, stamp))
+        own = generate_tokens(predictor, ids, kept, stamp, future_stamp, self.sampling, uniforms, self.max_context)
+        return decode_tokens(tokenizer, ids, kept, own, self.max_context)
+
+    def _fold(self) -> tuple[FusedTokenizer, FusedPredictor]:
+        """The networks folded for forecasting, from the weights as they are now."""
+        device = next(self.predictor.parameters()).device
+        state = device, self.dtype, self.trained_positions, _versions(self.tokenizer), _versions(self.predictor)
+        if self._folded is None or self._folded[0] != state:
+            tokenizer = FusedTokenizer(self.tokenizer, device)
+            self._folded = state, tokenizer, FusedPredictor(self.predictor, device, self.dtype, self.trained_positions)
+        return self._folded[1:]
+
+    def _fitting(self, known: int, horizon: int, num_paths: int) -> tuple[int, int]:
+        """How many series, and how many paths of each, fit into the working memory."""
+        width, layers = self.predictor.dep_layer.norm.weight.numel(), len(self.predictor.transformer) + 1
+        cached = 2 * layers * width * self.dtype.itemsize
+        passing = 4 * (
+            7 * width + 2 * max((block.ffn.w1.out_features for block in self.predictor.transformer), default=0)
+        )
+        scores = 4 * 3 * max(self.tokenizer.decoder[0].self_attn.n_heads if len(self.tokenizer.decoder) else 1, 1)
+        series = known * (cached + passing)
+        path = horizon * (cached + passing + scores * (min(known, self.max_context) + horizon))
+        together = max(1, WORKING_MEMORY // (series + num_paths * path))
+        return together, min(num_paths, max(1, (WORKING_MEMORY - series) // path))
+
+    def _in_units(self, paths: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        paths = denormalise(paths, mean[:, None].to(paths.device), std[:, None].to(paths.device))
+        return torch.from_numpy(repair(paths.cpu().numpy())).to(paths.device) if self.repair else paths
+
+
+def _versions(network: nn.Module) -> tuple:
+    """What changes when a network's weights do."""
+    return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in network.parameters())
+
+
+def _check_levels(levels: Sequence[float]) -> None:
+    if not len(levels) or not all(0 < level < 1 for level in levels):
+        raise ValueError(f"quantile levels {list(levels)}: each must be between 0 and 1")
+
+
+def _by_id(df: pd.DataFrame, id_column: str | None, label: str) -> dict[object, pd.DataFrame]:
+    """The rows of each series, in the order of their first rows."""
+    if id_column is None:
+        return {"candles": df}
+    if id_column not in df:
+        raise CandleError(
+            f"{label}: no column {id_column!r}; the columns are {', '.join(map(str, df.columns))}. Name the column "
+            f"that tells the series apart, or id_column=None for a single series"
+        )
+    if df[id_column].isna().any():
+        raise CandleError(f"{label}: column {id_column!r} is empty in row {int(df[id_column].isna().argmax()) + 1}")
+    return dict(list(df.groupby(id_column, sort=False)))

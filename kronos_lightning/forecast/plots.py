@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 UP, DOWN, PATHS, ACTUAL = "#1f9d72", "#d1495b", "#2b6cb0", "#111827"
-BANDS = ((0.05, 0.95, 0.15), (0.10, 0.90, 0.15), (0.25, 0.75, 0.25))  # lower, upper quantile, opacity
+BANDS = ((0.025, 0.975, 0.15), (0.10, 0.90, 0.15), (0.25, 0.75, 0.25))  # lower, upper quantile, opacity
 
 
 def draw_candles(axes: Axes, candles: np.ndarray, x: np.ndarray, alpha: float = 1.0) -> None:
@@ -19,10 +20,11 @@ def draw_candles(axes: Axes, candles: np.ndarray, x: np.ndarray, alpha: float = 
 
 
 def draw_fan(axes: Axes, paths: np.ndarray, x: np.ndarray) -> None:
-    """Draw median and 50/80/90 % bands of close paths ``(S, h)`` at positions x ``(h,)``; one path as a line."""
+    """Draw median and 50/80/95 % bands of close paths ``(S, h)`` at positions x ``(h,)``; one path as a line."""
     if len(paths) > 1:
         for lower, upper, alpha in BANDS:
-            axes.fill_between(x, *np.quantile(paths, [lower, upper], axis=0), color=PATHS, alpha=alpha, linewidth=0)
+            edges, label = np.quantile(paths, [lower, upper], axis=0), f"{upper - lower:.0%} of the paths"
+            axes.fill_between(x, *edges, color=PATHS, alpha=alpha, linewidth=0, label=label)
     axes.plot(x, np.median(paths, axis=0), color=PATHS, linewidth=1.6, label="median path")
 
 
@@ -58,4 +60,37 @@ def forecast_figure(
         axes.set_xlabel("candles from the cutoff", fontsize=8)
     figure.axes[0].legend(fontsize=7, loc="upper left")
     figure.suptitle(heading, fontsize=10)
+    return figure
+
+
+def live_figure(known: np.ndarray, paths: np.ndarray, stamps: pd.DatetimeIndex, title: str) -> Figure:
+    """Fan chart of a forecast nobody knows the outcome of, volume below.
+
+    Args:
+        known: last known candles, ``(T, C)``.
+        paths: sample paths, ``(S, h, C)``.
+        stamps: open times of known and forecast candles, ``(T + h,)``.
+        title: above the chart.
+    """
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    prices, volumes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    past, future = np.arange(-len(known) + 1, 1), np.arange(1, paths.shape[1] + 1)
+    draw_candles(prices, known, past)
+    close, last = paths[..., 3], known[-1, 3]
+    draw_fan(prices, np.concatenate([np.full((len(close), 1), last), close], axis=1), np.arange(0, len(future) + 1))
+    volumes.bar(past, known[:, 4], 0.7, color=np.where(known[:, 3] >= known[:, 0], UP, DOWN))
+    middle = np.median(paths[..., 4], axis=0)
+    edges = np.abs(np.quantile(paths[..., 4], [0.10, 0.90], axis=0) - middle)
+    volumes.bar(future, middle, 0.7, color=PATHS, alpha=0.6, yerr=edges, error_kw={"alpha": 0.4, "linewidth": 0.8})
+    volumes.set_ylim(bottom=0)
+    for axes in (prices, volumes):
+        axes.axvline(0.5, color="#6b7280", linewidth=0.8, linestyle=":")
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.2)
+    ticks = np.linspace(past[0], future[-1], 9).round().astype(int)
+    volumes.set_xticks(ticks, [stamps[i - past[0]].strftime("%m-%d\n%H:%M") for i in ticks])
+    prices.set_ylabel("price", fontsize=9)
+    volumes.set_ylabel("volume, 10–90 %", fontsize=9)
+    prices.legend(fontsize=8, loc="upper left")
+    prices.set_title(title, fontsize=10)
     return figure

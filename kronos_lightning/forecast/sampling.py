@@ -1,9 +1,12 @@
 """Drawing tokens from logits: temperature, top-k and top-p compose; temperature 0 is greedy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ def token_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     logits = logits.float()
     if sampling.greedy:
         return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.size(-1)).float()
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
+    if sampling.temperature != 1:
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
     if 0 < sampling.top_k < logits.size(-1):
         smallest_kept = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
@@ -49,8 +53,35 @@ def token_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     return probabilities
 
 
-def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """One token id per row: logits ``(B, V)`` → int64 ``(B,)``."""
+def draw(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
+    """Token ids by inverse transform sampling: S of each distribution.
+
+    Args:
+        logits: ``(…, V)``.
+        sampling: temperature and filters.
+        uniforms: random numbers in [0, 1), ``(…, S)``; of no account when greedy.
+
+    Returns:
+        int64, shaped as `uniforms`.
+    """
     if sampling.greedy:
-        return logits.argmax(dim=-1)
-    return torch.multinomial(token_probabilities(logits, sampling), 1, generator=generator).squeeze(-1)
+        return logits.argmax(dim=-1, keepdim=True).expand(uniforms.shape)
+    cumulative = token_probabilities(logits, sampling).cumsum(dim=-1)
+    return torch.searchsorted(cumulative, uniforms * cumulative[..., -1:], right=True)
+
+
+def draw_uniforms(generators: Generators, series: int, num_paths: int, horizon: int) -> Tensor:
+    """Random numbers ``(N, S, h, 2)`` on the CPU, so that a seed gives the same paths on every device.
+
+    They end at 1 − 2⁻²²: times a sum of probabilities they stay below it, whatever the rounding.
+
+    Args:
+        generators: one that all series draw from in their order, or one a series; None for torch's own.
+        series, num_paths, horizon: N, S, h.
+    """
+    if isinstance(generators, torch.Generator) or generators is None:
+        generators = [generators] * series
+    if len(generators) != series:
+        raise ValueError(f"{len(generators)} generators for {series} series")
+    drawn = [torch.rand(num_paths, horizon, 2, generator=generator) for generator in generators]
+    return torch.stack(drawn).clamp_(max=1 - 2**-22)

@@ -1,5 +1,6 @@
 """Fine-tuning the predictor. Shape letters: B windows, W rows of a window, h horizon, S sample paths."""
 
+from dataclasses import replace
 from typing import Literal, Self
 
 import torch
@@ -78,8 +79,9 @@ class PredictorModule(StageModule):
         self.update_validation(ids, loss=(ce_s1 + ce_s2) / 2, ce_s1=ce_s1, ce_s2=ce_s2)
 
     def validation_paths(self, batch: WindowBatch) -> Tensor:
-        generator = torch.Generator(self.device).manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(self.seed)
         past, future = slice(None, self.lookback), slice(self.lookback, self.lookback + self.horizon)
-        return self.forecaster.sample_normalised(
+        forecaster = replace(self.forecaster)  # its folded weights are stale after the next step anyway
+        return forecaster.sample_normalised(
             batch.x[:, past], batch.stamp[:, past], batch.stamp[:, future], self.num_paths, generator
         )

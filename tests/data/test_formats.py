@@ -191,7 +191,7 @@ def test_a_missing_file_is_named_with_the_setting(tmp_path):
 def test_an_interval_that_disagrees_with_the_configuration_is_refused(tmp_path):
     path = tmp_path / "candles.csv"
     path.write_text(LAYOUTS["the guide's"])
-    with pytest.raises(CandleError, match=r"0 days 01:00:00 apart, data\.interval is 1d"):
+    with pytest.raises(CandleError, match=r"1h apart, data\.interval is 1d"):
         read_candles(path, "1d", "X")
 
 

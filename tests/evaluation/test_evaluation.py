@@ -2,14 +2,14 @@
 
 import re
 
+import lightning as L
 import numpy as np
 import pytest
-import torch
 
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.evaluation.metrics import score
 from kronos_lightning.evaluation.report import Picture, Report, Table, number
-from kronos_lightning.evaluation.rolling import rolling_forecasts
+from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
 from kronos_lightning.evaluation.significance import judge
 from kronos_lightning.forecast import Forecaster, ForecastSet
 from kronos_lightning.forecast.plots import forecast_figure
@@ -18,10 +18,11 @@ from kronos_lightning.measure import overlap
 
 def forecasts(candles, tokenizer, predictor, **changes):
     target = np.arange(len(candles)) >= 100
-    options = {"lookback": 30, "horizon": 4, "num_paths": 3, "max_cutoffs": 20, "batch_size": 8}
-    return rolling_forecasts(
-        candles, target, Forecaster(tokenizer, predictor, 64), device=torch.device("cpu"), seed=0, **options | changes
-    )
+    options = {"lookback": 30, "horizon": 4, "max_cutoffs": 20, "batch_size": 8} | changes
+    num_paths = options.pop("num_paths", 3)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    forecaster = Forecaster(tokenizer, predictor, 64)
+    return rolling_forecasts(Cutoffs(candles, target, **options), forecaster, num_paths, seed=0, trainer=trainer)
 
 
 def test_when_candles_after_a_cutoff_change_then_its_forecast_is_identical(candles, tiny_tokenizer, tiny_predictor):
@@ -31,7 +32,8 @@ def test_when_candles_after_a_cutoff_change_then_its_forecast_is_identical(candl
     changed.loc[rows, FEATURES] *= 1.5
     object.__setattr__(candles, "frame", changed)
     after = forecasts(candles, tiny_tokenizer, tiny_predictor)
-    np.testing.assert_array_equal(before.paths[:8], after.paths[:8])  # the first batch; later draws follow the seed
+    np.testing.assert_array_equal(before.paths[:10], after.paths[:10])
+    assert not np.array_equal(before.paths[10:], after.paths[10:])
     np.testing.assert_array_equal(before.last_close[:10], after.last_close[:10])
     assert not np.array_equal(before.actual[9], after.actual[9])
 
@@ -46,6 +48,15 @@ def test_forecasts_line_up_with_what_came(candles, tiny_tokenizer, tiny_predicto
         np.testing.assert_array_equal(result.actual[i], frame.loc[result.stamps[i], FEATURES])
         assert result.stamps[i, 0] - result.cutoffs[i] == np.timedelta64(1, "h")
     assert len(set(np.diff(result.cutoffs))) == 1
+
+
+def test_a_cutoffs_forecast_does_not_depend_on_the_other_cutoffs_or_their_batches(
+    candles, tiny_tokenizer, tiny_predictor
+):
+    few = forecasts(candles, tiny_tokenizer, tiny_predictor, max_cutoffs=20, batch_size=8)
+    many = forecasts(candles, tiny_tokenizer, tiny_predictor, max_cutoffs=None, batch_size=100)
+    same = np.searchsorted(many.cutoffs, few.cutoffs)
+    np.testing.assert_allclose(many.paths[same], few.paths, rtol=1e-5)
 
 
 def test_every_cutoff_is_taken_without_a_limit(candles, tiny_tokenizer, tiny_predictor):

@@ -1,0 +1,115 @@
+"""Forecast the candles after a file: python -m kronos_lightning.forecast candles.csv horizon=24"""
+
+import logging
+import sys
+from pathlib import Path
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from kronos_lightning.build import Sources, best_model, load_forecaster
+from kronos_lightning.command import one_line_errors
+from kronos_lightning.config import Forecasting, check_forecasting
+from kronos_lightning.data import Candles, read_candles
+from kronos_lightning.data.files import atomic_directory
+
+from .distribution import (
+    CLOSE,
+    expected_volatility,
+    probability_touch,
+    probability_up,
+    quantile_table,
+    quantiles,
+    validity,
+)
+from .forecaster import best_device, series_generators
+from .plots import live_figure
+from .series import Series, read_series
+
+LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
+SHOWN = 24  # steps in the terminal's table at most
+STAMP = "%Y-%m-%d %H:%M UTC"
+PICTURED = 120  # known candles in the picture at most
+
+log = logging.getLogger("forecast")
+
+
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[2] / "conf"), config_name="forecast")
+@one_line_errors
+def main(cfg: DictConfig) -> None:
+    """Read, load, sample, tell, draw."""
+    settings = check_forecasting(cfg)
+    candles = read_candles(settings.candles, settings.interval, Path(settings.candles).stem)
+    series = last_series(candles, settings)
+    directory = None if settings.predictor == "published" else best_model(Path(settings.predictor))
+    forecaster, sources = load_forecaster(settings, directory, settings.predictor, settings.clip)
+    forecaster.to(best_device(settings.device))
+    generators = series_generators(settings.seed, [series.stamps[-1]])
+    paths = forecaster.sample_series([series], settings.forecast.num_paths, generators)[0]
+
+    output = Path(settings.output_dir) / candles.symbol
+    with atomic_directory(output) as folder:
+        quantile_table(paths, series.future, LEVELS, timestamp_column="timestamps").to_csv(
+            folder / "quantiles.csv", index=False
+        )
+        np.save(folder / "paths.npy", paths)
+        known, title = (
+            series.last(PICTURED),
+            f"{candles.symbol}: {len(paths)} sample paths after {series.stamps[-1]:{STAMP}}",
+        )
+        live_figure(known.values, paths, known.stamps.append(series.future), title).savefig(folder / "fan.png", dpi=120)
+    tell(series, paths, settings, sources)
+    log.info("Written to %s: quantiles.csv, paths.npy, fan.png", output)
+
+
+def last_series(candles: Candles, settings: Forecasting) -> Series:
+    """The last candles without a gap, as many as the model is to see."""
+    frame = candles.frame[candles.frame["segment"] == candles.frame["segment"].iloc[-1]].tail(settings.lookback)
+    if len(frame) < min(settings.lookback, len(candles)):
+        log.warning("Only the %d candles after the last gap (%s) are seen", len(frame), candles.gaps[-1][0])
+    return read_series(frame, settings.horizon, label=settings.candles)
+
+
+def tell(series: Series, paths: np.ndarray, settings: Forecasting, sources: Sources) -> None:
+    """The forecast as a table and sentences on the terminal."""
+    console, last = Console(), np.array([series.last_close])
+    steps = np.unique(np.linspace(0, len(series.future) - 1, SHOWN).round().astype(int))
+    edges, up = quantiles(paths[None], LEVELS)[0, :, CLOSE], probability_up(paths[None], last)[0]
+    table = Table(title=f"Quantiles of the close after {series.stamps[-1]:{STAMP}}, last {series.last_close:,.6g}")
+    shown = [LEVELS.index(level) for level in (0.025, 0.1, 0.5, 0.9, 0.975)]
+    for name in ("UTC", *(f"{LEVELS[q] * 100:g} %" for q in shown), "P(up)"):
+        table.add_column(name, justify="right")
+    for i in steps:
+        row = (f"{edges[i, q]:,.6g}" for q in shown)
+        table.add_row(f"{series.future[i]:%Y-%m-%d %H:%M}", *row, f"{up[i]:.0%}")
+    console.print(table)
+    touch = probability_touch(paths[None], last, settings.touch_down, settings.touch_up)
+    console.print(
+        f"Within {len(series.future)} candles: falls {settings.touch_down:.1%} first {touch.down[0]:.0%}, rises "
+        f"{settings.touch_up:.1%} first {touch.up[0]:.0%}, neither {touch.neither[0]:.0%}. "
+        f"Expected volatility {expected_volatility(paths[None], last)[0]:.3%} a candle."
+    )
+    console.print(f"Candle validity: {validity(paths[None])}.")
+    if sources.predictor.startswith("random") or sources.tokenizer.startswith("random"):
+        console.print("RANDOM WEIGHTS: nothing was learned, this forecast means nothing.", style="bold yellow")
+    console.print(
+        "Probabilities are the model's own and not calibrated; evaluate.py measures how far they can be trusted."
+    )
+
+
+def as_overrides(arguments: list[str]) -> list[str]:
+    """The command line in Hydra's grammar: the argument without "=" names the candles."""
+    return [
+        argument
+        if "=" in argument or argument.startswith(("-", "~"))
+        else "candles='{}'".format(argument.replace("'", "\\'"))
+        for argument in arguments
+    ]
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = as_overrides(sys.argv[1:])
+    main()

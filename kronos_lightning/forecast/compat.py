@@ -1,0 +1,117 @@
+"""`KronosPredictor`: the published code's interface to forecasting, so that its users change one import."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from kronos_lightning.data.formats import FEATURES, CandleError
+from kronos_lightning.model import Kronos, KronosTokenizer
+
+from .forecaster import Forecaster, best_device
+from .sampling import Sampling
+from .series import Series, Stamps, candle_values
+
+log = logging.getLogger(__name__)
+
+
+class KronosPredictor:
+    """Forecast DataFrames with the signatures of the published `KronosPredictor`.
+
+    Differences, all for the better: dropout is off; context and horizon together may be longer than `max_context`; the
+    statistics come from the candles that the model sees; series of a batch may differ in length; a `DatetimeIndex` is
+    accepted beside a Series; T=0 is greedy. Stamps are used as they are written, without a change of zone.
+
+    Args:
+        model, tokenizer: the networks; moved to the device.
+        device: such as ``cuda:0``; None takes the best there is.
+        max_context: candles the model sees at most (512; Kronos-mini 2048).
+        clip: bound of the normalised values.
+    """
+
+    def __init__(
+        self,
+        model: Kronos,
+        tokenizer: KronosTokenizer,
+        device: str | None = None,
+        max_context: int = 512,
+        clip: float = 5,
+    ):
+        self.device = best_device(device or "auto")
+        self.model, self.tokenizer = model.to(self.device), tokenizer.to(self.device)
+        self.max_context, self.clip = max_context, clip
+        self._forecaster = Forecaster(self.tokenizer, self.model, max_context, clip)
+
+    def predict(
+        self,
+        df: pd.DataFrame,
+        x_timestamp: Stamps,
+        y_timestamp: Stamps,
+        pred_len: int,
+        T: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 0.9,
+        sample_count: int = 1,
+        verbose: bool = True,
+    ) -> pd.DataFrame:
+        """Mean of the sample paths after one series.
+
+        Args:
+            df: ``open high low close`` and perhaps ``volume amount``; not changed.
+            x_timestamp, y_timestamp: open times of the known and of the `pred_len` future candles.
+            pred_len: horizon.
+            T, top_k, top_p: sampling.
+            sample_count: paths that are averaged; `Forecaster.sample_paths` gives the paths themselves.
+            verbose: log how long it took.
+
+        Returns:
+            The six features in a row a candle, with `y_timestamp` as index.
+        """
+        return self.predict_batch([df], [x_timestamp], [y_timestamp], pred_len, T, top_k, top_p, sample_count, verbose)[
+            0
+        ]
+
+    def predict_batch(
+        self,
+        df_list: Sequence[pd.DataFrame],
+        x_timestamp_list: Sequence[Stamps],
+        y_timestamp_list: Sequence[Stamps],
+        pred_len: int,
+        T: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 0.9,
+        sample_count: int = 1,
+        verbose: bool = True,
+    ) -> list[pd.DataFrame]:
+        """`predict` of several series at once, in their order."""
+        if not len(df_list) == len(x_timestamp_list) == len(y_timestamp_list):
+            raise CandleError("df_list, x_timestamp_list and y_timestamp_list must have the same length")
+        started = time.perf_counter()
+        series = [
+            _series(*one, pred_len, f"series {i}")
+            for i, one in enumerate(zip(df_list, x_timestamp_list, y_timestamp_list, strict=True))
+        ]
+        self._forecaster.sampling = Sampling(T, top_k or 0, 1.0 if top_p is None else top_p)
+        paths = self._forecaster.sample_series(series, sample_count)
+        if verbose:
+            seconds = time.perf_counter() - started
+            log.info("%d series, %d candles x %d path(s): %.2f s", len(series), pred_len, sample_count, seconds)
+        means = paths.mean(axis=1, dtype=np.float64)
+        return [
+            pd.DataFrame(mean, columns=FEATURES, index=pd.DatetimeIndex(stamps, name=getattr(stamps, "name", None)))
+            for mean, stamps in zip(means, y_timestamp_list, strict=True)
+        ]
+
+
+def _series(df: pd.DataFrame, known: Stamps, future: Stamps, horizon: int, label: str) -> Series:
+    stamps, to_come = (pd.DatetimeIndex(pd.to_datetime(part)) for part in (known, future))
+    values = candle_values(df, label)
+    if len(stamps) != len(values):
+        raise CandleError(f"{label}: {len(stamps)} x_timestamp for {len(values)} candles")
+    if len(to_come) != horizon:
+        raise CandleError(f"{label}: {len(to_come)} y_timestamp for pred_len {horizon}")
+    if len(values) < 2:
+        raise CandleError(f"{label}: {len(values)} candle(s); at least 2 are needed, some hundred are better")
+    return Series(values, stamps, to_come)

@@ -1,0 +1,143 @@
+"""What sample paths say: quantiles, probabilities, volatility, and whether their candles are possible ones.
+
+Shape letters: N series or cutoffs, S sample paths, h horizon, C = 6 features, Q quantile levels. Every figure is read
+off the paths themselves; no shape of the distribution is assumed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from kronos_lightning.data.formats import FEATURES
+
+OPEN, HIGH, LOW, CLOSE, VOLUME, AMOUNT = range(len(FEATURES))
+
+
+def quantiles(paths: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """Quantiles over the paths ``(N, S, h, C)`` → ``(N, h, C, Q)``, float64."""
+    return np.moveaxis(np.quantile(paths.astype(np.float64), levels, axis=1), 0, -1)
+
+
+def probability_up(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
+    """Share of paths whose close is above the last known one ``(N,)``, at every step: ``(N, h)``."""
+    return (paths[..., CLOSE] > last_close[:, None, None]).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Probabilities ``(N,)`` of what a path touches first within the horizon; together they are 1.
+
+    down: the lower level, or both in one candle (as in the backtest, the stop counts).
+    up: the upper level. neither: none of the two.
+    """
+
+    down: np.ndarray
+    up: np.ndarray
+    neither: np.ndarray
+
+
+def probability_touch(paths: np.ndarray, last_close: np.ndarray, down: float, up: float) -> Touch:
+    """Whether the low falls by the share `down` before the high rises by the share `up`, from the last known close.
+
+    Args:
+        paths: ``(N, S, h, C)``.
+        last_close: ``(N,)``.
+        down, up: positive shares, such as 0.02 for 2 %.
+    """
+    if not (down > 0 and up > 0):
+        raise ValueError(f"down {down} and up {up} must be positive shares of the last close")
+    last, horizon = last_close[:, None, None], paths.shape[2]
+
+    def first(hit: np.ndarray) -> np.ndarray:
+        return np.where(hit.any(axis=2), hit.argmax(axis=2), horizon)
+
+    lower, upper = first(paths[..., LOW] <= last * (1 - down)), first(paths[..., HIGH] >= last * (1 + up))
+    fell, rose = (lower < horizon) & (lower <= upper), (upper < horizon) & (upper < lower)
+    return Touch(fell.mean(axis=1), rose.mean(axis=1), (~fell & ~rose).mean(axis=1))
+
+
+def expected_volatility(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
+    """Mean over the paths of their realised volatility: root mean square of log returns a candle, ``(N,)``.
+
+    Not annualised. Paths with a close that is not positive have none and are left out.
+    """
+    first = np.broadcast_to(last_close[:, None, None], (*paths.shape[:2], 1))
+    close = np.concatenate([first, paths[..., CLOSE].astype(np.float64)], axis=2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        returns = np.diff(np.log(np.where(close > 0, close, np.nan)), axis=2)
+        return np.nanmean(np.sqrt(np.mean(np.square(returns), axis=2)), axis=1)
+
+
+@dataclass(frozen=True)
+class Validity:
+    """Share of paths that hold at least one candle which no market could print.
+
+    high: high below open or close. low: low above open or close. volume: volume or amount negative.
+    price: a price not positive. any: at least one of these.
+    """
+
+    high: float
+    low: float
+    volume: float
+    price: float
+    any: float
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {share:.1%}" for name, share in asdict(self).items() if name != "any")
+        return f"{self.any:.1%} of the paths hold an impossible candle ({parts})"
+
+
+def validity(paths: np.ndarray) -> Validity:
+    """How many of the paths ``(N, S, h, C)`` hold impossible candles."""
+    body = paths[..., [OPEN, CLOSE]]
+    defects = {
+        "high": paths[..., HIGH] < body.max(axis=-1),
+        "low": paths[..., LOW] > body.min(axis=-1),
+        "volume": (paths[..., [VOLUME, AMOUNT]] < 0).any(axis=-1),
+        "price": (paths[..., : CLOSE + 1] <= 0).any(axis=-1),
+    }
+    shares = {name: float(bad.any(axis=2).mean()) for name, bad in defects.items()}
+    return Validity(**shares, any=float(np.any(list(defects.values()), axis=0).any(axis=2).mean()))
+
+
+def repair(paths: np.ndarray) -> np.ndarray:
+    """Mend candles: high and low become the extremes of all four prices, negative volume and amount become zero.
+
+    Opens and closes, and so every figure of the close, stay. A price that is not positive stays too: nothing sensible
+    could be put there. Returns a new array.
+    """
+    mended, prices = paths.copy(), paths[..., : CLOSE + 1]
+    mended[..., HIGH], mended[..., LOW] = prices.max(axis=-1), prices.min(axis=-1)
+    np.maximum(mended[..., VOLUME:], 0, out=mended[..., VOLUME:])
+    return mended
+
+
+def quantile_table(
+    paths: np.ndarray,
+    stamps: pd.DatetimeIndex,
+    levels: Sequence[float],
+    targets: Sequence[str] = tuple(FEATURES),
+    timestamp_column: str = "timestamp",
+) -> pd.DataFrame:
+    """One series' forecast in the column conventions of chronos-forecasting.
+
+    Args:
+        paths: ``(S, h, C)``.
+        stamps: open times of the forecast candles, ``(h,)``.
+        levels: quantile levels.
+        targets: features to report.
+        timestamp_column: name of the open times.
+
+    Returns:
+        A row a feature and step: `timestamp_column`, ``target_name``, ``predictions`` (mean of the paths) and a column
+        a level, named ``"0.1"`` and so on.
+    """
+    edges, mean = quantiles(paths[None], levels)[0], paths.mean(axis=0, dtype=np.float64)
+    parts = []
+    for name in targets:
+        i = FEATURES.index(name)
+        columns = {timestamp_column: stamps, "target_name": name, "predictions": mean[:, i]}
+        parts.append(pd.DataFrame(columns | {str(level): edges[:, i, q] for q, level in enumerate(levels)}))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,344 @@
+"""Transformer blocks folded for forecasting: fewer, larger products, and keys and values that are kept.
+
+What `kronos_lightning.model` computes, for inference alone and to rounding the same: norm gains and attention's scale
+live inside the projections, queries, keys and values come from one product, both halves of SwiGLU from another, and
+weights lie in the parts that BLAS multiplies fastest. Features of queries and keys are reordered so that the two halves
+of a rotation lie side by side: a rotation is then one complex product, and attention does not see the order. Residual
+streams are changed in place.
+
+Shape letters: N series, S sample paths a series, T known candles, t new candles a path, D width, H heads, K head size.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kronos_lightning.model.layers import Attention, RMSNorm, TransformerBlock, rotary_table
+
+Placement = tuple[torch.device, torch.dtype]
+FEW_ROWS = 256  # up to here products in parts are faster than the pass that puts their results together
+
+
+def fold(weight: Tensor, place: Placement, gain: Tensor | float = 1.0) -> Tensor:
+    """Weight ``(out, in)`` of a linear map, times a gain of its inputs, as ``(in, out)``."""
+    return (weight.detach().float() * gain).t().contiguous().to(*place)
+
+
+class Product:
+    """A linear map whose output columns come in equal parts, each with its own contiguous weight.
+
+    BLAS deals parts to the cores, which for few rows is up to twice as fast as one wide product.
+
+    Args:
+        weight: folded, ``(in, out)``.
+        bias: ``(out,)``.
+        parts: P; it must divide the columns.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, parts: int = 1):
+        self.weight = weight.unflatten(1, (parts, -1)).transpose(0, 1).contiguous()  # (P, in, out / P)
+        self.flat_bias, self.bias = bias, bias if bias is None else bias.view(parts, 1, -1)
+        self.parts = parts
+
+    @classmethod
+    def of(cls, linear: nn.Linear, place: Placement) -> "Product":
+        """A linear layer's."""
+        return cls(fold(linear.weight, place), linear.bias.detach().to(*place), math.gcd(2, linear.out_features))
+
+    def split(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Rows ``(R, in)`` → ``(P, R, out / P)``; `out` is room for it."""
+        rows = rows.expand(self.parts, *rows.shape)
+        if self.bias is None:
+            return torch.bmm(rows, self.weight, out=out)
+        return torch.baddbmm(self.bias, rows, self.weight, out=out)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``(…, in)`` → ``(…, out)``."""
+        return self.split(x.flatten(0, -2)).transpose(0, 1).reshape(*x.shape[:-1], self.parts * self.weight.size(2))
+
+    def add_to(self, target: Tensor, rows: Tensor) -> None:
+        """Add the product of rows ``(R, in)`` to ``(R, out)``, in place."""
+        count = rows.size(0)
+        if count == 1:
+            target.view(self.parts, 1, -1).baddbmm_(rows.expand(self.parts, 1, -1), self.weight)
+            if self.bias is not None:
+                target.add_(self.flat_bias)
+            return
+        parts = target.view(count, self.parts, -1).transpose(0, 1)
+        if count <= FEW_ROWS:
+            parts.add_(self.split(rows))
+            return
+        for part, weight in zip(parts, self.weight, strict=True):
+            part.addmm_(rows, weight)
+        if self.bias is not None:
+            parts.add_(self.bias)
+
+
+class FusedNorm:
+    """Root-mean-square normalisation. Its gain is `gain`, for `fold`; only `gained` multiplies it on."""
+
+    def __init__(self, norm: RMSNorm, place: Placement):
+        width = norm.weight.numel()
+        self.gain = norm.weight.detach().float() * width**0.5
+        self.placed_gain = self.gain.to(*place)
+        self.epsilon = torch.tensor((norm.eps * width) ** 0.5, device=place[0])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rows of x over their norm: the root of the mean square is √D smaller, which stands in the gain."""
+        if x.dtype == torch.float32:
+            return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(self.epsilon)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        return (x / length.hypot_(self.epsilon)).to(x.dtype)
+
+    def gained(self, x: Tensor) -> Tensor:
+        """With the gain."""
+        return self(x).mul_(self.placed_gain)
+
+
+def pairs(x: Tensor) -> Tensor:
+    """Neighbouring features ``(…, W)`` as complex numbers ``(…, W/2)``; half precision has none and stays."""
+    return torch.view_as_complex(x.view(*x.shape[:-1], x.size(-1) // 2, 2)) if x.dtype == torch.float32 else x
+
+
+def rotate_(x: Tensor, factors: Tensor) -> None:
+    """Rotate what `pairs` gave, in place, by complex factors ``(…, W/2)``."""
+    if x.is_complex():
+        x.mul_(factors)
+    else:
+        x.copy_(torch.view_as_real(pairs(x.float()).mul_(factors)).flatten(-2))
+
+
+class Memory:
+    """Keys and values of one layer: of a series' known candles once, and of each path's own candles.
+
+    Several paths read the known candles in one product. A single path has its own candles right behind them.
+
+    Args:
+        attention: whose keys and values.
+        n, known: series and their known candles, N and T.
+        paths: S.
+        capacity: own candles at most.
+        place: device and precision.
+    """
+
+    def __init__(self, attention: "FusedAttention", n: int, known: int, paths: int, capacity: int, place: Placement):
+        def empty(series: int, candles: int) -> Tensor:
+            return torch.empty(2, series * heads, candles, attention.head_dim, device=place[0], dtype=place[1])
+
+        self.n, self.heads, self.known = n, attention.heads, known
+        heads, self.length, self.single = attention.heads, 0, paths == 1
+        self.all = empty(n, known + capacity if self.single else known)
+        self.own = self.all[:, :, known:] if self.single else empty(n * paths, capacity)
+        self.known_key, self.known_value = self.all[0, :, :known].mT, self.all[1, :, :known]
+        self.all_key, self.all_value = self.all[0].mT, self.all[1]
+        self.own_key, self.own_value = self.own[0].mT, self.own[1]
+
+    def fill(self, key_value: Tensor) -> None:
+        """Take in keys and values ``(2, N, G, H/G, T, K)`` of the known candles."""
+        self.all[:, :, : self.known].view(key_value.shape).copy_(key_value)
+
+    def append(self, key_value: Tensor) -> None:
+        """Take in keys and values ``(2, N, H, S, t, K)`` of the next t candles of every path."""
+        new = key_value.size(4)
+        self.own.narrow(2, self.length, new).copy_(key_value.flatten(1, 3))
+        self.length += new
+
+    def attend(self, query: Tensor, padding: Tensor | None) -> Tensor:
+        """What queries ``(N, H, S, t, K)`` of the last t candles read, of the same shape.
+
+        `padding` ``(N, 1, 1, T)`` is −∞ at known positions that a shorter series does not have.
+        """
+        _, _, paths, new, head_dim = query.shape
+        series_heads, end = self.n * self.heads, self.known + self.length
+        together = query.view(series_heads, paths * new, head_dim)  # a series' paths
+        if self.single:
+            scores = torch.bmm(together, self.all_key.narrow(2, 0, end))
+        else:
+            scores = torch.bmm(together, self.known_key).view(series_heads * paths, new, self.known)
+            if self.length:
+                apart = query.view(series_heads * paths, new, head_dim)
+                scores = torch.cat([scores, torch.bmm(apart, self.own_key.narrow(2, 0, self.length))], dim=-1)
+        if padding is not None:
+            scores.view(self.n, self.heads, paths * new, end)[..., : self.known].add_(padding)
+        if new > 1:  # own candles are causal among themselves
+            later = torch.full((new, self.length), -torch.inf, dtype=scores.dtype, device=scores.device)
+            scores[..., self.known :].add_(later.triu_(self.length - new + 1))
+        weights = scores.softmax(dim=-1)
+        if self.single:
+            return torch.bmm(weights, self.all_value.narrow(1, 0, end)).view_as(query)
+        mixed = torch.bmm(weights.view(series_heads, paths * new, end)[..., : self.known], self.known_value)
+        if self.length:
+            own_value = self.own_value.narrow(1, 0, self.length)
+            mixed = torch.baddbmm(mixed.view_as(apart), weights[..., self.known :], own_value)
+        return mixed.view_as(query)
+
+
+class FusedAttention:
+    """Attention whose projections come from one product, in G groups of heads.
+
+    Args:
+        attention: the layer.
+        place: device and precision.
+        gain: of the norm before it.
+    """
+
+    def __init__(self, attention: Attention, place: Placement, gain: Tensor | float = 1.0):
+        self.heads, self.head_dim = attention.n_heads, attention.head_dim
+        self.groups = math.gcd(2, self.heads)
+        self.layer, self.place, self.gain = attention, place, gain
+        self.out = Product.of(attention.out_proj, place)
+
+    def folded(self, name: str) -> tuple[Tensor, Tensor]:
+        """Weight ``(D, D)`` and bias of the projection to queries (q), keys (k) or values (v)."""
+        linear = getattr(self.layer, f"{name}_proj")
+        scale = self.head_dim**-0.5 if name == "q" else 1.0
+        weight, bias = linear.weight.detach().float() * scale, linear.bias.detach().float() * scale
+        if name != "v":  # the halves of every head, side by side
+            order = torch.arange(len(bias), device=bias.device).view(self.heads, 2, -1).mT.flatten()
+            weight, bias = weight[order], bias[order]
+        return fold(weight, self.place, self.gain), bias.to(*self.place)
+
+    def rotations(self, length: int) -> Tensor:
+        """Rotary factors of positions 0 … length−1 for the heads of a group: complex ``(length, W/2)``."""
+        table = rotary_table(length, self.head_dim, self.place[0]).squeeze(2)
+        return torch.complex(*table).repeat(1, self.heads // self.groups)
+
+
+class Projection:
+    """Queries, keys or values, or several of them, of candles; rotated if they have positions."""
+
+    def __init__(self, attention: FusedAttention, names: str):
+        weights, biases = zip(*(attention.folded(name) for name in names), strict=True)
+        self.product = Product(torch.cat(weights, dim=1), torch.cat(biases), len(names) * attention.groups)
+        self.turned = len(names.replace("v", "")) * attention.groups  # parts that are rotated
+        self.layout = len(names), attention.groups, attention.heads // attention.groups, attention.head_dim
+        self.place = attention.place
+
+    def room(self, shape: torch.Size) -> "Room":
+        """Room for the projections of candles ``(N, …, D)``."""
+        return Room(self, shape[:-1], self.place)
+
+    def __call__(self, rows: Tensor, factors: Tensor | None, room: "Room") -> None:
+        """Fill the room with the projections of rows ``(R, D)``; `factors` ``(…, W/2)``, None for no positions."""
+        self.product.split(rows, room.flat)
+        if factors is not None:
+            rotate_(room.turned, factors)
+
+
+class Room:
+    """Where the projections of one layer after the other go.
+
+    flat: ``(parts·G, R, W)`` with W features of a group's heads.
+    turned: its parts that are rotated, ``(…, N, …, W)``.
+    heads: ``(parts, G, N, …, H/G, K)``; of known candles also
+    known: ``(parts, N, G, H/G, T, K)``.
+    """
+
+    def __init__(self, projection: Projection, leading: torch.Size, place: Placement):
+        parts, groups, heads, head_dim = projection.layout
+        width = heads * head_dim
+        self.rows = leading.numel()
+        self.flat = torch.empty(parts * groups, self.rows, width, device=place[0], dtype=place[1])
+        self.turned = pairs(self.flat[: projection.turned].view(projection.turned, *leading, width))
+        self.heads = self.flat.view(parts, groups, *leading, heads, head_dim)
+        if len(leading) == 2:  # known candles
+            self.known = self.heads.permute(0, 2, 1, 4, 3, 5)  # (parts, N, G, H/G, T, K)
+        else:
+            self.paths = self.heads.permute(0, 2, 1, 5, 3, 4, 6)  # (parts, N, G, H/G, S, t, K)
+
+    def of_paths(self) -> Tensor:
+        """Projections of paths' candles, contiguous ``(parts, N, H, S, t, K)``."""
+        return self.paths.flatten(2, 3).contiguous()
+
+
+def as_rows(mixed: Tensor) -> Tensor:
+    """What queries read, ``(N, H, S, t, K)``, as rows ``(N·S·t, D)``."""
+    n, heads, paths, new, head_dim = mixed.shape
+    if n * paths * new == 1:
+        return mixed.view(1, -1)
+    return mixed.permute(0, 2, 3, 1, 4).reshape(n * paths * new, heads * head_dim)
+
+
+class FusedBlock:
+    """One pre-norm transformer block."""
+
+    def __init__(self, block: TransformerBlock, place: Placement):
+        self.norm1, self.norm2 = FusedNorm(block.norm1, place), FusedNorm(block.norm2, place)
+        self.attention = FusedAttention(block.self_attn, place, self.norm1.gain)
+        self.project = Projection(self.attention, "qkv")
+        both = torch.cat([block.ffn.w1.weight, block.ffn.w3.weight])
+        self.up = Product(fold(both, place, self.norm2.gain), parts=2)
+        down = fold(block.ffn.w2.weight, place)
+        self.down = Product(down, parts=math.gcd(2, down.size(1)))
+
+    def _feed_forward(self, rows: Tensor, room: Tensor) -> None:
+        gate, value = self.up.split(self.norm2(rows), room).unbind()
+        self.down.add_to(rows, F.silu(gate, inplace=True).mul_(value))
+
+    def prefill(self, rows: Tensor, memory: Memory | None, factors: Tensor, room: Room, up_room: Tensor) -> None:
+        """Pass the known candles, rows ``(N·T, D)``, causally; keep their keys and values if there is a memory."""
+        self.project(self.norm1(rows), factors, room)
+        if memory is not None:
+            memory.fill(room.known[1:])
+        query, key, value = room.heads.flatten(1, 2).transpose(2, 3).unbind()  # each (G·N, H/G, T, K)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
+        mixed = mixed.view(self.attention.groups, -1, *mixed.shape[1:]).permute(1, 3, 0, 2, 4)  # (N, T, G, H/G, K)
+        self.attention.out.add_to(rows, mixed.reshape(rows.shape))
+        self._feed_forward(rows, up_room)
+
+    def extend(
+        self, rows: Tensor, memory: Memory, factors: Tensor, padding: Tensor | None, room: Room, up_room: Tensor
+    ) -> None:
+        """Pass the next t candles of every path, rows ``(N·S·t, D)``, and keep their keys and values."""
+        self.project(self.norm1(rows), factors, room)
+        qkv = room.of_paths()
+        memory.append(qkv[1:])
+        self.attention.out.add_to(rows, as_rows(memory.attend(qkv[0], padding)))
+        self._feed_forward(rows, up_room)
+
+
+class FusedStack:
+    """Blocks in a row."""
+
+    def __init__(self, blocks: Iterable[TransformerBlock], place: Placement):
+        self.blocks = [FusedBlock(block, place) for block in blocks]
+        self.place = place
+        self._rotations: Tensor | None = None
+
+    def rotations(self, length: int) -> Tensor | None:
+        """Rotary factors of positions 0 … length−1 for all blocks, computed once."""
+        if not self.blocks:
+            return None
+        if self._rotations is None or len(self._rotations) < length:
+            self._rotations = self.blocks[0].attention.rotations(length)
+        return self._rotations[:length]
+
+    def memories(self, n: int, known: int, paths: int, capacity: int) -> list[Memory]:
+        """Empty memories of all blocks; see `Memory`."""
+        return [Memory(block.attention, n, known, paths, capacity, self.place) for block in self.blocks]
+
+    def prefill(self, x: Tensor, memories: list[Memory] | None = None) -> None:
+        """Pass the known candles ``(N, T, D)``; see `FusedBlock.prefill`."""
+        if not self.blocks or x.numel() == 0:
+            return
+        rows, factors = x.view(-1, x.size(-1)), self.rotations(x.size(1))
+        room, up_room = self._rooms(x.shape)
+        for i, block in enumerate(self.blocks):
+            block.prefill(rows, None if memories is None else memories[i], factors, room, up_room)
+
+    def extend(self, x: Tensor, factors: Tensor, memories: list[Memory], padding: Tensor | None) -> None:
+        """Pass the next candles ``(N, S, t, D)`` of every path; see `FusedBlock.extend`."""
+        if not self.blocks:
+            return
+        rows = x.view(-1, x.size(-1))
+        room, up_room = self._rooms(x.shape)
+        for block, memory in zip(self.blocks, memories, strict=True):
+            block.extend(rows, memory, factors, padding, room, up_room)
+
+    def _rooms(self, shape: torch.Size) -> tuple[Room, Tensor]:
+        first = self.blocks[0]
+        room = first.project.room(shape)
+        return room, room.flat.new_empty(2, room.rows, first.up.weight.size(2))

@@ -1,0 +1,133 @@
+"""From DataFrames to what the forecaster reads: checked candles of one series, and the stamps of those to come.
+
+Shape letters: T known candles, h horizon, C = 6 features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kronos_lightning.data.candles import time_features
+from kronos_lightning.data.formats import FEATURES, PRICES, CandleError
+
+Stamps = pd.DatetimeIndex | pd.Series | Sequence
+
+
+@dataclass(frozen=True)
+class Series:
+    """One market's known candles and the open times to forecast.
+
+    values: float32 ``(T, C)``; stamps: ``(T,)``; future: ``(h,)``.
+    """
+
+    values: np.ndarray
+    stamps: pd.DatetimeIndex
+    future: pd.DatetimeIndex
+
+    def last(self, count: int) -> "Series":
+        """With the last `count` known candles."""
+        return Series(self.values[-count:], self.stamps[-count:], self.future)
+
+    @property
+    def last_close(self) -> float:
+        """Close of the last known candle."""
+        return float(self.values[-1, FEATURES.index("close")])
+
+    def features(self) -> tuple[np.ndarray, np.ndarray]:
+        """Time features of known ``(T, 5)`` and future ``(h, 5)`` candles, int8."""
+        return time_features(self.stamps), time_features(self.future)
+
+
+def read_series(
+    frame: pd.DataFrame,
+    horizon: int,
+    timestamp_column: str = "timestamps",
+    future: Stamps | None = None,
+    label: str = "candles",
+) -> Series:
+    """Check one series of candles; the frame is not changed.
+
+    Rows are put in time order. Stamps without a zone are UTC. Missing `volume` is zero, missing `amount` is volume ×
+    mean price. Without `future` the candles must be evenly spaced, and the stamps go on at that distance.
+
+    Raises:
+        CandleError: what is wrong, where, and what to do.
+    """
+    if horizon < 1:
+        raise CandleError(f"{label}: horizon {horizon}; it must be at least 1")
+    if timestamp_column not in frame:
+        raise CandleError(
+            f"{label}: no column {timestamp_column!r}; the columns are {', '.join(map(str, frame.columns))}. Name the "
+            f"column of the candles' open times"
+        )
+    stamps = as_stamps(frame[timestamp_column], f"{label}, column {timestamp_column}").tz_convert("UTC")
+    order = np.argsort(stamps.to_numpy(), kind="stable")
+    values, stamps = candle_values(frame, label)[order], stamps[order]
+    if len(stamps) < 2:
+        raise CandleError(f"{label}: {len(stamps)} candle(s); at least 2 are needed, some hundred are better")
+    if stamps.has_duplicates:
+        raise CandleError(f"{label}: {stamps[stamps.duplicated()][0]} stands twice; keep one row of each candle")
+    if future is None:
+        return Series(values, stamps, _continued(stamps, horizon, label))
+    future = as_stamps(future, f"{label}, future timestamps").tz_convert("UTC")
+    if len(future) != horizon:
+        raise CandleError(f"{label}: {len(future)} future timestamps for a horizon of {horizon}")
+    if not future.is_monotonic_increasing or future.has_duplicates or future[0] <= stamps[-1]:
+        raise CandleError(f"{label}: future timestamps must grow and begin after the last candle ({stamps[-1]})")
+    return Series(values, stamps, future)
+
+
+def candle_values(frame: pd.DataFrame, label: str) -> np.ndarray:
+    """The candles as float32 ``(T, C)``; missing volume and amount are made, anything else missing is an error."""
+    missing = [name for name in PRICES if name not in frame]
+    if missing:
+        raise CandleError(
+            f"{label}: column {', '.join(missing)} missing; the columns are {', '.join(map(str, frame.columns))}. "
+            f"Rename yours to {', '.join(FEATURES)} (volume and amount may be absent)"
+        )
+    columns = {}
+    for name in FEATURES:
+        if name in frame:
+            try:
+                columns[name] = frame[name].to_numpy(dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise CandleError(f"{label}, column {name}: not all numbers ({error})") from error
+    if "volume" not in columns:
+        columns["volume"], columns["amount"] = np.zeros(len(frame)), np.zeros(len(frame))
+    if "amount" not in columns:
+        columns["amount"] = columns["volume"] * np.mean([columns[name] for name in PRICES], axis=0)
+    values = np.stack([columns[name] for name in FEATURES], axis=1)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise CandleError(
+            f"{label}, row {row + 1}, column {FEATURES[column]}: {values[row, column]} is not a number ({bad.sum()} "
+            f"such value(s)); remove or repair the rows"
+        )
+    return values.astype(np.float32)
+
+
+def as_stamps(stamps: Stamps, label: str) -> pd.DatetimeIndex:
+    """Open times with their zone; without one they are UTC."""
+    try:
+        index = pd.DatetimeIndex(pd.to_datetime(stamps))
+    except (TypeError, ValueError) as error:
+        raise CandleError(f"{label}: not all dates ({error})") from error
+    if index.hasnans:
+        raise CandleError(f"{label}: row {int(index.isna().argmax()) + 1} has no date")
+    return index.tz_localize("UTC") if index.tz is None else index
+
+
+def _continued(stamps: pd.DatetimeIndex, horizon: int, label: str) -> pd.DatetimeIndex:
+    gaps = stamps[1:] - stamps[:-1]
+    step = gaps.min()
+    uneven = gaps != step
+    if uneven.any():
+        i = int(uneven.argmax())
+        raise CandleError(
+            f"{label}: not evenly spaced, {step} between most candles but {gaps[i]} after {stamps[i]}; give the "
+            f"candles after the last gap alone, or the future timestamps where the market has sessions"
+        )
+    return pd.date_range(stamps[-1] + step, periods=horizon, freq=step)
