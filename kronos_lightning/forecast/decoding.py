@@ -24,7 +24,7 @@ from .fused import (
     Placement,
     Product,
     Projection,
-    as_rows,
+    fold,
     pairs,
     rotate_,
 )
@@ -78,10 +78,17 @@ class FusedTokenizer:
         # Of the decoder's last block, known candles need keys and values alone: nobody reads its output there.
         self.decoder, self.last = FusedStack(tokenizer.decoder[:-1], place), FusedStack(tokenizer.decoder[-1:], place)
         self.last_keys = [Projection(block.attention, "kv") for block in self.last.blocks]
-        self.embed, self.quantise, self.unquantise, self.head = (
-            Product.of(linear, place)
-            for linear in (tokenizer.embed, tokenizer.quant_embed, tokenizer.post_quant_embed, tokenizer.head)
+        self.embed, self.quantise, self.head = (
+            Product.of(linear, place) for linear in (tokenizer.embed, tokenizer.quant_embed, tokenizer.head)
         )
+        # What each token adds to the embedded code; the bias comes with the coarse one.
+        halves = fold(tokenizer.post_quant_embed.weight, place).split([self.s1_bits, self.s2_bits])
+        codes = [self._corners(bits) @ half for bits, half in zip((self.s1_bits, self.s2_bits), halves, strict=True)]
+        self.s1_code, self.s2_code = codes[0] + tokenizer.post_quant_embed.bias.detach().to(*place), codes[1]
+
+    def _corners(self, bits: int) -> Tensor:
+        """The part of the quantised embedding that each of 2^bits tokens stands for, ``(2^bits, bits)``."""
+        return (index_to_bits(torch.arange(2**bits, device=self.device), bits).float() * 2 - 1) * self.scale
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids ``(N, T)``, coarse and fine, of normalised candles ``(N, T, C)``."""
@@ -119,8 +126,8 @@ class FusedTokenizer:
         return self.head(own)
 
     def _codes(self, ids: tuple[Tensor, Tensor]) -> Tensor:
-        bits = torch.cat([index_to_bits(ids[0], self.s1_bits), index_to_bits(ids[1], self.s2_bits)], dim=-1)
-        return self.unquantise((bits.float() * 2 - 1) * self.scale)
+        """What the decoder reads of tokens ``(…)``: ``(…, D)``."""
+        return torch.embedding(self.s1_code, ids[0]).add_(torch.embedding(self.s2_code, ids[1]))
 
 
 class FusedPredictor:
@@ -149,19 +156,20 @@ class FusedPredictor:
 
     def embed(self, s1_ids: Tensor, s2_ids: Tensor, time: Tensor) -> Tensor:
         """Token embeddings plus time embeddings ``(…, D)``."""
-        return self.s1_share[s1_ids].add_(self.s2_share[s2_ids]).add_(time)
+        return torch.embedding(self.s1_share, s1_ids).add_(torch.embedding(self.s2_share, s2_ids)).add_(time)
 
     def draw_next(self, context: "Context", sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Coarse and fine tokens ``(N, S)`` of the next candle; `uniforms` ``(N, S, 2)``."""
         n, paths, _ = uniforms.shape
         last = context.last  # (N, 1, D) right after the known candles, then (N, S, D)
         s1 = draw(self.s1_head(last), sampling, uniforms[..., 0].view(n, last.size(1), -1)).view(n, paths)
-        query = self.query_table[s1]  # (N, S, D), heads in order
+        query = torch.embedding(self.query_table, s1)  # (N, S, D), heads in order
         if self.trained_positions:
             rotate_(pairs(query.view(n, paths, self.dependency.groups, -1)), context.last_factors)
-        query = query.view(n, paths, self.dependency.heads, -1).transpose(1, 2).contiguous().unsqueeze(3)
+        query = query.view(n, paths, self.dependency.heads, -1).transpose(1, 2).flatten(0, 1)  # (N·H, S, K)
         conditioned = last.expand(n, paths, -1).clone().view(n * paths, -1)
-        self.dependency.out.add_to(conditioned, as_rows(context.dependency.attend(query, context.known.padding)))
+        mixed = context.dependency.attend(query.contiguous(), 1, context.known.padding)
+        self.dependency.out.add_to(conditioned, mixed)
         logits = self.s2_head(self.dependency_norm.gained(conditioned))
         return s1, draw(logits, sampling, uniforms[..., 1].reshape(-1, 1)).view(n, paths)
 
@@ -183,7 +191,7 @@ class Context:
         self.dependency_factors = predictor.dependency.rotations(total) if predictor.trained_positions else None
         self.memories = predictor.blocks.memories(len(x), longest, paths, capacity)
         self.dependency = Memory(predictor.dependency, len(x), longest, paths, capacity, predictor.place)
-        self.last = None
+        self.last, self._rooms = None, None
         if longest:
             predictor.blocks.prefill(x, self.memories)
             states = predictor.norm.gained(x)
@@ -199,15 +207,15 @@ class Context:
 
     def extend(self, x: Tensor) -> None:
         """Pass the next candles of every path, embedded, ``(N, S, t, D)``."""
-        first, self.own = self.own, self.own + x.size(2)
-        self.predictor.blocks.extend(
-            x, self.known.own_factors(self.factors, first, self.own), self.memories, self.known.padding
-        )
-        states = self.predictor.norm.gained(x)
-        factors = self._own_dependency_factors(first, self.own)
-        room = self.predictor.key_value.room(x.shape)
-        self.predictor.key_value(states.view(-1, x.size(-1)), factors, room)
-        self.dependency.append(room.of_paths())
+        predictor, first, self.own = self.predictor, self.own, self.own + x.size(2)
+        if self._rooms is None or self._rooms[0] != x.shape:
+            self._rooms = x.shape, predictor.blocks.rooms(x.shape), predictor.key_value.room(x.shape)
+        _, rooms, room = self._rooms
+        factors = self.known.own_factors(self.factors, first, self.own)
+        predictor.blocks.extend(x, factors, self.memories, self.known.padding, rooms)
+        states = predictor.norm.gained(x)
+        predictor.key_value(states.view(-1, x.size(-1)), self._own_dependency_factors(first, self.own), room)
+        self.dependency.append(room.of_paths(), x.size(2))
         self.last = states[:, :, -1]
 
     def _dependency_factors(self, first: int, last: int) -> Tensor | None:
@@ -247,13 +255,12 @@ def generate_tokens(
     n, paths, horizon, _ = uniforms.shape
     longest = int(lengths.max())
     known = predictor.embed(*known_ids, predictor.time(stamp))
-    future_time = predictor.time(future_stamp)[:, None]  # (N, 1, h, D)
-    ids = tuple(torch.empty(n, paths, horizon, dtype=torch.int64, device=known.device) for _ in range(2))
+    future_time = predictor.time(future_stamp)[:, None].unbind(dim=2)  # of each step, (N, 1, D)
     room = max_context - longest  # own candles that fit behind the known ones
     own = known.new_empty(n, paths, horizon, known.size(-1)) if horizon - 1 > room else None
     context = Context(predictor, known if own is None else known.clone(), lengths, paths, min(horizon - 1, room))
-    x = None  # the last own candle, embedded
-    for step in range(horizon):
+    drawn, x = [], None  # tokens of each step; the last own candle, embedded
+    for step, numbers in enumerate(uniforms.unbind(dim=2)):
         if step > room:
             first = max(0, step - max_context)
             kept = lengths.clamp(max=max_context - (step - first))
@@ -261,13 +268,13 @@ def generate_tokens(
             context.extend(own[:, :, first:step].clone())
         elif step > 0:
             context.extend(x[:, :, None])
-        s1, s2 = predictor.draw_next(context, sampling, uniforms[:, :, step])
-        ids[0][:, :, step], ids[1][:, :, step] = s1, s2
+        drawn.append(predictor.draw_next(context, sampling, numbers))
         if step < horizon - 1:  # nobody reads the last one
-            x = predictor.embed(s1, s2, future_time[:, :, step])  # (N, S, D)
+            x = predictor.embed(*drawn[-1], future_time[step])  # (N, S, D)
             if own is not None:
                 own[:, :, step] = x
-    return ids
+    s1_ids, s2_ids = (torch.stack(part, dim=2) for part in zip(*drawn, strict=True))
+    return s1_ids, s2_ids
 
 
 def decode_tokens(

@@ -128,7 +128,7 @@ class Memory:
         def empty(series: int, candles: int) -> Tensor:
             return torch.empty(2, series * heads, candles, attention.head_dim, device=place[0], dtype=place[1])
 
-        self.n, self.heads, self.known = n, attention.heads, known
+        self.n, self.heads, self.known, self.paths = n, attention.heads, known, paths
         heads, self.length, self.single = attention.heads, 0, paths == 1
         self.all = empty(n, known + capacity if self.single else known)
         self.own = self.all[:, :, known:] if self.single else empty(n * paths, capacity)
@@ -140,40 +140,44 @@ class Memory:
         """Take in keys and values ``(2, N, G, H/G, T, K)`` of the known candles."""
         self.all[:, :, : self.known].view(key_value.shape).copy_(key_value)
 
-    def append(self, key_value: Tensor) -> None:
-        """Take in keys and values ``(2, N, H, S, t, K)`` of the next t candles of every path."""
-        new = key_value.size(4)
-        self.own.narrow(2, self.length, new).copy_(key_value.flatten(1, 3))
+    def append(self, key_value: Tensor, new: int) -> None:
+        """Take in keys and values ``(2, N·H, S·t, K)`` of the next t = `new` candles of every path."""
+        if not self.single:
+            key_value = key_value.view(2, -1, new, key_value.size(3))  # (2, N·H·S, t, K)
+        self.own.narrow(2, self.length, new).copy_(key_value)
         self.length += new
 
-    def attend(self, query: Tensor, padding: Tensor | None) -> Tensor:
-        """What queries ``(N, H, S, t, K)`` of the last t candles read, of the same shape.
+    def attend(self, query: Tensor, new: int, padding: Tensor | None) -> Tensor:
+        """What queries ``(N·H, S·t, K)`` of the last t = `new` candles read, as rows ``(N·S·t, D)``.
 
         `padding` ``(N, 1, 1, T)`` is −∞ at known positions that a shorter series does not have.
         """
-        _, _, paths, new, head_dim = query.shape
-        series_heads, end = self.n * self.heads, self.known + self.length
-        together = query.view(series_heads, paths * new, head_dim)  # a series' paths
+        series_heads, queries, head_dim = query.shape
+        end = self.known + self.length
         if self.single:
-            scores = torch.bmm(together, self.all_key.narrow(2, 0, end))
+            scores = torch.bmm(query, self.all_key.narrow(2, 0, end))
         else:
-            scores = torch.bmm(together, self.known_key).view(series_heads * paths, new, self.known)
+            scores = torch.bmm(query, self.known_key).view(series_heads * self.paths, new, self.known)
             if self.length:
-                apart = query.view(series_heads * paths, new, head_dim)
+                apart = query.view(series_heads * self.paths, new, head_dim)
                 scores = torch.cat([scores, torch.bmm(apart, self.own_key.narrow(2, 0, self.length))], dim=-1)
         if padding is not None:
-            scores.view(self.n, self.heads, paths * new, end)[..., : self.known].add_(padding)
+            scores.view(self.n, self.heads, queries, end)[..., : self.known].add_(padding)
         if new > 1:  # own candles are causal among themselves
             later = torch.full((new, self.length), -torch.inf, dtype=scores.dtype, device=scores.device)
             scores[..., self.known :].add_(later.triu_(self.length - new + 1))
         weights = scores.softmax(dim=-1)
         if self.single:
-            return torch.bmm(weights, self.all_value.narrow(1, 0, end)).view_as(query)
-        mixed = torch.bmm(weights.view(series_heads, paths * new, end)[..., : self.known], self.known_value)
-        if self.length:
-            own_value = self.own_value.narrow(1, 0, self.length)
-            mixed = torch.baddbmm(mixed.view_as(apart), weights[..., self.known :], own_value)
-        return mixed.view_as(query)
+            mixed = torch.bmm(weights, self.all_value.narrow(1, 0, end))
+        else:
+            mixed = torch.bmm(weights.view(series_heads, queries, end)[..., : self.known], self.known_value)
+            if self.length:
+                own_value = self.own_value.narrow(1, 0, self.length)
+                mixed = torch.baddbmm(mixed.view_as(apart), weights[..., self.known :], own_value)
+        if self.n * queries == 1:
+            return mixed.view(1, -1)
+        mixed = mixed.view(self.n, self.heads, queries, head_dim)
+        return mixed.transpose(1, 2).reshape(self.n * queries, self.heads * head_dim)
 
 
 class FusedAttention:
@@ -246,20 +250,15 @@ class Room:
         self.heads = self.flat.view(parts, groups, *leading, heads, head_dim)
         if len(leading) == 2:  # known candles
             self.known = self.heads.permute(0, 2, 1, 4, 3, 5)  # (parts, N, G, H/G, T, K)
-        else:
-            self.paths = self.heads.permute(0, 2, 1, 5, 3, 4, 6)  # (parts, N, G, H/G, S, t, K)
+            return
+        self.new = leading[2]
+        self.shape = parts, leading[0] * groups * heads, leading[1] * leading[2], head_dim
+        self.paths = self.heads.permute(0, 2, 1, 5, 3, 4, 6)  # (parts, N, G, H/G, S, t, K)
+        self.one = self.flat.view(self.shape) if self.rows == 1 else None
 
     def of_paths(self) -> Tensor:
-        """Projections of paths' candles, contiguous ``(parts, N, H, S, t, K)``."""
-        return self.paths.flatten(2, 3).contiguous()
-
-
-def as_rows(mixed: Tensor) -> Tensor:
-    """What queries read, ``(N, H, S, t, K)``, as rows ``(N·S·t, D)``."""
-    n, heads, paths, new, head_dim = mixed.shape
-    if n * paths * new == 1:
-        return mixed.view(1, -1)
-    return mixed.permute(0, 2, 3, 1, 4).reshape(n * paths * new, heads * head_dim)
+        """Projections of paths' candles, contiguous ``(parts, N·H, S·t, K)``."""
+        return self.paths.reshape(self.shape) if self.one is None else self.one
 
 
 class FusedBlock:
@@ -294,9 +293,9 @@ class FusedBlock:
     ) -> None:
         """Pass the next t candles of every path, rows ``(N·S·t, D)``, and keep their keys and values."""
         self.project(self.norm1(rows), factors, room)
-        qkv = room.of_paths()
-        memory.append(qkv[1:])
-        self.attention.out.add_to(rows, as_rows(memory.attend(qkv[0], padding)))
+        qkv, new = room.of_paths(), room.new
+        memory.append(qkv[1:], new)
+        self.attention.out.add_to(rows, memory.attend(qkv[0], new, padding))
         self._feed_forward(rows, up_room)
 
 
@@ -325,20 +324,33 @@ class FusedStack:
         if not self.blocks or x.numel() == 0:
             return
         rows, factors = x.view(-1, x.size(-1)), self.rotations(x.size(1))
-        room, up_room = self._rooms(x.shape)
+        rooms = self.rooms(x.shape)
         for i, block in enumerate(self.blocks):
-            block.prefill(rows, None if memories is None else memories[i], factors, room, up_room)
+            block.prefill(rows, None if memories is None else memories[i], factors, *rooms)
 
-    def extend(self, x: Tensor, factors: Tensor, memories: list[Memory], padding: Tensor | None) -> None:
-        """Pass the next candles ``(N, S, t, D)`` of every path; see `FusedBlock.extend`."""
+    def extend(
+        self,
+        x: Tensor,
+        factors: Tensor,
+        memories: list[Memory],
+        padding: Tensor | None,
+        rooms: tuple[Room, Tensor] | None = None,
+    ) -> None:
+        """Pass the next candles ``(N, S, t, D)`` of every path; see `FusedBlock.extend`.
+
+        `rooms` from `rooms`, for many calls of the same shape.
+        """
         if not self.blocks:
             return
         rows = x.view(-1, x.size(-1))
-        room, up_room = self._rooms(x.shape)
+        rooms = rooms or self.rooms(x.shape)
         for block, memory in zip(self.blocks, memories, strict=True):
-            block.extend(rows, memory, factors, padding, room, up_room)
+            block.extend(rows, memory, factors, padding, *rooms)
 
-    def _rooms(self, shape: torch.Size) -> tuple[Room, Tensor]:
+    def rooms(self, shape: torch.Size) -> tuple[Room, Tensor] | None:
+        """Room for the intermediate results of candles of this shape."""
+        if not self.blocks:
+            return None
         first = self.blocks[0]
         room = first.project.room(shape)
         return room, room.flat.new_empty(2, room.rows, first.up.weight.size(2))
