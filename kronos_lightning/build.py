@@ -60,6 +60,7 @@ def build_forecaster(
         forecast.trained_positions,
         getattr(torch, forecast.precision),
         forecast.repair,
+        forecast.compile,
     )
 
 

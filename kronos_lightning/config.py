@@ -179,6 +179,7 @@ class ForecastSection(Section):
     trained_positions: bool
     precision: Literal["float32", "bfloat16", "float16"]
     repair: bool
+    compile: bool
 
 
 class EvaluationSection(Section):

@@ -110,10 +110,11 @@ QUICK_EVALUATE = [*QUICK, "evaluation.max_cutoffs=24", "backtest.random_runs=10"
 
 
 def command(script, *arguments, cwd, check=True, env=None):
-    """Run train.py or evaluate.py as a user would, from folder `cwd`."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "140"} | (env or {})
+    """Run train.py, evaluate.py or a module of the package as a user would, from folder `cwd`."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "140", "PYTHONPATH": str(ROOT)} | (env or {})
+    program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
     result = subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
+        [sys.executable, *program, *arguments],
         cwd=cwd,
         env=environment,
         capture_output=True,

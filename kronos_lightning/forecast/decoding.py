@@ -133,7 +133,9 @@ class FusedTokenizer:
 class FusedPredictor:
     """The predictor for forecasting, in any precision."""
 
-    def __init__(self, predictor: Kronos, device: torch.device, dtype: torch.dtype, trained_positions: bool):
+    def __init__(
+        self, predictor: Kronos, device: torch.device, dtype: torch.dtype, trained_positions: bool, compiled: bool
+    ):
         self.place = place = device, dtype
         self.trained_positions = trained_positions
         embedding = predictor.embedding
@@ -144,7 +146,7 @@ class FusedPredictor:
         self.s1_share = (shares[0] + embedding.fusion_proj.bias.detach().float()).to(*place)
         self.s2_share = shares[1].to(*place)
         self.time = copy.deepcopy(predictor.time_emb).to(*place)
-        self.blocks, self.norm = FusedStack(predictor.transformer, place), FusedNorm(predictor.norm, place)
+        self.blocks, self.norm = FusedStack(predictor.transformer, place, compiled), FusedNorm(predictor.norm, place)
         layer = predictor.dep_layer
         self.dependency, self.dependency_norm = FusedAttention(layer.cross_attn, place), FusedNorm(layer.norm, place)
         self.key_value = Projection(self.dependency, "kv")

@@ -77,10 +77,24 @@ class Product:
             parts.add_(self.bias)
 
 
+def over_norm(x: Tensor, epsilon: Tensor) -> Tensor:
+    """Rows over their Euclidean norm, with `epsilon` as one more component."""
+    if x.dtype == torch.float32:
+        return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(epsilon)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return (x / length.hypot_(epsilon)).to(x.dtype)
+
+
+def gated(gate: Tensor, value: Tensor) -> Tensor:
+    """SwiGLU's product; `gate` is used up."""
+    return F.silu(gate, inplace=True).mul_(value)
+
+
 class FusedNorm:
     """Root-mean-square normalisation. Its gain is `gain`, for `fold`; only `gained` multiplies it on."""
 
-    def __init__(self, norm: RMSNorm, place: Placement):
+    def __init__(self, norm: RMSNorm, place: Placement, compiled: bool = False):
+        self.over_norm = torch.compile(over_norm, dynamic=True) if compiled else over_norm
         width = norm.weight.numel()
         self.gain = norm.weight.detach().float() * width**0.5
         self.placed_gain = self.gain.to(*place)
@@ -88,10 +102,7 @@ class FusedNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rows of x over their norm: the root of the mean square is √D smaller, which stands in the gain."""
-        if x.dtype == torch.float32:
-            return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(self.epsilon)
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        return (x / length.hypot_(self.epsilon)).to(x.dtype)
+        return self.over_norm(x, self.epsilon)
 
     def gained(self, x: Tensor) -> Tensor:
         """With the gain."""
@@ -262,10 +273,11 @@ class Room:
 
 
 class FusedBlock:
-    """One pre-norm transformer block."""
+    """One pre-norm transformer block; `compiled`: its norms and gates by torch.compile."""
 
-    def __init__(self, block: TransformerBlock, place: Placement):
-        self.norm1, self.norm2 = FusedNorm(block.norm1, place), FusedNorm(block.norm2, place)
+    def __init__(self, block: TransformerBlock, place: Placement, compiled: bool):
+        self.norm1, self.norm2 = FusedNorm(block.norm1, place, compiled), FusedNorm(block.norm2, place, compiled)
+        self.gated = torch.compile(gated, dynamic=True) if compiled else gated
         self.attention = FusedAttention(block.self_attn, place, self.norm1.gain)
         self.project = Projection(self.attention, "qkv")
         both = torch.cat([block.ffn.w1.weight, block.ffn.w3.weight])
@@ -275,7 +287,7 @@ class FusedBlock:
 
     def _feed_forward(self, rows: Tensor, room: Tensor) -> None:
         gate, value = self.up.split(self.norm2(rows), room).unbind()
-        self.down.add_to(rows, F.silu(gate, inplace=True).mul_(value))
+        self.down.add_to(rows, self.gated(gate, value))
 
     def prefill(self, rows: Tensor, memory: Memory | None, factors: Tensor, room: Room, up_room: Tensor) -> None:
         """Pass the known candles, rows ``(N·T, D)``, causally; keep their keys and values if there is a memory."""
@@ -302,8 +314,8 @@ class FusedBlock:
 class FusedStack:
     """Blocks in a row."""
 
-    def __init__(self, blocks: Iterable[TransformerBlock], place: Placement):
-        self.blocks = [FusedBlock(block, place) for block in blocks]
+    def __init__(self, blocks: Iterable[TransformerBlock], place: Placement, compiled: bool = False):
+        self.blocks = [FusedBlock(block, place, compiled) for block in blocks]
         self.place = place
         self._rotations: Tensor | None = None
 

@@ -122,6 +122,7 @@ def test_backtest_settings_change_the_result(trained, monkeypatch):
     cwd, *_ = trained
     monkeypatch.chdir(cwd)
     forecasts = ForecastSet.load(cwd / "outputs" / "backtest_results" / "sample")
+    forecasts.paths[::2, 0] *= 1.5  # one path far above the others: mean and median part
     overrides = [
         "backtest.cost=0.001", "backtest.cost=0.01", "backtest.side=long_short", "backtest.signal=mean",
         "backtest.signal=probability backtest.buy_threshold=0.5", "backtest.max_position=0.5",
@@ -135,3 +136,16 @@ def test_backtest_settings_change_the_result(trained, monkeypatch):
         candles = instantiate(cfg.data, _convert_="all").read()
         seen[override] = measure.trade(check_evaluation(cfg), candles, forecasts).figures["total_return"]
     assert len(set(seen.values())) == len(overrides), seen
+
+
+def test_two_processes_forecast_what_one_does(trained):
+    cwd, *_ = trained
+    paths = []
+    for trainer in ("cpu", "ddp_sim"):
+        options = [f"trainer={trainer}", f"evaluation.output_dir={trainer}", "evaluation.cutoffs_per_batch=5"]
+        result = command("evaluate.py", *QUICK_EVALUATE, *options, cwd=cwd)
+        assert result.stdout.count("Forecasts beside the last price") == 1
+        paths.append(np.load(cwd / trainer / "paths.npy"))
+    np.testing.assert_array_equal(paths[0], paths[1])
+    batched_otherwise = np.load(cwd / "outputs" / "backtest_results" / "sample" / "paths.npy")
+    np.testing.assert_allclose(paths[0], batched_otherwise, rtol=1e-4)

@@ -1,5 +1,7 @@
 """The cached decoder computes what the recomputing one does."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -170,6 +172,19 @@ def test_half_precision_paths_stay_near_those_of_float32(dtype, golden, golden_t
     same = (half == exact).flatten(2).all(dim=2).float().mean()
     assert same > 0.3  # paths part where a draw falls between the two roundings
     torch.testing.assert_close(half.mean(dim=1), exact.mean(dim=1), atol=0.25, rtol=0)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_forecasts_are_those_of_the_uncompiled(candles, tiny_tokenizer, tiny_predictor):
+    given = windows(candles, 2, 20, 3)
+    plain, compiled = (
+        Forecaster(tiny_tokenizer, tiny_predictor, 64, compile=choice).sample_normalised(
+            *given, 3, torch.Generator().manual_seed(0)
+        )
+        for choice in (False, True)
+    )
+    assert torch._dynamo.utils.counters["frames"]["ok"] >= 2  # norms and gates were compiled
+    torch.testing.assert_close(plain, compiled, atol=1e-4, rtol=0)
 
 
 def test_decoding_with_trained_positions_gives_the_training_logits(tiny_predictor):

@@ -1,0 +1,107 @@
+"""python -m kronos_lightning.forecast, from a file to a table, a CSV and a picture."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from kronos_lightning.build import build_forecaster
+from kronos_lightning.config import check_forecasting
+from kronos_lightning.data import read_candles
+from kronos_lightning.forecast import series_generators
+from kronos_lightning.forecast.__main__ import LEVELS, as_overrides, last_series
+from tests.conftest import GOLDEN, command
+from tests.test_config import composed
+
+NETWORKS = [f"predictor={GOLDEN / 'tiny-predictor'}", f"tokenizer={GOLDEN / 'tiny-tokenizer'}"]
+HOURS = GOLDEN / "btc_usdt_1h_rows_500_559.csv"
+
+
+@pytest.fixture(scope="module")
+def forecast(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("forecast")
+    result = command("kronos_lightning.forecast", str(HOURS), "horizon=30", *NETWORKS, cwd=cwd)
+    return cwd / "outputs" / "forecasts" / HOURS.stem, result
+
+
+def test_the_command_tells_quantiles_probabilities_and_where_the_files_are(forecast):
+    _, result = forecast
+    assert "Quantiles of the close after" in result.stdout
+    assert result.stdout.count("│") > 24 * 6
+    assert "Within 30 candles: falls 2.0% first" in result.stdout
+    assert "Candle validity:" in result.stdout
+    assert "not calibrated" in result.stdout
+    assert f"Written to outputs/forecasts/{HOURS.stem}: quantiles.csv, paths.npy, fan.png" in result.stderr
+
+
+def test_the_csv_holds_the_quantiles_of_the_paths_and_the_picture_can_be_opened(forecast):
+    folder, _ = forecast
+    table, paths = pd.read_csv(folder / "quantiles.csv"), np.load(folder / "paths.npy")
+    assert paths.shape == (100, 30, 6)
+    assert list(table) == ["timestamps", "target_name", "predictions", *map(str, LEVELS)]
+    close = table[table["target_name"] == "close"]
+    assert len(close) == 30
+    np.testing.assert_allclose(close["0.9"], np.quantile(paths[..., 3].astype(float), 0.9, axis=0))
+    last = pd.to_datetime(pd.read_csv(HOURS)["timestamps"], utc=True).iloc[-1]
+    assert pd.Timestamp(close["timestamps"].iloc[0]) == last + pd.Timedelta("1h")
+    assert imread(folder / "fan.png").std() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.csv"], "error: nothing.csv: no such file"),
+        ([], "candles"),
+        ([str(HOURS), "horizon=0"], "error: horizon: Input should be greater than 0"),
+        ([str(HOURS), "interval=1d"], "candles are 1h apart, data.interval is 1d"),
+        ([str(HOURS), "predictor=nowhere"], "nowhere: no such directory"),
+    ],
+)
+def test_what_cannot_be_forecast_ends_with_one_line(arguments, message, tmp_path):
+    result = command("kronos_lightning.forecast", *arguments, "tokenizer=published", cwd=tmp_path, check=False)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def sampled(*overrides):
+    """Paths of the command's settings on golden networks."""
+    from kronos_lightning import Kronos, KronosTokenizer
+
+    settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", "forecast.num_paths=4", *overrides))
+    networks = (
+        KronosTokenizer.from_pretrained(GOLDEN / "tiny-tokenizer"),
+        Kronos.from_pretrained(GOLDEN / "tiny-predictor"),
+    )
+    series = last_series(read_candles(HOURS, settings.interval, "x"), settings)
+    forecaster = build_forecaster(settings, *networks, settings.clip)
+    generators = series_generators(settings.seed, [series.stamps[-1]])
+    return forecaster.sample_series([series], settings.forecast.num_paths, generators)
+
+
+def test_every_setting_of_the_forecast_changes_it():
+    usual = sampled()
+    np.testing.assert_array_equal(usual, sampled())
+    for override in (
+        "horizon=7", "lookback=30", "clip=0.5", "seed=1", "forecast.num_paths=5", "forecast.temperature=0.3",
+        "forecast.top_k=2", "forecast.top_p=0.2", "forecast.trained_positions=true", "forecast.precision=bfloat16",
+        "forecast.repair=true", "model.max_context=20",
+    ):  # fmt: skip
+        assert not np.array_equal(usual, sampled(override)), override
+
+
+def test_the_file_may_have_any_name():
+    assert as_overrides(["my candles.csv", "horizon=3", "--cfg", "job"])[0] == "candles='my candles.csv'"
+    assert as_overrides(["it's.csv"]) == ["candles='it\\'s.csv'"]
+    assert composed("forecast", *as_overrides(["it's a file,1.csv"])).candles == "it's a file,1.csv"
+
+
+def test_only_the_candles_after_the_last_gap_are_seen(tmp_path, caplog):
+    frame = pd.read_csv(HOURS)
+    path = tmp_path / "gap.csv"
+    frame.drop(index=[40]).to_csv(path, index=False)
+    settings = check_forecasting(composed("forecast", f"candles='{path}'"))
+    series = last_series(read_candles(path, None, "gap"), settings)
+    assert len(series.values) == len(frame) - 41
+    assert "after the last gap" in caplog.text
