@@ -54,7 +54,7 @@ class Forecaster:
     trained_positions: decode the fine token with the rotary positions of training; False as the published code does.
     dtype: of the predictor: float32, bfloat16 or float16. The tokenizer stays in float32.
     repair: mend impossible candles; see `distribution.repair`.
-    compile: let torch.compile join the predictor's small operations; half a minute at the first forecast.
+    compile: let torch.compile join the predictor's small operations; slower on CPUs.
     """
 
     tokenizer: KronosTokenizer
