@@ -32,11 +32,12 @@ def test_windows_of_101_candles_come_at_200_000_a_second():
 
 
 MEMORY = """
-import resource, sys
+import sys
 from pathlib import Path
 import numpy as np, pandas as pd
 from kronos_lightning.data import CandleDataModule
 from kronos_lightning.data.formats import FEATURES
+from tests.benchmarks import peak_mebibytes
 
 folder, step = Path(sys.argv[1]), sys.argv[2]
 source, n = folder / "candles.parquet", 5_000_000
@@ -55,10 +56,10 @@ if step == "write":
     CandleDataModule(**settings).prepare_data()
 else:
     module = CandleDataModule(**settings)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mebibytes()
     module.setup("fit")
     next(iter(module.train_dataloader()))
-    used = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    used = peak_mebibytes() - before
     print(f"{len(module.windows['train'])} {used:.0f}")
 """
 

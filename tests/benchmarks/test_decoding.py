@@ -124,11 +124,11 @@ def test_ten_paths_cost_a_fraction_of_recomputing_them():
 
 
 MEMORY = """
-import resource
+from tests.benchmarks import peak_mebibytes
 from tests.benchmarks.test_decoding import WORKS, forecaster, given
 work = WORKS[0]
 forecaster(work).sample_normalised(*given(work), work.paths)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(round(peak_mebibytes()))
 """
 
 

@@ -80,30 +80,20 @@ def test_a_horizon_longer_than_the_context_is_forecast_whole(num_paths, candles,
     assert cached.isfinite().all()
 
 
-def test_series_of_different_lengths_are_forecast_as_each_alone(candles, tiny_tokenizer, tiny_predictor):
-    forecaster = Forecaster(tiny_tokenizer, tiny_predictor, max_context=24)  # the longest two slide
+@pytest.mark.parametrize("num_paths", [1, 3])
+@pytest.mark.parametrize("max_context", [64, 24], ids=["all fit", "the longest two slide"])
+def test_series_of_different_lengths_are_forecast_as_each_alone(
+    max_context, num_paths, candles, tiny_tokenizer, tiny_predictor
+):
+    forecaster = Forecaster(tiny_tokenizer, tiny_predictor, max_context)
     x, stamp, future = windows(candles, 4, 22, 6)
     lengths = torch.tensor([22, 5, 14, 19])
-    together = forecaster.sample_normalised(x, stamp, future, 3, torch.Generator().manual_seed(1), lengths)
+    together = forecaster.sample_normalised(x, stamp, future, num_paths, torch.Generator().manual_seed(1), lengths)
     generator = torch.Generator().manual_seed(1)
     for i, length in enumerate(lengths):
-        one = x[i : i + 1, :length], stamp[i : i + 1, :length], future[i : i + 1]
-        torch.testing.assert_close(
-            together[i : i + 1], forecaster.sample_normalised(*one, 3, generator), atol=1e-4, rtol=0
-        )
-
-
-def test_one_path_of_series_of_different_lengths_is_forecast_as_each_alone(candles, tiny_tokenizer, tiny_predictor):
-    forecaster = Forecaster(tiny_tokenizer, tiny_predictor, max_context=64)
-    x, stamp, future = windows(candles, 3, 22, 6)
-    lengths = torch.tensor([22, 5, 14])
-    together = forecaster.sample_normalised(x, stamp, future, 1, torch.Generator().manual_seed(1), lengths)
-    generator = torch.Generator().manual_seed(1)
-    for i, length in enumerate(lengths):
-        one = x[i : i + 1, :length], stamp[i : i + 1, :length], future[i : i + 1]
-        torch.testing.assert_close(
-            together[i : i + 1], forecaster.sample_normalised(*one, 1, generator), atol=1e-4, rtol=0
-        )
+        given = x[i : i + 1, :length], stamp[i : i + 1, :length], future[i : i + 1]
+        alone = forecaster.sample_normalised(*given, num_paths, generator)
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-4, rtol=0)
 
 
 def test_groups_that_fit_the_working_memory_give_the_same_paths(candles, tiny_tokenizer, tiny_predictor, monkeypatch):
