@@ -305,6 +305,12 @@ def check_evaluation(cfg: DictConfig) -> Evaluation:
     plain = _plain(cfg)
     settings = _validate(Evaluation, plain)
     check_call(plain["trainer"], "trainer")
+    strategy = plain["trainer"].get("strategy")
+    if isinstance(strategy, dict) and strategy.get("start_method") == "spawn":
+        raise ConfigError(
+            "trainer: a multirun spawns its processes, and those cannot hand their forecasts back; run evaluate.py "
+            "without -m, or with a trainer of one process"
+        )
     return settings
 
 

@@ -92,6 +92,11 @@ def test_a_wrong_key_or_value_is_named(name, override, message):
         CHECKS[name](composed(name, override, *(["candles=a.csv"] if name == "forecast" else [])))
 
 
+def test_an_evaluation_that_would_lose_its_forecasts_is_refused():
+    with pytest.raises(ConfigError, match="cannot hand their forecasts back"):
+        check_evaluation(composed("evaluate", "trainer=ddp", "trainer.strategy.start_method=spawn"))
+
+
 def test_resume_and_init_from_exclude_each_other():
     with pytest.raises(ConfigError, match="at most one"):
         check_training(composed("train", "resume=auto", "init_from=somewhere"))

@@ -28,7 +28,7 @@ def fan_charts(forecasts: ForecastSet, scores: Scores, candles: pd.DataFrame, no
     titles = [
         f"{name}: {pd.Timestamp(forecasts.cutoffs[i]):%Y-%m-%d %H:%M}" for name, i in zip(names, chosen, strict=True)
     ]
-    heading = f"Forecasts against reality: median path with 50/80/90 % bands{note}"
+    heading = f"Forecasts against reality: median path with 50/80/95 % bands{note}"
     return forecast_figure(contexts, forecasts.paths[chosen], forecasts.actual[chosen], titles, heading)
 
 

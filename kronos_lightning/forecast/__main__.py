@@ -95,6 +95,8 @@ def tell(series: Series, paths: np.ndarray, settings: Forecasting, sources: Sour
     console.print(f"Candle validity: {validity(paths[None])}.")
     if sources.predictor.startswith("random") or sources.tokenizer.startswith("random"):
         console.print("RANDOM WEIGHTS: nothing was learned, this forecast means nothing.", style="bold yellow")
+    if sources.info is not None and sources.info["synthetic"]:
+        console.print("SYNTHETIC: the predictor was fine-tuned on made-up candles.", style="bold yellow")
     console.print(
         "Probabilities are the model's own and not calibrated; evaluate.py measures how far they can be trusted."
     )

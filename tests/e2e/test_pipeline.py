@@ -149,3 +149,11 @@ def test_two_processes_forecast_what_one_does(trained):
     np.testing.assert_array_equal(paths[0], paths[1])
     batched_otherwise = np.load(cwd / "outputs" / "backtest_results" / "sample" / "paths.npy")
     np.testing.assert_allclose(paths[0], batched_otherwise, rtol=1e-4)
+
+
+def test_the_forecast_command_takes_a_runs_folder_and_says_that_its_candles_were_made_up(trained, guide_csv):
+    cwd, *_ = trained
+    run = cwd / MODELS / "finetune_predictor_sample"
+    result = command("kronos_lightning.forecast", str(guide_csv), f"predictor={run}", "horizon=3", cwd=cwd)
+    assert "SYNTHETIC: the predictor was fine-tuned on made-up candles" in result.stdout
+    assert (cwd / "outputs" / "forecasts" / "candles" / "fan.png").is_file()
