@@ -11,7 +11,8 @@ import pandas as pd
 
 from kronos_lightning.data.formats import FEATURES
 
-CLOSE = FEATURES.index("close")
+from .distribution import CLOSE
+
 QUANTILES = (0.05, 0.25, 0.75, 0.95)
 
 
