@@ -323,9 +323,9 @@ class Forecaster:
 def _versions(network: nn.Module) -> tuple:
     """What changes when a network's weights do: its parameters and how often each was written to."""
     found, modules = [], [network]
-    while modules:  # network.parameters() would take ten times as long
+    while modules:  # network.parameters() takes several times as long, which short forecasts would feel
         module = modules.pop()
-        modules.extend(module._modules.values())
+        modules.extend(filter(None, module._modules.values()))
         found.extend(module._parameters.values())
     return tuple((id(p), 0 if p is None or p.is_inference() else p._version) for p in found)
 

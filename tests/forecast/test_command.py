@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from kronos_lightning.build import build_forecaster
+from kronos_lightning.build import Sources, build_forecaster
 from kronos_lightning.config import check_forecasting
 from kronos_lightning.data import read_candles
 from kronos_lightning.forecast import series_generators
-from kronos_lightning.forecast.__main__ import LEVELS, as_overrides, last_series
+from kronos_lightning.forecast.__main__ import LEVELS, as_overrides, last_series, tell
 from tests.conftest import GOLDEN, command
 from tests.test_config import composed
 
@@ -89,6 +89,17 @@ def test_every_setting_of_the_forecast_changes_it():
         "forecast.repair=true", "model.max_context=20",
     ):  # fmt: skip
         assert not np.array_equal(usual, sampled(override)), override
+
+
+@pytest.mark.parametrize("override", ["touch_down=0.5", "touch_up=0.5"])
+def test_the_levels_of_the_touch_change_what_is_told(override, capsys):
+    told = []
+    for overrides in ([], [override]):
+        settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", *overrides))
+        series = last_series(read_candles(HOURS, None, "x"), settings)
+        tell(series, sampled("forecast.num_paths=50")[0], settings, Sources("a", "b", None))
+        told.append(capsys.readouterr().out)
+    assert told[0] != told[1]
 
 
 def test_the_file_may_have_any_name():

@@ -21,13 +21,12 @@ def test_filtered_probabilities_are_the_references(name, sampling, golden):
     torch.testing.assert_close(token_probabilities(golden["filter_logits"], sampling), golden[name])
 
 
+FILTERS = st.integers(0, 12), st.floats(0.01, 1)  # top_k, top_p
+LOGITS = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=10)
+
+
 @settings(deadline=None)
-@given(
-    st.floats(0, 3),
-    st.integers(0, 12),
-    st.floats(0.01, 1),
-    st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=10),
-)
+@given(st.floats(0, 3), *FILTERS, LOGITS)
 def test_top_k_and_top_p_compose_to_a_distribution(temperature, top_k, top_p, logits):
     logits = torch.tensor([logits])
     p = token_probabilities(logits, Sampling(temperature, top_k, top_p))
@@ -40,13 +39,7 @@ def test_top_k_and_top_p_compose_to_a_distribution(temperature, top_k, top_p, lo
 
 
 @settings(deadline=None)
-@given(
-    st.floats(0.1, 3),
-    st.integers(0, 12),
-    st.floats(0.01, 1),
-    st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=10),
-    st.integers(0, 2**32),
-)
+@given(st.floats(0.1, 3), *FILTERS, LOGITS, st.integers(0, 2**32))
 def test_a_token_without_probability_is_never_drawn(temperature, top_k, top_p, logits, seed):
     logits, sampling = torch.tensor([logits]), Sampling(temperature, top_k, top_p)
     uniforms = draw_uniforms(torch.Generator().manual_seed(seed), 1, 20, 1)[:, :, 0, 0]
