@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     settings = check_evaluation(cfg)
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.prepare_data()
-    candles = datamodule.read()
+    (candles,) = datamodule.read()
     forecaster, sources = find_forecaster(settings, datamodule)
 
     trainer = instantiate(cfg.trainer, _convert_="all")

@@ -12,8 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from kronos_lightning import runs
 from kronos_lightning.build import build_module
 from kronos_lightning.command import one_line_errors
-from kronos_lightning.config import Training, check_training
+from kronos_lightning.config import check_training
 from kronos_lightning.resolvers import register_resolvers
+from kronos_lightning.schema import Training
 
 log = logging.getLogger("train")
 register_resolvers()
@@ -44,6 +45,7 @@ def train(cfg: DictConfig, settings: Training, run_log: runs.RunLog) -> float:
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
 
     info = runs.describe(datamodule, settings.seed, stage=settings.stage.name, model=settings.model.name, **sources)
+    module.record = runs.record(info)
     runs.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resumed=resume is not None)
     run_log.write_to(run_dir / "logs" / "train.log")
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from .config import Common, Evaluation, Forecasting, PredictorStage, Training
 from .data import CandleDataModule
 from .forecast import Forecaster, Sampling
 from .model import CheckpointError, Kronos, KronosTokenizer
-from .runs import RunError, data_key, find_finished, read_info
+from .runs import RunError, data_key, find_finished, read_record
+from .schema import Common, Evaluation, Forecasting, PredictorStage, Training
 from .training.optimization import Optimization
 from .training.predictor_module import PredictorModule
 from .training.stage_module import StageModule
@@ -157,7 +157,7 @@ def load_forecaster(
         tokenizer, tokenizer_source = KronosTokenizer.from_pretrained(kept), f"kept beside the predictor ({kept})"
     log.info("Predictor: %s", source)
     log.info("Tokenizer: %s", tokenizer_source)
-    info = read_info(directory.parent.parent) if directory is not None else None
+    info = read_record(directory) if directory is not None else None
     return build_forecaster(settings, tokenizer, predictor, clip), Sources(source, tokenizer_source, info)
 
 

@@ -1,4 +1,4 @@
-"""What the commands of this project share: errors in one line."""
+"""What the commands of this project share: errors in one line, a file as the first argument."""
 
 import functools
 import logging
@@ -13,11 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .config import ConfigError
 from .data import CandleError
+from .data.binance import DownloadError
 from .model import CheckpointError
 from .runs import RunError
 from .training.stage_module import ScheduleError
 
-EXPECTED = (CandleError, CheckpointError, ConfigError, RunError, ScheduleError, OmegaConfBaseException,
+EXPECTED = (CandleError, CheckpointError, ConfigError, DownloadError, RunError, ScheduleError, OmegaConfBaseException,
             InstantiationException, OSError)  # fmt: skip
 
 
@@ -58,5 +59,18 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(1)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
 
     return wrapped
+
+
+def file_as_override(arguments: list[str]) -> list[str]:
+    """A command line in Hydra's grammar: the argument without "=" names the candles."""
+    return [
+        argument
+        if "=" in argument or argument.startswith(("-", "~"))
+        else "candles='{}'".format(argument.replace("'", "\\'"))
+        for argument in arguments
+    ]

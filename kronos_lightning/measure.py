@@ -13,7 +13,6 @@ from rich.table import Table as TerminalTable
 from .backtest import Backtest, Rules, performance, run_backtest
 from .backtest.signals import decide, expectation, on_candles
 from .build import Sources
-from .config import Evaluation
 from .data import CandleDataModule, Candles
 from .data.candles import end_of
 from .evaluation import metrics as point_metrics
@@ -23,6 +22,7 @@ from .evaluation.report import Picture, Report, Table, number
 from .evaluation.rolling import Cutoffs, rolling_forecasts
 from .evaluation.significance import Verdict
 from .forecast import Forecaster, ForecastSet, validity
+from .schema import Evaluation
 
 PRETRAINING_END = "2024-06-30"  # of the published weights' data (arXiv 2508.02739); Binance is in it
 SHARES = {"total_return", "annual_return", "max_drawdown", "win_rate"}
@@ -156,7 +156,7 @@ def notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list[
         seen = max(end_of(info["data"]["ranges"][split][1]) for split in ("train", "val"))
         if first < seen:
             found.append(f"LEAK: the predictor was fine-tuned on candles up to {seen}, the test begins at {first}.")
-        if info["data"]["fingerprint"] != candles.fingerprint:
+        if candles.fingerprint not in info["data"]["fingerprints"].values():
             found.append("OTHER DATA: the predictor was fine-tuned on other candles than it is measured on.")
     elif random_start:
         found.append("RANDOM WEIGHTS: the predictor was never trained.")

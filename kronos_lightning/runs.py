@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from .data import CandleDataModule
 from .data.files import atomic_directory, atomic_path
 from .model import KronosTokenizer
+from .training.stage_module import RECORD
 
 PACKAGES = ("torch", "lightning", "hydra-core", "pandas", "numpy", "huggingface-hub")
 
@@ -32,13 +33,26 @@ class RunError(ValueError):
 
 def data_key(datamodule: CandleDataModule) -> dict[str, Any]:
     """What makes two runs' data the same: the candles and the split into train, validation and test."""
-    return {"fingerprint": datamodule.manifest()["fingerprint"], "ranges": datamodule.ranges}
+    return {"fingerprints": datamodule.fingerprints, "ranges": datamodule.ranges}
 
 
 def read_info(run_dir: Path) -> dict[str, Any] | None:
     """The run's `run_info.json`, or None."""
     try:
         return json.loads((run_dir / "run_info.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def record(info: dict[str, Any]) -> dict[str, Any]:
+    """What of `run_info.json` goes along with a checkpoint directory, wherever it is taken."""
+    return {key: info[key] for key in ("stage", "initial_weights", "synthetic", "data")}
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """What a checkpoint directory says of its training, or None."""
+    try:
+        return json.loads((directory / RECORD).read_text())
     except FileNotFoundError:
         return None
 
@@ -139,7 +153,13 @@ def describe(datamodule: CandleDataModule, seed: int, **more: Any) -> dict[str, 
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "seed": seed,
         "synthetic": manifest["synthetic"],
-        "data": data_key(datamodule) | {key: manifest[key] for key in ("candles", "span", "windows")},
+        "data": data_key(datamodule)
+        | {
+            "candles": manifest["candles"],
+            "span": {symbol: market["span"] for symbol, market in manifest["markets"].items()},
+            "dropped": sum(len(market["dropped"]) for market in manifest["markets"].values()),
+            "windows": manifest["windows"],
+        },
         **more,
     }
 
@@ -156,7 +176,9 @@ def find_finished(run_dir: Path, key: dict[str, Any]) -> tuple[Path | None, str]
     info = read_info(run_dir)
     if info is None:
         return None, f"no run in {run_dir}"
-    if any(info["data"][name] != key[name] for name in key):
+    trained = info["data"]["fingerprints"]
+    others = {symbol for symbol in key["fingerprints"] if trained.get(symbol) != key["fingerprints"][symbol]}
+    if others or info["data"]["ranges"] != key["ranges"]:
         return None, f"{run_dir} was fine-tuned on other data or split ranges"
     if not is_finished(run_dir):
         raise RunError(

@@ -9,12 +9,30 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from kronos_lightning import config, resolvers
-from kronos_lightning.config import ConfigError, check_evaluation, check_forecasting, check_training
+from kronos_lightning import resolvers, schema
+from kronos_lightning.config import (
+    ConfigError,
+    check_doctor,
+    check_download,
+    check_evaluation,
+    check_forecasting,
+    check_training,
+)
 from kronos_lightning.resolvers import register_resolvers
 from tests.conftest import ROOT, command
 
-CHECKS = {"train": check_training, "evaluate": check_evaluation, "forecast": check_forecasting}
+CHECKS = {
+    "train": check_training,
+    "evaluate": check_evaluation,
+    "forecast": check_forecasting,
+    "download": check_download,
+    "doctor": check_doctor,
+}
+NEEDED = {  # what has no default
+    "forecast": ["candles=a.csv"],
+    "doctor": ["candles=a.csv"],
+    "download": ["symbol=BTCUSDT", "interval=1d"],
+}
 
 
 def composed(name, *overrides):
@@ -27,7 +45,7 @@ def groups(name):
     return sorted(path.stem for path in (ROOT / "conf" / name).glob("*.yaml") if path.stem != "default")
 
 
-@pytest.mark.parametrize("group", ["stage", "data", "model", "trainer", "logger"])
+@pytest.mark.parametrize("group", ["stage", "data", "augmentation", "model", "trainer", "logger"])
 def test_every_group_choice_is_valid(group):
     for choice in groups(group):
         assert check_training(composed("train", f"{group}={choice}")).run_dir.startswith("outputs/models/")
@@ -83,13 +101,30 @@ BAD = [
     ("forecast", "horizon=0", "horizon"),
     ("forecast", "interval=soon", "interval 'soon'"),
     ("forecast", "touch_down=2", "touch_down"),
+    ("train", "data.on_defect=repair", "data.on_defect"),
+    ("train", "data.symbol=[A,A]", "symbol names one twice"),
+    ("train", "data.symbol=[A,B] data.csv_path=one.csv", "several symbols need a {symbol}"),
+    ("train", "data.symbol_weights=[1.0,2.0]", "one for each of the 1 symbols"),
+    ("train", "data.symbol_weights=[0.0]", "data.symbol_weights"),
+    ("train", "data.augmentation.reversal=2", "data.augmentation.reversal"),
+    ("train", "data.binance.source=web", "data.binance.source"),
+    ("evaluate", "data=crypto_1h", "one market at a time.*-m data.symbol=BTCUSDT,ETHUSDT"),
+    ("doctor", "interval=1x", "interval '1x'"),
+    ("download", "symbol=btc/usdt", "symbol"),
+    ("download", "interval=7h", "interval"),
+    ("download", "start=yesterday", "start: 'yesterday' is not a date"),
+    ("download", "start=2018-01-01 end=2017-01-01", "end is before start"),
+    ("download", "retries=-1", "retries"),
+    ("download", "source=web", "source"),
+    ("download", "rest_url=binance", "rest_url"),
+    ("download", "symbol=[A,B] csv_path=one.csv", "csv_path: several need"),
 ]
 
 
 @pytest.mark.parametrize(("name", "override", "message"), BAD)
 def test_a_wrong_key_or_value_is_named(name, override, message):
     with pytest.raises(ConfigError, match=message):
-        CHECKS[name](composed(name, override, *(["candles=a.csv"] if name == "forecast" else [])))
+        CHECKS[name](composed(name, *NEEDED.get(name, []), *override.split()))
 
 
 def test_an_evaluation_that_would_lose_its_forecasts_is_refused():
@@ -136,7 +171,7 @@ def test_cfg_job_shows_the_whole_configuration(tmp_path):
 def attributes_in_code():
     names = set()
     for path in [*ROOT.glob("*.py"), *(ROOT / "kronos_lightning").rglob("*.py")]:
-        if path.name == "config.py":
+        if path.name == "schema.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute):
@@ -155,7 +190,7 @@ def test_every_key_of_the_schema_is_read_by_the_code():
         for name in re.findall(r"\$\{[a-z_.]*?(\w+)\}", path.read_text())
     }
     used = attributes_in_code() | interpolated | {"target"}
-    sections = [s for s in vars(config).values() if isinstance(s, type) and issubclass(s, BaseModel)]
+    sections = [s for s in vars(schema).values() if isinstance(s, type) and issubclass(s, BaseModel)]
     unread = {f"{s.__name__}.{key}" for s in sections for key in s.model_fields if key not in used}
     by_range = {f"DataSection.{split}_time_range" for split in ("train", "val", "test")}
     by_kind = {"PretrainedSection.tokenizer_revision", "PretrainedSection.predictor_revision"}

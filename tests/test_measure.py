@@ -28,7 +28,7 @@ def trained(candles, initial="random (kronos-tiny size)", val_end="2024-05-31", 
         "val": ["2024-02-01", val_end],
         "test": ["2024-07-01", "2024-12-31"],
     }
-    data = {"fingerprint": fingerprint or candles.fingerprint, "ranges": ranges}
+    data = {"fingerprints": {"X": fingerprint or candles.fingerprint}, "ranges": ranges}
     return Sources("fine-tuned", "kept", {"initial_weights": initial, "data": data})
 
 

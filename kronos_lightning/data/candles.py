@@ -109,22 +109,37 @@ def time_features(stamps: pd.Series | pd.DatetimeIndex) -> np.ndarray:
 
 
 def read_candles(path: str | Path, interval: str | None, symbol: str, sessions: bool = False) -> Candles:
-    """Read and validate a CSV or Parquet file.
+    """Read and validate a CSV or Parquet file (see `formats` for the layouts and `validate` for the rest)."""
+    return validate(read_raw(Path(path)), Path(path), interval, symbol, sessions)
+
+
+def validate(
+    raw: pd.DataFrame,
+    path: Path,
+    interval: str | None,
+    symbol: str,
+    sessions: bool,
+    begin: str | None = None,
+    end: str | None = None,
+) -> Candles:
+    """Check raw columns and make a candle frame of them.
 
     Missing `volume` becomes zeros, missing `amount` volume × mean price. Rows are put in time order, repeated equal
     rows dropped, gaps marked; each of these is logged. Nothing else is changed and nothing is filled.
 
     Args:
-        path: the file; see `formats` for the layouts.
+        raw: as `formats.read_raw` gives it.
+        path: of the file, for messages.
         interval: what the candles must be, such as ``1h``; None takes the file's most common distance.
         symbol: name of the market, for reports.
         sessions: the market closes (a stock): breaks between candles are no gaps.
+        begin, end: candles outside are left out before anything is checked; see `in_range`.
 
     Raises:
         CandleError: anything that cannot be right, with file, line, column and value.
     """
-    path = Path(path)
-    raw = read_raw(path)
+    inside = in_range(raw["timestamps"], begin, end)
+    raw = raw.copy(deep=False) if inside.all() else raw[inside]
     if "volume" not in raw:
         log.info("%s: no volume column, volume is zero everywhere", path)
         raw["volume"] = 0.0
@@ -133,9 +148,10 @@ def read_candles(path: str | Path, interval: str | None, symbol: str, sessions: 
         raw["amount"] = raw["volume"] * raw[PRICES].mean(axis=1)
     _check_values(raw, path)
     raw = _in_time_order(raw, path)
-    step = _usual_distance(raw, path) if interval is None else parse_interval(interval)
+    step = usual_distance(raw, path) if interval is None else parse_interval(interval)
     segment = _segments(raw, step, sessions, path)
     frame = raw[["timestamps", *FEATURES]].reset_index(drop=True).assign(segment=segment)
+    frame.attrs = {}
     candles = Candles(frame, symbol, step, str(path))
     for before, after in candles.gaps:
         missing = int((after - before) / step) - 1
@@ -186,11 +202,12 @@ def _in_time_order(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     return raw
 
 
-def _usual_distance(raw: pd.DataFrame, path: Path) -> pd.Timedelta:
-    """The most common distance between candles."""
-    if len(raw) < 2:
+def usual_distance(raw: pd.DataFrame, path: Path) -> pd.Timedelta:
+    """The most common distance between candles, in whatever order they are."""
+    distances = np.abs(np.diff(raw["timestamps"].astype("int64").to_numpy()))
+    lengths, counts = np.unique(distances[distances > 0], return_counts=True)
+    if not len(lengths):
         raise CandleError(f"{path}: one candle has no interval")
-    lengths, counts = np.unique(np.diff(raw["timestamps"].astype("int64").to_numpy()), return_counts=True)
     return pd.Timedelta(int(lengths[counts.argmax()]))
 
 
@@ -198,7 +215,7 @@ def _segments(raw: pd.DataFrame, step: pd.Timedelta, sessions: bool, path: Path)
     """Segment number of each row; raises where the file's interval is not the configured one."""
     if len(raw) < 2:
         return np.zeros(len(raw), dtype=np.int64)
-    usual = _usual_distance(raw, path)
+    usual = usual_distance(raw, path)
     if usual != step:
         raise CandleError(
             f"{path}: the file's candles are {interval_name(usual)} apart, data.interval is {interval_name(step)}; "

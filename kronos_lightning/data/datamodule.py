@@ -11,33 +11,37 @@ import pandas as pd
 from filelock import FileLock
 from torch.utils.data import DataLoader
 
-from .candles import FEATURES, Candles, end_of, in_range, read_candles
-from .files import atomic_path, sha256
-from .formats import CandleError, require_file
-from .sample import sample_candles
+from .augmentation import Augmentation
+from .candles import FEATURES, Candles, end_of, in_range
+from .files import atomic_path
+from .formats import CandleError
+from .market import Market, join_frames
 from .windows import CandleWindows, EpochSampler, ShardSampler, WindowBatch, window_starts
 
 SPLITS = ("train", "val", "test")
-FORMAT = 1  # of the processed files; a change makes old ones stale
+FORMAT = 2  # of the processed files; a change makes old ones stale
 
 log = logging.getLogger(__name__)
 
 
 class CandleDataModule(L.LightningDataModule):
-    """Windows of one market, split by date.
+    """Windows of one market or several, split by date. No window holds candles of two markets.
 
-    `prepare_data` reads and checks the source and writes ``{name}_{train,val,test}_data.parquet`` and
-    ``{name}_manifest.json``; when neither source nor settings changed it reuses them.
+    `prepare_data` fetches, examines and checks the candles and writes ``{name}_{train,val,test}_data.parquet`` and
+    ``{name}_manifest.json``; when neither sources nor settings changed it reuses them.
 
-    Args: every key of `conf/data/*.yaml`, documented there.
+    Args: every key of `conf/data/*.yaml` and `conf/augmentation/*.yaml`, documented there.
     """
 
     def __init__(
         self,
         name: str,
-        symbol: str,
+        symbol: str | list[str],
+        symbol_weights: list[float] | None,
         interval: str,
         csv_path: str | None,
+        binance: dict[str, Any] | None,
+        on_defect: str,
         sample: dict[str, Any] | None,
         sessions: bool,
         dataset_begin_time: str | None,
@@ -53,6 +57,7 @@ class CandleDataModule(L.LightningDataModule):
         num_workers: int,
         processed_dir: str,
         seed: int,
+        augmentation: dict[str, float] | None = None,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -60,17 +65,18 @@ class CandleDataModule(L.LightningDataModule):
         self.target_rows = horizon + 1  # one row more than the horizon: inputs and targets are shifted by one
         self.windows: dict[str, CandleWindows] = {}
         self.prepared = False
+        begin, end = dataset_begin_time, dataset_end_time
+        self.markets = [
+            Market(one, interval, csv_path, sample, binance, sessions, begin, end, on_defect) for one in as_list(symbol)
+        ]
+        self.augmentation = Augmentation(**augmentation, seed=seed) if augmentation else None
 
     # --- candles ------------------------------------------------------------------------------------------------
 
-    def read(self) -> Candles:
-        """The validated candles of the source, within the data set's begin and end."""
-        hp = self.hparams
-        if hp.csv_path is not None:
-            candles = read_candles(hp.csv_path, hp.interval, hp.symbol, hp.sessions)
-        else:
-            candles = sample_candles(interval=hp.interval, **hp.sample)
-        return candles.between(hp.dataset_begin_time, hp.dataset_end_time)
+    def read(self) -> list[Candles]:
+        """The candles of each market that `prepare_data` prepared."""
+        about = self.manifest()["markets"]
+        return [market.read(about[market.symbol]["dropped"]) for market in self.markets]
 
     def target_masks(self, stamps: pd.Series) -> dict[str, np.ndarray]:
         """Which candles each split may forecast: its range, less what belongs to an earlier split."""
@@ -94,18 +100,20 @@ class CandleDataModule(L.LightningDataModule):
         return Path(self.hparams.processed_dir) / f"{self.hparams.name}_manifest.json"
 
     def manifest(self) -> dict[str, Any]:
-        """What `prepare_data` wrote about source, settings, fingerprint, gaps and windows."""
+        """What `prepare_data` wrote about sources, settings, defects, gaps and windows."""
         return json.loads(self.manifest_path.read_text())
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """That of each symbol's candles."""
+        return {symbol: about["fingerprint"] for symbol, about in self.manifest()["markets"].items()}
 
     def _settings(self) -> dict[str, Any]:
         """All that decides the content of the processed files."""
-        keys = ("symbol", "interval", "sample", "sessions", "dataset_begin_time", "dataset_end_time", "lookback")
-        settings = {key: self.hparams[key] for key in (*keys, "horizon", *(f"{s}_time_range" for s in SPLITS))}
-        source, fingerprint = self.hparams.csv_path, None
-        if source is not None:
-            require_file(Path(source))
-            fingerprint = sha256(Path(source))
-        return {"format": FORMAT, "source": source, "source_sha256": fingerprint, **settings}
+        keys = ["interval", "sample", "sessions", "on_defect", "dataset_begin_time", "dataset_end_time", "lookback"]
+        keys += ["horizon", *(f"{split}_time_range" for split in SPLITS)]
+        sources = {market.symbol: market.fingerprint() for market in self.markets}
+        return {"format": FORMAT, "sources": sources, **{key: self.hparams[key] for key in keys}}
 
     def _is_current(self, settings: dict[str, Any]) -> bool:
         try:
@@ -120,9 +128,11 @@ class CandleDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         if self.prepared:
             return
-        settings = self._settings()
         Path(self.hparams.processed_dir).mkdir(parents=True, exist_ok=True)
         with FileLock(self.manifest_path.with_suffix(".lock")):  # other processes and runs may want the same files
+            for market in self.markets:
+                market.fetch()
+            settings = self._settings()
             if self._is_current(settings):
                 log.info("Processed data in %s is up to date, reused", self.hparams.processed_dir)
             else:
@@ -130,43 +140,61 @@ class CandleDataModule(L.LightningDataModule):
         self.prepared = True
 
     def _process(self, settings: dict[str, Any]) -> None:
-        candles = self.read()
-        frame = candles.frame
-        segment, masks = frame["segment"].to_numpy(), self.target_masks(frame["timestamps"])
-        self.manifest_path.unlink(missing_ok=True)  # from here to the end the files are not valid together
-        counts = {}
+        markets, parts = {}, {split: [] for split in SPLITS}
+        windows = {split: {"windows": 0, "dropped_for_earlier_split": 0, "by_symbol": {}} for split in SPLITS}
+        for market in self.markets:
+            candles, about = market.examine()
+            markets[market.symbol] = {
+                "fingerprint": candles.fingerprint,
+                "candles": len(candles),
+                "span": _span(candles.frame),
+                "gaps": [[str(before), str(after)] for before, after in candles.gaps],
+                **about,
+            }
+            log.info("%s: %d candles, %s", candles.source, len(candles), _span(candles.frame))
+            for split, (part, count, lost) in self._split(candles).items():
+                parts[split].append(part)
+                windows[split]["windows"] += count
+                windows[split]["dropped_for_earlier_split"] += lost
+                windows[split]["by_symbol"][market.symbol] = count
         for split in SPLITS:
-            starts = window_starts(segment, masks[split], self.hparams.lookback, self.target_rows)
-            own_range = in_range(frame["timestamps"], *self.ranges[split])
-            wanted = len(window_starts(segment, own_range, self.hparams.lookback, self.target_rows))
-            if len(starts) == 0:
+            if not windows[split]["windows"]:
+                spans = ", ".join(f"{symbol} {about['span']}" for symbol, about in markets.items())
                 raise CandleError(
-                    f"{candles.source}: no {split} window: data.{split}_time_range {self.ranges[split]} with lookback "
-                    f"{self.hparams.lookback} and horizon {self.hparams.horizon} finds none in the candles "
-                    f"{_span(frame)}"
+                    f"no {split} window: data.{split}_time_range {self.ranges[split]} with lookback "
+                    f"{self.hparams.lookback} and horizon {self.hparams.horizon} finds none in the candles of {spans}"
                 )
-            if wanted > len(starts):
-                log.info(
-                    "%s: %d window(s) dropped: their targets belong to an earlier split", split, wanted - len(starts)
-                )
-            counts[split] = {"windows": len(starts), "dropped_for_earlier_split": wanted - len(starts)}
-            rows = slice(starts[0], starts[-1] + self.hparams.lookback + self.target_rows)
-            part = frame.iloc[rows].assign(target=masks[split][rows]).astype(dict.fromkeys(FEATURES, "float32"))
+            for symbol in (symbol for symbol, count in windows[split]["by_symbol"].items() if not count):
+                log.warning("%s: no %s window in its candles %s", symbol, split, markets[symbol]["span"])
+        self.manifest_path.unlink(missing_ok=True)  # from here to the end the files are not valid together
+        for split in SPLITS:
             with atomic_path(self.path(split)) as temporary:
-                part.to_parquet(temporary, index=False)
+                join_frames(parts[split]).to_parquet(temporary, index=False)
+            if lost := windows[split]["dropped_for_earlier_split"]:
+                log.info("%s: %d window(s) dropped: their targets belong to an earlier split", split, lost)
         manifest = {
             "settings": settings,
-            "fingerprint": candles.fingerprint,
-            "synthetic": candles.synthetic,
-            "candles": len(candles),
-            "span": _span(frame),
-            "gaps": [[str(before), str(after)] for before, after in candles.gaps],
-            "windows": counts,
+            "synthetic": self.hparams.csv_path is None,
+            "candles": sum(about["candles"] for about in markets.values()),
+            "markets": markets,
+            "windows": windows,
             "files": {split: self.path(split).stat().st_size for split in SPLITS},
         }
         with atomic_path(self.manifest_path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=2))
-        log.info("%s: %d candles, %s", candles.source, len(candles), _span(frame))
+
+    def _split(self, candles: Candles) -> dict[str, tuple[pd.DataFrame, int, int]]:
+        """For each split: the candles of its windows, how many windows, how many an earlier split took from it."""
+        frame, lookback, rows = candles.frame, self.hparams.lookback, self.target_rows
+        segment, masks, found = frame["segment"].to_numpy(), self.target_masks(frame["timestamps"]), {}
+        for split in SPLITS:
+            starts = window_starts(segment, masks[split], lookback, rows)
+            own_range = in_range(frame["timestamps"], *self.ranges[split])
+            wanted = len(window_starts(segment, own_range, lookback, rows))
+            inside = slice(starts[0], starts[-1] + lookback + rows) if len(starts) else slice(0)
+            part = frame.iloc[inside].assign(target=masks[split][inside]).astype(dict.fromkeys(FEATURES, "float32"))
+            found[split] = part, len(starts), wanted - len(starts)
+        return found
 
     # --- loaders ------------------------------------------------------------------------------------------------
 
@@ -176,20 +204,35 @@ class CandleDataModule(L.LightningDataModule):
         splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, SPLITS)
         for split in splits:
             frame = pd.read_parquet(self.path(split))
-            windows = CandleWindows(frame, self.hparams.lookback, self.target_rows, self.hparams.clip)
+            changed = self.augmentation if split == "train" else None
+            windows = CandleWindows(frame, self.hparams.lookback, self.target_rows, self.hparams.clip, changed)
             self.windows[split] = windows
             log.info("%s: %d windows", split, len(windows))
 
     def train_dataloader(self) -> DataLoader:
-        hp, windows = self.hparams, self.windows["train"]
-        sampler = EpochSampler(len(windows), hp.batch_size, hp.samples_per_epoch, hp.seed, *self._rank())
-        return self._loader(windows, sampler)
+        hp, sizes = self.hparams, list(self.manifest()["windows"]["train"]["by_symbol"].values())
+        if hp.symbol_weights is not None and not all(sizes):
+            raise CandleError("data.symbol_weights: a symbol without a training window cannot have a weight")
+        sampler = EpochSampler(sizes, hp.symbol_weights, hp.batch_size, hp.samples_per_epoch, hp.seed, *self._rank())
+        return self._loader(self.windows["train"], sampler)
 
     def val_dataloader(self) -> DataLoader:
         return self._loader(self.windows["val"], ShardSampler(len(self.windows["val"]), *self._rank()))
 
     def test_dataloader(self) -> DataLoader:
         return self._loader(self.windows["test"], ShardSampler(len(self.windows["test"]), *self._rank()))
+
+    # --- checkpoints --------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"fingerprints": self.fingerprints}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["fingerprints"] != self.fingerprints:
+            raise CandleError(
+                f"the checkpoint to resume from was trained on other candles than those in {self.manifest_path}; "
+                f"start anew, or from its weights with init_from="
+            )
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
@@ -203,6 +246,11 @@ class CandleDataModule(L.LightningDataModule):
             collate_fn=_as_it_is,
             persistent_workers=self.hparams.num_workers > 0,
         )
+
+
+def as_list(value: str | list[str]) -> list[str]:
+    """One or several, as a list."""
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _as_it_is(batch: WindowBatch) -> WindowBatch:

@@ -59,6 +59,7 @@ def read_raw(path: Path) -> pd.DataFrame:
     for name in FEATURES:
         if name in chosen:
             raw[name] = _parse_numbers(frame[chosen[name]], path, place)
+    raw.attrs = {"path": str(path), "stamps": _describe_stamps(frame[chosen["timestamps"]])}
     return raw
 
 
@@ -180,9 +181,10 @@ def _parse_times(column: pd.Series, path: Path, place: str) -> pd.Series:
         return column.dt.tz_convert("UTC")
     if pd.api.types.is_datetime64_any_dtype(column):
         return column.dt.tz_localize("UTC")
-    numbers = pd.to_numeric(column, errors="coerce")
-    epochs = numbers.notna().mean() > 0.5
-    times = _parse_epochs(numbers) if epochs else _parse_texts(column.astype("str").str.strip())
+    if _holds_epochs(column):
+        times = _parse_epochs(pd.to_numeric(column, errors="coerce"))
+    else:
+        times = _parse_texts(column.astype("str"))
     bad = times.isna()
     if bad.any():
         at = column.index[bad.argmax()]
@@ -192,6 +194,27 @@ def _parse_times(column: pd.Series, path: Path, place: str) -> pd.Series:
             f"2024-01-31 09:30:00, with a zone or in UTC, or an epoch number"
         )
     return times
+
+
+def _holds_epochs(column: pd.Series) -> bool:
+    """Whether stamps are numbers, told from the first ones."""
+    return bool(pd.to_numeric(column.iloc[:100], errors="coerce").notna().mean() > 0.5)
+
+
+def _describe_stamps(column: pd.Series) -> str:
+    """Unit and zone of the stamps, for people."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return f"with the zone {column.dt.tz}"
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return "without a zone, taken for UTC"
+    if _holds_epochs(column):
+        sizes = pd.to_numeric(column, errors="coerce").abs()
+        names = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+        used = np.unique(np.searchsorted(list(EPOCH_LIMITS.values()), sizes.dropna(), side="right"))
+        return "epoch " + " and ".join(names[list(EPOCH_LIMITS)[i]] for i in used)
+    last = str(column.iloc[-1]).strip()
+    zone = re.search(r"(Z|UTC|GMT|[+-]\d{2}:?\d{2})$", last) if ":" in last else None
+    return f"texts with the zone {zone[1]}" if zone else "texts without a zone, taken for UTC"
 
 
 def _parse_epochs(numbers: pd.Series) -> pd.Series:
@@ -207,11 +230,13 @@ def _parse_epochs(numbers: pd.Series) -> pd.Series:
 
 def _parse_texts(texts: pd.Series) -> pd.Series:
     """Dates that start with the year; others (01/02/2024) are ambiguous and stay unparsed."""
-    texts = texts.str.replace(r"\s*(?:UTC|GMT)$", "", regex=True)
     times = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-    for extra in ("%Y-%m-%d %I-%p", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d"):
-        left = times.isna()
+    left = times.isna()
+    if left.any():
+        texts = texts[left].str.strip().str.replace(r"\s*(?:UTC|GMT)$", "", regex=True)
+    for form in ("ISO8601", "%Y-%m-%d %I-%p", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d"):
         if not left.any():
             break
-        times[left] = pd.to_datetime(texts[left], format=extra, utc=True, errors="coerce")
+        times[left] = pd.to_datetime(texts[left], format=form, utc=True, errors="coerce")
+        left = times.isna()
     return times

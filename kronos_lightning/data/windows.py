@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from .augmentation import Augmentation
 from .candles import time_features
 from .formats import FEATURES
 
@@ -66,10 +67,18 @@ class CandleWindows(Dataset):
         lookback: rows known, whose statistics normalise the window.
         target_rows: rows after them (the horizon and one more for the shift).
         clip: bound of the normalised values.
+        augmentation: what changes windows before they are normalised.
     """
 
-    def __init__(self, frame: pd.DataFrame, lookback: int, target_rows: int, clip: float):
-        self.lookback, self.clip = lookback, clip
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        lookback: int,
+        target_rows: int,
+        clip: float,
+        augmentation: Augmentation | None = None,
+    ):
+        self.lookback, self.clip, self.augmentation = lookback, clip, augmentation
         width = lookback + target_rows
         starts = window_starts(frame["segment"].to_numpy(), frame["target"].to_numpy(), lookback, target_rows)
         self.starts = torch.from_numpy(starts.astype(np.int32))
@@ -84,8 +93,14 @@ class CandleWindows(Dataset):
         return len(self.starts)
 
     def __getitems__(self, indices: Sequence[int]) -> WindowBatch:
-        start = self.starts[torch.as_tensor(indices)]
-        x, mean, std = normalise(self._windows.index_select(0, start), self.lookback, self.clip)
+        """Windows by their numbers; a number of `EpochSampler` holds the epoch too."""
+        numbers = torch.as_tensor(indices)
+        index = numbers % len(self)
+        start = self.starts[index]
+        windows = self._windows.index_select(0, start)
+        if self.augmentation is not None:
+            windows = self.augmentation(windows, (numbers // len(self)).tolist(), index.tolist())
+        x, mean, std = normalise(windows, self.lookback, self.clip)
         return WindowBatch(x, self._stamps.index_select(0, start), mean, std)
 
     def __getitem__(self, index: int) -> WindowBatch:
@@ -103,24 +118,38 @@ class EpochSampler(Sampler[int]):
 
     All processes share one stream of permutations seeded by (seed, round); an epoch is the next `length` indices of
     it and process r takes every world-th from the r-th on. A global batch thus holds the same windows whatever the
-    number of processes, and no window is left out when `samples_per_epoch` cuts epochs short.
+    number of processes, and no window is left out when `samples_per_epoch` cuts epochs short. With weights each
+    symbol has a stream of its own and its share of every epoch.
+
+    Yields epoch × size + index, from which `CandleWindows` takes both apart wherever it is asked.
 
     Args:
-        size: number of windows.
+        sizes: number of windows of each symbol, in the order of the windows.
+        weights: of the symbols in an epoch; None for each window once.
         batch_size: windows a process and step; an epoch is a whole number of steps (or one smaller step).
         samples_per_epoch: upper bound on the windows of an epoch; None for all.
         seed, rank, world_size: of the run.
     """
 
     def __init__(
-        self, size: int, batch_size: int, samples_per_epoch: int | None, seed: int, rank: int, world_size: int
+        self,
+        sizes: Sequence[int],
+        weights: Sequence[float] | None,
+        batch_size: int,
+        samples_per_epoch: int | None,
+        seed: int,
+        rank: int,
+        world_size: int,
     ):
+        self.size = sum(sizes)
         step = batch_size * world_size
-        wanted = min(size, samples_per_epoch or size)
+        wanted = min(self.size, samples_per_epoch or self.size)
         self.length = wanted - wanted % (step if wanted >= step else world_size)
         if self.length == 0:
-            raise ValueError(f"{size} training window(s) are too few for {world_size} processes")
-        self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
+            raise ValueError(f"{self.size} training window(s) are too few for {world_size} processes")
+        self.groups = [self.size] if weights is None else list(sizes)
+        self.shares = [self.length] if weights is None else _shares(weights, self.length)
+        self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -131,16 +160,29 @@ class EpochSampler(Sampler[int]):
         return self.length // self.world_size
 
     def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.length
-        rounds = range(first // self.size, (first + self.length - 1) // self.size + 1)
-        stream = torch.cat([self._permutation(i) for i in rounds])
-        offset = first - rounds[0] * self.size
-        mine = stream[offset : offset + self.length][self.rank :: self.world_size]
-        return iter(mine.tolist())
+        firsts = np.cumsum([0, *self.groups[:-1]]).tolist()
+        drawn = torch.cat([self._part(*part) for part in zip(firsts, self.groups, self.shares, strict=True)])
+        if len(firsts) > 1:
+            drawn = drawn[self._permutation(self.length, -1 - self.epoch, 0)]  # rounds are not negative
+        return iter((self.epoch * self.size + drawn[self.rank :: self.world_size]).tolist())
 
-    def _permutation(self, i: int) -> Tensor:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + i) % 2**63)
-        return torch.randperm(self.size, generator=generator)
+    def _part(self, first: int, size: int, share: int) -> Tensor:
+        """The next `share` indices of the stream over the windows [first, first + size)."""
+        begin = self.epoch * share
+        rounds = range(begin // size, (begin + share - 1) // size + 1)
+        permutations = [self._permutation(size, i, first) for i in rounds]
+        stream = torch.cat([torch.empty(0, dtype=torch.int64), *permutations])
+        return first + stream[begin % size :][:share]
+
+    def _permutation(self, size: int, i: int, salt: int) -> Tensor:
+        number = self.seed * 1_000_003 + i + salt * 998_244_353
+        return torch.randperm(size, generator=torch.Generator().manual_seed(number % 2**63))
+
+
+def _shares(weights: Sequence[float], length: int) -> list[int]:
+    """`length` shared out by weight: rounded so that the sum is right."""
+    edges = np.rint(np.cumsum([0.0, *weights]) / sum(weights) * length).astype(int)
+    return np.diff(edges).tolist()
 
 
 class ShardSampler(Sampler[int]):

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from kronos_lightning.build import Sources, best_model, load_forecaster
-from kronos_lightning.command import one_line_errors
-from kronos_lightning.config import Forecasting, check_forecasting
+from kronos_lightning.command import file_as_override, one_line_errors
+from kronos_lightning.config import check_forecasting
 from kronos_lightning.data import Candles, read_candles
 from kronos_lightning.data.files import atomic_directory
+from kronos_lightning.schema import Forecasting
 
 from .distribution import (
     CLOSE,
@@ -102,16 +103,6 @@ def tell(series: Series, paths: np.ndarray, settings: Forecasting, sources: Sour
     )
 
 
-def as_overrides(arguments: list[str]) -> list[str]:
-    """The command line in Hydra's grammar: the argument without "=" names the candles."""
-    return [
-        argument
-        if "=" in argument or argument.startswith(("-", "~"))
-        else "candles='{}'".format(argument.replace("'", "\\'"))
-        for argument in arguments
-    ]
-
-
 if __name__ == "__main__":
-    sys.argv[1:] = as_overrides(sys.argv[1:])
+    sys.argv[1:] = file_as_override(sys.argv[1:])
     main()

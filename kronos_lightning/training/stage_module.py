@@ -1,5 +1,6 @@
 """What both fine-tuning stages share: optimiser, schedule, gradient norm, validation means."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from kronos_lightning.data import WindowBatch
 from kronos_lightning.model import Kronos, KronosTokenizer
 
 from .optimization import Optimization
+
+RECORD = "training.json"  # in a checkpoint directory: on what it was trained
 
 
 class ScheduleError(RuntimeError):
@@ -48,6 +51,7 @@ class StageModule(L.LightningModule):
     """
 
     frozen: KronosTokenizer | None = None  # the tokenizer, where it is not what is trained
+    record: dict[str, Any] | None = None  # what stands in a checkpoint directory about its training
 
     def __init__(self, bits: tuple[int, int], optimization: Optimization, lookback: int, figures: tuple[str, ...]):
         super().__init__()
@@ -65,8 +69,10 @@ class StageModule(L.LightningModule):
         raise NotImplementedError
 
     def save_pretrained(self, directory: Path) -> None:
-        """Write what was trained as a checkpoint directory."""
+        """Write what was trained as a checkpoint directory, with what is known of its training."""
         self.trained.save_pretrained(directory)
+        if self.record is not None:
+            (directory / RECORD).write_text(json.dumps(self.record, indent=2))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         figures = self.trainer.callback_metrics

@@ -17,7 +17,7 @@ def test_windows_of_101_candles_come_at_200_000_a_second():
     windows = CandleWindows(frame_with_gap(100_000, 50_000), lookback=90, target_rows=11, clip=5.0)
     best = 0.0
     for batch_size in (50, 256, 1024):
-        order = list(EpochSampler(len(windows), batch_size, None, 0, 0, 1))
+        order = list(EpochSampler([len(windows)], None, batch_size, None, 0, 0, 1))
         batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         rate = 0.0
         for _ in range(3):

@@ -12,8 +12,11 @@ from tests.conftest import utc
 SETTINGS = {
     "name": "test",
     "symbol": "X",
+    "symbol_weights": None,
     "interval": "1h",
     "csv_path": None,
+    "binance": None,
+    "on_defect": "error",
     "sample": {"candles": 600, "start": "2023-01-01", "seed": 3, "start_price": 100.0, "volatility": 0.8},
     "sessions": False,
     "dataset_begin_time": None,
@@ -76,7 +79,7 @@ def test_no_window_crosses_a_gap(make, guide_csv):
     for start in module.windows["train"].starts.tolist():
         stamps = frame["timestamps"].iloc[start : start + width]
         assert (stamps.diff().dropna() == pd.Timedelta("1h")).all()
-    assert len(module.manifest()["gaps"]) == 1
+    assert len(module.manifest()["markets"]["X"]["gaps"]) == 1
 
 
 def test_processed_files_are_reused_when_nothing_changed_and_made_anew_otherwise(make, guide_csv, caplog):
@@ -126,7 +129,7 @@ def test_manifest_tells_source_and_settings(make):
     manifest = json.loads(module.manifest_path.read_text())
     assert manifest["synthetic"] is True
     assert manifest["candles"] == 600
-    assert manifest["fingerprint"] == module.read().fingerprint
+    assert manifest["markets"]["X"]["fingerprint"] == module.read()[0].fingerprint
     assert manifest["settings"]["train_time_range"] == SETTINGS["train_time_range"]
     assert {module.path(s).name for s in ("train", "val", "test")} == {
         f"test_{s}_data.parquet" for s in ("train", "val", "test")
@@ -135,7 +138,8 @@ def test_manifest_tells_source_and_settings(make):
 
 def test_dataset_begin_and_end_bound_the_candles(make):
     module = make(dataset_begin_time="2023-01-03", dataset_end_time="2023-01-20")
-    stamps = module.read().frame["timestamps"]
+    module.prepare_data()
+    stamps = module.read()[0].frame["timestamps"]
     assert stamps.iloc[0] == utc("2023-01-03")
     assert stamps.iloc[-1] == utc("2023-01-20 23:00")
 

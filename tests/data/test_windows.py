@@ -86,10 +86,12 @@ def flat(lists):
 def epoch_indices(epoch, world_size, batch_size, size=103, samples=None):
     ranks = []
     for rank in range(world_size):
-        sampler = EpochSampler(size, batch_size, samples, seed=4, rank=rank, world_size=world_size)
+        sampler = EpochSampler([size], None, batch_size, samples, seed=4, rank=rank, world_size=world_size)
         sampler.set_epoch(epoch)
-        indices = list(sampler)
-        assert len(indices) == len(sampler)
+        drawn = list(sampler)
+        assert len(drawn) == len(sampler)
+        assert {number // size for number in drawn} == {epoch}
+        indices = [number % size for number in drawn]
         ranks.append([indices[i : i + batch_size] for i in range(0, len(indices), batch_size)])
     return [sorted(flat(parts)) for parts in zip(*ranks, strict=True)]
 
@@ -122,4 +124,33 @@ def test_shards_hold_every_window_exactly_once(size, world_size):
 
 def test_too_few_windows_for_the_processes_is_an_error():
     with pytest.raises(ValueError, match="too few for 2 processes"):
-        EpochSampler(1, 10, None, 0, 0, 2)
+        EpochSampler([1], None, 10, None, 0, 0, 2)
+
+
+def drawn(sizes, weights, epoch=0, samples=None, rank=0, world_size=1):
+    sampler = EpochSampler(sizes, weights, 10, samples, seed=4, rank=rank, world_size=world_size)
+    sampler.set_epoch(epoch)
+    return np.array(list(sampler)) % sum(sizes)
+
+
+@given(st.lists(st.tuples(st.integers(20, 200), st.floats(0.1, 10)), min_size=2, max_size=4), st.integers(0, 5))
+def test_symbols_have_their_weights_in_every_epoch(groups, epoch):
+    sizes, weights = zip(*groups, strict=True)
+    indices = drawn(sizes, weights, epoch)
+    shares = np.histogram(indices, bins=np.cumsum([0, *sizes]))[0] / len(indices)
+    np.testing.assert_allclose(shares, np.array(weights) / sum(weights), atol=1.5 / len(indices))
+
+
+def test_weighted_epochs_together_visit_the_windows_of_a_symbol_equally_often():
+    sizes, weights = [90, 30], [1.0, 1.0]
+    counts = np.bincount(np.concatenate([drawn(sizes, weights, e) for e in range(3)]), minlength=120)
+    assert set(counts[:90]) == {2}
+    assert set(counts[90:]) == {6}
+
+
+def test_weighted_symbols_are_mixed_and_shared_among_processes():
+    one = drawn([100, 100], [1.0, 3.0], samples=80)
+    assert 0 < (one[:40] < 100).sum() < 20
+    two = [drawn([100, 100], [1.0, 3.0], samples=80, rank=rank, world_size=2) for rank in (0, 1)]
+    assert np.stack(two, axis=1).flatten().tolist() == one.tolist()
+    assert not np.array_equal(np.sort(one[one < 100]), np.sort(one[one >= 100][:20] - 100))

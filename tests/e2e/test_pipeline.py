@@ -76,7 +76,7 @@ def test_run_info_tells_versions_data_seed_and_figures(trained):
     assert content["status"] == "finished"
     assert content["synthetic"] is True
     assert content["versions"]["torch"] == torch.__version__
-    assert len(content["data"]["fingerprint"]) == 64
+    assert len(content["data"]["fingerprints"]["SYNTHETIC"]) == 64
     assert content["seed"] == 100
     assert content["initial_weights"] == "random (kronos-tiny size)"
     assert 1 <= content["metrics"]["best_epoch"] <= 2
@@ -133,7 +133,7 @@ def test_backtest_settings_change_the_result(trained, monkeypatch):
         cfg = composed(
             "evaluate", *QUICK_EVALUATE, "backtest.buy_threshold=0", "backtest.sell_threshold=0", *override.split()
         )
-        candles = instantiate(cfg.data, _convert_="all").read()
+        (candles,) = instantiate(cfg.data, _convert_="all").read()
         seen[override] = measure.trade(check_evaluation(cfg), candles, forecasts).figures["total_return"]
     assert len(set(seen.values())) == len(overrides), seen
 

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 from omegaconf.errors import ConfigKeyError
 
+from kronos_lightning.command import file_as_override
 from kronos_lightning.config import check_forecasting
-from kronos_lightning.forecast.__main__ import as_overrides
 from tests.conftest import ROOT
 from tests.test_config import CHECKS, composed
 
@@ -27,7 +27,7 @@ def test_every_python_command_of_the_readme_is_valid(name):
     assert len(commands) >= 5
     for _, script, *arguments in commands:
         if script == "-m" and arguments[0] == "kronos_lightning.forecast":
-            check_forecasting(composed("forecast", *as_overrides(arguments[1:])))
+            check_forecasting(composed("forecast", *file_as_override(arguments[1:])))
             continue
         swept = [a for a in arguments if not a.startswith("-")]
         first_of_sweep = [re.sub(r"=([^\[,]+),.*", r"=\1", a) for a in swept]

@@ -9,7 +9,7 @@ from kronos_lightning.build import Sources, build_forecaster
 from kronos_lightning.config import check_forecasting
 from kronos_lightning.data import read_candles
 from kronos_lightning.forecast import series_generators
-from kronos_lightning.forecast.__main__ import LEVELS, as_overrides, last_series, tell
+from kronos_lightning.forecast.__main__ import LEVELS, file_as_override, last_series, tell
 from tests.conftest import GOLDEN, command
 from tests.test_config import composed
 
@@ -103,9 +103,9 @@ def test_the_levels_of_the_touch_change_what_is_told(override, capsys):
 
 
 def test_the_file_may_have_any_name():
-    assert as_overrides(["my candles.csv", "horizon=3", "--cfg", "job"])[0] == "candles='my candles.csv'"
-    assert as_overrides(["it's.csv"]) == ["candles='it\\'s.csv'"]
-    assert composed("forecast", *as_overrides(["it's a file,1.csv"])).candles == "it's a file,1.csv"
+    assert file_as_override(["my candles.csv", "horizon=3", "--cfg", "job"])[0] == "candles='my candles.csv'"
+    assert file_as_override(["it's.csv"]) == ["candles='it\\'s.csv'"]
+    assert composed("forecast", *file_as_override(["it's a file,1.csv"])).candles == "it's a file,1.csv"
 
 
 def test_only_the_candles_after_the_last_gap_are_seen(tmp_path, caplog):

@@ -1,0 +1,201 @@
+"""Augmentation of whole candle windows before normalisation: other markets that could have been.
+
+Shape letters: B windows in a batch, W rows of a window, C = 6 features, P = 5 prices of a candle: open, high, low,
+close and a typical price, at which the candle's amount was traded.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+OPEN, HIGH, LOW, CLOSE, TYPICAL = range(5)
+KNOTS = 4  # of a smooth random curve over the window
+CLIP = 2.0  # deviations at which such a curve is cut
+MAX_LOG_SPEED = math.log(1.6)  # about its mean, thus a warped candle takes 1/2.56 to 2.56 old ones, of at most 4
+ROUNDING = 1e-5  # relative; a float32 volume-weighted price leaves its candle by less
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of candle windows that keep candles valid: a low is a low and amount stays price times volume.
+
+    Applied in the order reversal, magnitude, time warp, noise. The draws of a window depend on (seed, epoch, index)
+    alone, not on its batch, the process or the other strengths.
+
+    Args:
+        price_noise: deviation of the noise on prices, as a share of the window's average candle range (log high/low).
+        time_warp: deviation of the log speed of time along a smooth curve; a speed is cut at 1.6 and 1/1.6.
+        magnitude: deviation of the log factor on returns, candle ranges and volume along a smooth curve. (A constant
+            factor would vanish in the normalisation.)
+        reversal: probability that a window is mirrored in log-price about its first open.
+        seed: of all draws, not negative.
+    """
+
+    price_noise: float
+    time_warp: float
+    magnitude: float
+    reversal: float
+    seed: int
+
+    def __call__(self, windows: Tensor, epochs: Sequence[int], indices: Sequence[int]) -> Tensor:
+        """Augment windows ``(B, W, C)``: open high low close volume amount.
+
+        Args:
+            windows: prices > 0 in quote units; volume and amount >= 0 in any units.
+            epochs: in which epoch each window is drawn, B numbers.
+            indices: which window of the data set each is, B numbers.
+
+        Returns:
+            A new tensor of the same shape and dtype. Where amount / volume lay between low and high, it does again.
+        """
+        if not (self.price_noise or self.time_warp or self.magnitude or self.reversal):
+            return windows.clone()
+        uniform, knots, noise = self._draws(windows.shape[1], epochs, indices)
+        activity, speed = _curves(knots, windows.shape[1])
+        prices, volume, weight = _take_apart(windows)
+        if self.reversal:
+            prices = torch.where((uniform < self.reversal)[:, None], _mirror(prices), prices)
+        if self.magnitude:
+            scale = (self.magnitude * activity).exp()
+            prices, volume, weight = _scale_moves(prices, scale), volume * scale, weight * scale
+        if self.time_warp:
+            prices, volume, weight = _warp(prices, volume, weight, self.time_warp * speed)
+        if self.price_noise:
+            prices = _jitter(prices, self.price_noise * noise)
+        return _put_together(prices, volume, weight, windows.dtype)
+
+    def _draws(self, rows: int, epochs: Sequence[int], indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """A uniform number ``(B,)`` for each window, normal knots ``(2, B, KNOTS)`` and noise ``(B, 3 W + 1)``."""
+        uniform = np.empty(len(indices))
+        normal = np.empty((len(indices), 2 * KNOTS + 3 * rows + 1))
+        bits = np.random.Philox(key=self.seed)
+        generator, start = np.random.Generator(bits), bits.state
+        for i, place in enumerate(zip(indices, epochs, strict=True)):
+            # Philox counts in 256 bits: with the window in the upper half, streams start 2^128 blocks apart and cannot
+            # meet. To set one generator's counter is four times as fast as to make one for each window.
+            start["state"]["counter"][2:] = place
+            bits.state = start
+            uniform[i] = generator.random()
+            generator.standard_normal(out=normal[i])
+        knots, noise = torch.from_numpy(normal).tensor_split([2 * KNOTS], dim=1)
+        return torch.from_numpy(uniform), knots.unflatten(1, (2, KNOTS)).transpose(0, 1), noise
+
+
+def _take_apart(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows as prices ``(P, B, W)``, volume and weight ``(B, W)``, float64, with amount = weight × typical price.
+
+    The typical price is the volume-weighted one and the weight the volume. Where that price is not of this candle
+    (volume in lots, or zero, or odd data) the mean price stands in, and the weight takes up the rest.
+    """
+    *columns, volume, amount = windows.double().unbind(-1)
+    ohlc = torch.stack(columns)
+    vwap = amount / volume
+    usual = (vwap >= ohlc[LOW] * (1 - ROUNDING)) & (vwap <= ohlc[HIGH] * (1 + ROUNDING))  # False for 0 / 0
+    typical = torch.where(usual, vwap, ohlc.mean(0))
+    return torch.cat([ohlc, typical[None]]), volume, torch.where(usual, volume, amount / typical)
+
+
+def _put_together(prices: Tensor, volume: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The opposite of `_take_apart`; the order of prices holds exactly in the new dtype too."""
+    limits = torch.finfo(dtype)
+    ohlc = prices[:TYPICAL].clamp(min=limits.tiny)
+    candles = torch.stack([*ohlc, volume, weight * prices[TYPICAL]], dim=-1).clamp(max=limits.max).to(dtype)
+    candles[..., HIGH] = candles[..., :TYPICAL].amax(-1)
+    candles[..., LOW] = candles[..., :TYPICAL].amin(-1)
+    return candles
+
+
+def _mirror(prices: Tensor) -> Tensor:
+    """Mirror in log-price about the first open: rises become falls of the same ratio, highs become lows."""
+    return prices[OPEN, :, :1].square() / prices[[OPEN, LOW, HIGH, CLOSE, TYPICAL]]
+
+
+def _scale_moves(prices: Tensor, scale: Tensor) -> Tensor:
+    """Multiply all log moves, inside candles and in the gaps before them, by `scale` ``(B, W)``."""
+    logs = prices.log()
+    inside = (logs - logs[OPEN]) * scale
+    gap = (logs[OPEN, :, 1:] - logs[CLOSE, :, :-1]) * scale[:, 1:]
+    opens = logs[OPEN, :, :1] + pad((inside[CLOSE, :, :-1] + gap).cumsum(1), (1, 0))
+    return (opens + inside).exp()
+
+
+def _warp(prices: Tensor, volume: Tensor, weight: Tensor, log_speed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut the same history into candles of other durations: new candle k covers the old time from τ(k) to τ(k+1).
+
+    Inside an old candle volume flows evenly and the price goes in three straight legs of equal duration: open, low,
+    high, close if it rises, else open, high, low, close.
+
+    Args:
+        prices: ``(P, B, W)``.
+        volume, weight: ``(B, W)``, conserved in total; amount is too, but for what the clamp below takes.
+        log_speed: ``(B, W)``, of old time at each new candle, up to a constant: τ takes [0, W] to itself.
+    """
+    rows = volume.shape[1]
+    elapsed = log_speed.clamp(-MAX_LOG_SPEED, MAX_LOG_SPEED).exp().cumsum(1)
+    # Rounded, lest a boundary that should fall between two candles takes a sliver of the wrong one.
+    tau = (pad(elapsed, (1, 0)) / elapsed[:, -1:] * rows).round(decimals=9)
+    open_, high, low, close, typical = prices
+    rising = close >= open_
+    path = [open_, torch.where(rising, low, high), torch.where(rising, high, low), close]
+    corners = torch.stack(path, dim=-1).flatten(1)  # (B, 4 W)
+
+    # A new candle ends at the old price up to τ and the next opens at the one from τ on: old candles meet with gaps.
+    begin, end = tau[:, :-1], tau[:, 1:]
+    candle = torch.stack([begin.floor(), end.ceil() - 1])  # (2, B, W), the old ones that a new one begins and ends in
+    thirds = 3 * (torch.stack([begin, end]) - candle)
+    leg = thirds.floor().clamp(max=2)
+    corner = (4 * candle + leg).long()
+    paths = corners.expand(2, -1, -1)
+    open_, close = torch.lerp(paths.gather(2, corner), paths.gather(2, corner + 1), thirds - leg)
+
+    high, low = torch.maximum(open_, close), torch.minimum(open_, close)
+    # Corners passed: at least one, for no warped candle is shorter than a leg.
+    corner, stop = (4 * candle + torch.stack([thirds[0].ceil(), thirds[1].floor()])).long()
+    for i in range(int((stop - corner).max()) + 1):
+        price = corners.gather(1, torch.minimum(corner + i, stop))
+        high, low = torch.maximum(high, price), torch.minimum(low, price)
+
+    flow = torch.stack([volume, weight, weight * typical])  # (3, B, W), each in a candle's time
+    old = tau.floor().long().expand(3, -1, -1)
+    share = tau - tau.floor()
+    until = pad(flow.cumsum(-1), (1, 0)).gather(-1, old) + share * flow.gather(-1, old.clamp(max=rows - 1))
+    volume, weight, amount = until.diff(dim=-1)
+    # Part of a candle may never see the whole one's typical price, hence the clamp. Nothing traded: any price will do.
+    typical = torch.where(weight > 0, amount / weight, close).clamp(low, high)
+    return torch.stack([open_, high, low, close, typical]), volume, weight
+
+
+def _jitter(prices: Tensor, noise: Tensor) -> Tensor:
+    """Multiply prices by exp(noise × average log range of the window); noise ``(B, 3 W + 1)``.
+
+    A close and the next open move together, so that candles that touched still touch.
+    """
+    rows = prices.shape[2]
+    size = (prices[HIGH] / prices[LOW]).log().mean(1, keepdim=True)
+    joint, up, down = (size * noise).exp().split([rows + 1, rows, rows], dim=1)
+    open_, close = prices[OPEN] * joint[:, :-1], prices[CLOSE] * joint[:, 1:]
+    ends = torch.stack([open_, close])
+    high = torch.maximum(prices[HIGH] * up, ends.amax(0))
+    low = torch.minimum(prices[LOW] * down, ends.amin(0))
+    ratio = (open_ + high + low + close) / prices[:TYPICAL].sum(0)
+    return torch.stack([open_, high, low, close, (prices[TYPICAL] * ratio).clamp(low, high)])
+
+
+def _curves(knots: Tensor, rows: int) -> Tensor:
+    """Smooth curves ``(…, W)`` from normal `knots` ``(…, KNOTS)``, of unit deviation everywhere before the cut."""
+    # Not a matrix product: its rounding may depend on the size of the batch.
+    return sum(knots[..., k, None] * bump for k, bump in enumerate(_bumps(rows))).clamp(-CLIP, CLIP)
+
+
+@cache
+def _bumps(rows: int) -> Tensor:
+    """Shares ``(KNOTS, W)`` of the knots, evenly spread, in a smooth curve; their squares sum to one in each row."""
+    place = torch.linspace(0, KNOTS - 1, rows, dtype=torch.float64)
+    bumps = torch.exp(-2 * (place - torch.arange(KNOTS)[:, None]).square())
+    return bumps / bumps.norm(dim=0)

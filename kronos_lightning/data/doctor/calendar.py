@@ -1,0 +1,157 @@
+"""Checks of the time axis: order, duplicates, grid, gaps, sessions, the end."""
+
+import numpy as np
+import pandas as pd
+
+from kronos_lightning.data.candles import interval_name
+
+from .finding import NAMED, STAMP, Case, Finding, Findings
+
+DAY = 86_400_000_000_000  # nanoseconds
+WEEK_BEGINS = 4 * DAY  # Monday, counted from the epoch's Thursday
+
+# Binance's spot outages of more than 40 minutes, UTC: last trade before, first after.
+# Sources: github.com/binance/binance-public-data issues 312, 365 and 368; ccxt issue 8068.
+OUTAGES = [
+    tuple(pd.Timestamp(text, tz="UTC").value for text in line.split(" - "))
+    for line in """\
+2017-09-06 16:00 - 2017-09-06 23:00
+2017-12-04 06:00 - 2017-12-04 06:50
+2017-12-18 12:29 - 2017-12-18 13:35
+2018-01-04 03:00 - 2018-01-04 05:07
+2018-02-08 00:28 - 2018-02-09 10:01
+2018-02-11 04:00 - 2018-02-11 04:35
+2018-06-26 02:00 - 2018-06-26 12:00
+2018-06-27 13:00 - 2018-06-27 14:45
+2018-07-04 00:22 - 2018-07-04 08:00
+2018-10-19 06:00 - 2018-10-19 09:30
+2018-11-14 02:00 - 2018-11-14 09:00
+2019-03-12 02:00 - 2019-03-12 08:00
+2019-05-15 03:00 - 2019-05-15 13:00
+2019-06-07 21:13 - 2019-06-07 22:15
+2020-02-09 02:00 - 2020-02-09 03:00
+2020-02-19 11:35 - 2020-02-19 17:30
+2020-03-04 09:21 - 2020-03-04 11:30
+2020-04-25 02:00 - 2020-04-25 04:30
+2020-06-28 02:00 - 2020-06-28 05:30
+2020-11-30 06:00 - 2020-11-30 07:00
+2020-12-21 13:47 - 2020-12-21 18:00
+2020-12-25 02:00 - 2020-12-25 03:00
+2021-02-11 03:40 - 2021-02-11 05:00
+2021-03-06 02:00 - 2021-03-06 03:30
+2021-04-20 02:00 - 2021-04-20 04:30
+2021-04-25 04:00 - 2021-04-25 08:45
+2021-08-13 02:00 - 2021-08-13 06:30
+2021-09-29 07:00 - 2021-09-29 09:00
+2023-03-24 12:40 - 2023-03-24 14:00""".splitlines()
+]
+
+
+def in_outage(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Which of the time ranges (nanoseconds) touch a known outage."""
+    known = np.zeros(len(begin), dtype=bool)
+    for first, last in OUTAGES:
+        known |= (begin < last) & (end > first)
+    return known
+
+
+def order(case: Case) -> Findings:
+    """In time order; newest first is a matter of taste, disorder is not."""
+    stamps = case.raw["timestamps"]
+    if stamps.is_monotonic_increasing:
+        return
+    if stamps.is_monotonic_decreasing:
+        yield Finding("order", "info", "rows are newest first")
+        return
+    time = stamps.astype("int64").to_numpy()
+    back = np.flatnonzero(np.diff(time) < 0) + 1
+    lines = case.raw.index.to_numpy()[back]
+    words = f"rows are not in time order: time goes back at {case.raw.index.name} {', '.join(map(str, lines[:NAMED]))}"
+    words += " (rows of another file or year pasted in?)"
+    yield Finding("order", "warning", words, lines, pd.to_datetime(time[back], utc=True))
+
+
+def duplicates(case: Case) -> Findings:
+    """A stamp stands for one candle."""
+    if len(case.repeated):
+        words = f"{len(case.repeated)} row(s) repeat another one whole; one of each is used"
+        times = pd.DatetimeIndex(case.raw["timestamps"].loc[case.repeated])
+        yield Finding("duplicates", "warning", words, case.repeated, times)
+    same = np.diff(case.time) == 0
+    if same.any():
+        bad = np.append(same, False) | np.append(False, same)
+        words = f"stamps with two different candles: {case.places(bad)}"
+        yield case.finding("duplicates", "error", words, bad)
+
+
+def stamps(case: Case) -> Findings:
+    """Interval, unit and zone of the stamps, and candles off the grid."""
+    distances = np.diff(case.time)
+    regular = float((distances == case.step).mean())
+    name = interval_name(pd.Timedelta(case.step))
+    words = f"candles of {name}, {regular:.1%} of them follow the one before; stamps: {case.raw.attrs['stamps']}"
+    yield Finding("interval", "info", words, details={"interval": name, "regular": regular})
+    if regular < 0.5 and not case.sessions and not _closes(case):
+        words = f"no regular interval: the most common distance, {name}, is that of {regular:.0%} of the candles"
+        yield Finding("interval", "error", words)
+        return
+    phases = (case.time - WEEK_BEGINS) % case.step
+    values, counts = np.unique(phases, return_counts=True)
+    phase = values[counts.argmax()]
+    if phase and not case.sessions and case.step <= 7 * DAY and DAY % min(case.step, DAY) == 0:
+        words = f"candles open {pd.Timedelta(int(phase))} after the full {name} of UTC: are the stamps local time?"
+        yield Finding("time zone", "warning", words, details={"offset_seconds": int(phase // 10**9)})
+    stray = phases != phase
+    if stray.any() and not case.sessions:
+        words = f"candles that open between two of {name}: {case.places(stray)} (after an outage, or another interval)"
+        yield case.finding("off grid", "error", words, stray)
+
+
+def gaps(case: Case) -> Findings:
+    """Missing candles: outages that are known, others, or a market that closes."""
+    after = np.flatnonzero(np.diff(case.time) > case.step) + 1
+    if not len(after):
+        return
+    closes = _closes(case)
+    if case.sessions or closes:
+        words = f"{len(after)} breaks between sessions"
+        if closes and not case.sessions:
+            words = f"a market that closes ({closes}): {len(after)} breaks. Set data.sessions=true"
+        yield Finding("sessions", "info" if case.sessions else "warning", words, details={"breaks": len(after)})
+        return
+    begin, end = case.time[after - 1] + case.step, case.time[after]
+    known = in_outage(begin, end)
+    for kind, rows in (("known outage", known), ("gap", ~known)):
+        if rows.any():
+            missing = -((begin - end) // case.step)[rows]
+            where = [f"{missing[k]} from {pd.Timestamp(begin[rows][k]):{STAMP}}" for k in range(min(NAMED, rows.sum()))]
+            more = f" and {rows.sum() - NAMED} gaps more" if rows.sum() > NAMED else ""
+            if kind == "gap":
+                words = f"candles missing: {', '.join(where)}{more}. Windows never cross a gap"
+            else:
+                words = f"missing because the exchange was down: {', '.join(where)}{more}"
+            severity = "info" if kind == "known outage" else "warning"
+            yield case.finding(kind, severity, words, after[rows], missing=missing.tolist())
+
+
+def unfinished(case: Case) -> Findings:
+    """The last candle must have ended."""
+    if len(case) and case.time[-1] + case.step > case.now.value:
+        words = f"the last candle, {case.places(np.array([len(case) - 1]))}, had not ended when the file was written"
+        yield case.finding("unfinished", "error", words, np.array([len(case) - 1]))
+
+
+def _closes(case: Case) -> str:
+    """How a market closes, in words; empty for one that trades around the clock."""
+    stamps = pd.to_datetime(case.time)
+    if len(stamps) < 60 or stamps[-1] - stamps[0] < pd.Timedelta(days=14):
+        return ""
+    weekend = (stamps.day_of_week >= 5).mean()
+    if case.step <= DAY and weekend == 0:
+        return "no candle on weekends"
+    if case.step < DAY:
+        slots = DAY // case.step
+        used = np.unique(case.time % DAY // case.step, return_counts=True)[1]
+        if slots >= 4 and (used > 0.5 * used.max()).sum() < 0.7 * slots:
+            return f"candles at {len(used)} of {slots} times of the day"
+    return ""

@@ -1,0 +1,127 @@
+"""All checks of a file, and what they amount to."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kronos_lightning.data.candles import interval_name, parse_interval, usual_distance
+from kronos_lightning.data.formats import read_raw
+
+from . import calendar, continuity, values
+from .finding import Case, Finding
+
+SEVERITIES = ("error", "warning", "info")
+LISTED = 1000  # places that the JSON lists for a finding
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the doctor found in a file, worst first."""
+
+    source: str
+    candles: int
+    interval: str
+    findings: list[Finding]
+
+    @property
+    def errors(self) -> list[Finding]:
+        """What must not be trained on."""
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+    @property
+    def verdict(self) -> str:
+        """In a sentence."""
+        found = {s: list(dict.fromkeys(f.check for f in self.findings if f.severity == s)) for s in SEVERITIES}
+        doubts = f" (to look at: {', '.join(found['warning'])})" if found["warning"] else ""
+        if found["error"]:
+            return f"do not train on this: {', '.join(found['error'])}{doubts}"
+        return f"fit for training{doubts}"
+
+    def within(self, begin: pd.Timestamp | None, end: pd.Timestamp | None) -> "Diagnosis":
+        """The findings that touch candles in [begin, end); those that mean no single candle stay."""
+        kept = []
+        for f in self.findings:
+            inside = np.ones(len(f.times), dtype=bool)
+            if begin is not None:
+                inside &= np.asarray(f.times >= begin)
+            if end is not None:
+                inside &= np.asarray(f.times < end)
+            if inside.any() or not len(f.times):
+                kept.append(Finding(f.check, f.severity, f.message, f.lines[inside], f.times[inside], f.details))
+        return Diagnosis(self.source, self.candles, self.interval, kept)
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines: every finding with its places."""
+        return {
+            "source": self.source,
+            "candles": self.candles,
+            "interval": self.interval,
+            "verdict": self.verdict,
+            "findings": [
+                {
+                    "check": f.check,
+                    "severity": f.severity,
+                    "message": f.message,
+                    "count": len(f.lines),
+                    "lines": f.lines[:LISTED].tolist(),
+                    "times": [str(t) for t in f.times[:LISTED]],
+                    **{key: value for key, value in f.details.items() if not _undefined(value)},
+                }
+                for f in self.findings
+            ],
+        }
+
+
+def diagnose(
+    source: str | Path | pd.DataFrame,
+    interval: str | None = None,
+    sessions: bool = False,
+    now: pd.Timestamp | None = None,
+) -> Diagnosis:
+    """Examine candles for everything known to go wrong with them. Nothing is changed.
+
+    Args:
+        source: a file (see `formats` for the layouts), or what `formats.read_raw` made of one.
+        interval: what the candles should be, such as 1h; None takes the most common distance.
+        sessions: the market closes: breaks and jumps over them are no defects.
+        now: the present, or the time at which the file was written; None = the clock's.
+
+    Raises:
+        CandleError: the file cannot be read at all.
+    """
+    raw = source if isinstance(source, pd.DataFrame) else read_raw(Path(source))
+    name = raw.attrs.get("path", "candles") if isinstance(source, pd.DataFrame) else str(source)
+    step = parse_interval(interval) if interval else usual_distance(raw, Path(name))
+    case = Case(raw, int(step / pd.Timedelta(1, "ns")), sessions, now or pd.Timestamp.now("UTC"))
+    around = continuity.Neighbours(case)
+    findings = [
+        finding
+        for check, arguments in (
+            (values.numbers, (case,)),
+            (values.price_order, (case,)),
+            (calendar.duplicates, (case,)),
+            (calendar.unfinished, (case,)),
+            (continuity.frozen, (case, around)),
+            (continuity.pasted, (case, around)),
+            (continuity.repeats, (case,)),
+            (continuity.outliers, (case, around)),
+            (calendar.order, (case,)),
+            (calendar.gaps, (case,)),
+            (values.amounts, (case,)),
+            (values.no_trade, (case,)),
+            (continuity.volume_collapse, (case, around)),
+            (continuity.jumps, (case, around)),
+            (calendar.stamps, (case,)),
+        )
+        for finding in check(*arguments)
+    ]
+    findings.sort(key=lambda f: SEVERITIES.index(f.severity))
+    return Diagnosis(name, len(raw), interval_name(step), findings)
+
+
+def _undefined(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,108 @@
+"""What the doctor finds, and the candles it looks at."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from kronos_lightning.data.formats import FEATURES
+
+Severity = Literal["error", "warning", "info"]
+STAMP = "%Y-%m-%d %H:%M"
+NAMED = 5  # places that a message names
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of defect and where it is.
+
+    check: its name.
+    severity: errors stop training, warnings are logged, infos are told here alone.
+    message: what was found, what it may be, what to do.
+    lines: of the file (rows of a Parquet file), in time order; empty where no single candle is meant.
+    times: open times of these candles, UTC.
+    details: figures for machines.
+    """
+
+    check: str
+    severity: Severity
+    message: str
+    lines: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    times: pd.DatetimeIndex = field(default_factory=lambda: pd.DatetimeIndex([], tz="UTC"))
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Case:
+    """The candles of a file, ready for the checks.
+
+    Rows are in time order, repeated equal rows left out. `line` is each row's place in the file; `time` int64
+    nanoseconds; `open high low close volume amount` float64 arrays (volume or amount None where the file has none).
+
+    Args:
+        raw: as `formats.read_raw` gives it.
+        step: nanoseconds from candle to candle.
+        sessions: the market closes.
+        now: no candle can end later.
+    """
+
+    def __init__(self, raw: pd.DataFrame, step: int, sessions: bool, now: pd.Timestamp):
+        self.raw, self.step, self.sessions, self.now = raw, step, sessions, now
+        time = raw["timestamps"].astype("int64").to_numpy()
+        order = np.argsort(time, kind="stable") if (np.diff(time) < 0).any() else np.arange(len(time))
+        columns = {name: raw[name].to_numpy()[order] if name in raw else None for name in FEATURES}
+        time, line = time[order], raw.index.to_numpy()[order]
+        same = np.diff(time, prepend=time[:1] - 1) == 0
+        for values in columns.values():
+            if values is not None:
+                same &= (values == np.roll(values, 1)) | (np.isnan(values) & np.isnan(np.roll(values, 1)))
+        self.repeated = line[same]
+        self.time, self.line = time[~same], line[~same]
+        self.open, self.high, self.low, self.close, self.volume, self.amount = (
+            values if values is None else values[~same] for values in columns.values()
+        )
+        self.follows = np.diff(self.time) == step  # whether row i + 1 is the candle after row i
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def finding(self, check: str, severity: Severity, message: str, rows: np.ndarray, **details: Any) -> Finding:
+        """A finding at these rows (indices or a mask)."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return Finding(check, severity, message, self.line[rows], self.stamps(rows), details)
+
+    def stamps(self, rows: np.ndarray) -> pd.DatetimeIndex:
+        """Open times of rows."""
+        return pd.to_datetime(self.time[rows], utc=True)
+
+    def places(self, rows: np.ndarray) -> str:
+        """The first few of these rows, in words: 'line 12 (2024-01-31 09:00), …'."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        unit = self.raw.index.name or "row"
+        named = [f"{unit} {self.line[i]} ({pd.Timestamp(self.time[i]):{STAMP}})" for i in rows[:NAMED]]
+        return ", ".join(named) + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")
+
+
+Findings = Iterator[Finding]
+
+
+def local_median(values: np.ndarray, width: int) -> np.ndarray:
+    """Median around each value, NaN ignored: of the three blocks of `width` values nearest to it."""
+    n = len(values)
+    if n < 3 * width:
+        return np.full(n, np.nanmedian(values) if np.isfinite(values).any() else np.nan)
+    blocks = np.full(-(-n // width) * width, np.nan)
+    blocks[:n] = values
+    blocks = np.pad(blocks.reshape(-1, width), ((1, 1), (0, 0)), constant_values=np.nan)
+    around = np.concatenate([blocks[:-2], blocks[1:-1], blocks[2:]], axis=1)
+    some = np.isfinite(around).any(axis=1)
+    medians = np.full(len(around), np.nan)
+    medians[some] = np.nanmedian(around[some], axis=1)
+    return np.repeat(medians, width)[:n]
+
+
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """[first, after the last) of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

@@ -1,0 +1,85 @@
+"""Checks of single candles: numbers, prices against each other, volume and amount."""
+
+import numpy as np
+
+from kronos_lightning.data.candles import ROUNDING
+from kronos_lightning.data.formats import FEATURES, PRICES
+
+from .finding import Case, Findings
+
+VWAP_SLACK = 1e-3  # of the price: amounts are rounded, and so are volumes in lots
+
+
+def numbers(case: Case) -> Findings:
+    """Missing, infinite, not positive."""
+    for name in FEATURES:
+        values = getattr(case, name)
+        if values is None:
+            yield case.finding("columns", "info", f"there is no {name} column", np.empty(0, dtype=int))
+            continue
+        broken = ~np.isfinite(values)
+        wrong = values <= 0 if name in PRICES else values < 0
+        for bad, what in ((broken, "no number"), (wrong, "not positive" if name in PRICES else "negative")):
+            if bad.any():
+                check = "missing value" if bad is broken else "negative value"
+                yield case.finding(check, "error", f"{name} is {what} in {case.places(bad)}", bad)
+
+
+def price_order(case: Case) -> Findings:
+    """High is the highest, low the lowest."""
+    top = np.maximum.reduce([case.open, case.close, case.low]) * (1 - ROUNDING)
+    bottom = np.minimum.reduce([case.open, case.close, case.high]) * (1 + ROUNDING)
+    bad = (case.high < top) | (case.low > bottom)
+    if bad.any():
+        yield case.finding("price order", "error", f"high or low lies inside the candle in {case.places(bad)}", bad)
+
+
+def amounts(case: Case) -> Findings:
+    """Amount / volume is the average price of the candle, times the size of a lot."""
+    if case.volume is None or case.amount is None:
+        return
+    traded = (case.volume > 0) & (case.amount > 0) & np.isfinite(case.volume) & np.isfinite(case.amount)
+    if traded.sum() < 10:
+        return
+    price = (case.open + case.high + case.low + case.close) / 4
+    average = np.divide(case.amount, case.volume, out=np.ones(len(case)), where=traded)
+    ratio = float(np.median(average[traded] / price[traded]))
+    power = np.log10(ratio)
+    if abs(power - round(power)) < 0.02:
+        scale = 10.0 ** round(power)
+        if scale > 1:
+            words = f"volume is in lots of {scale:g}: amount / volume is {scale:g} x the price"
+            yield case.finding("amount scale", "info", words, np.empty(0, dtype=int), scale=scale)
+        elif scale < 1:
+            words = f"amount is in units of {1 / scale:g}, or volume is {1 / scale:g} times too large"
+            yield case.finding("amount scale", "info", words, np.empty(0, dtype=int), scale=scale)
+    else:
+        middle = float(np.median(average[traded]))
+        if abs(middle - 1) < 0.02:
+            words = "amount repeats the volume: it is in base units, not in quote units"
+        elif abs(np.median(average[traded] * price[traded]) - 1) < 0.02:
+            words = "volume and amount are swapped: volume / amount is the price"
+        else:
+            words = f"amount / volume is {ratio:.4g} x the price: no scale that is known"
+        yield case.finding("amount scale", "warning", words, np.empty(0, dtype=int), scale=ratio)
+        return
+    slack = VWAP_SLACK * price * scale
+    outside = traded & ((average < case.low * scale - slack) | (average > case.high * scale + slack))
+    if outside.any():
+        words = f"amount / volume lies outside the candle's low and high in {case.places(outside)}"
+        yield case.finding("amount outside candle", "warning", words, outside)
+
+
+def no_trade(case: Case) -> Findings:
+    """Zero volume; impossible where the price moved."""
+    if case.volume is None or not (case.volume > 0).any():
+        return
+    zero = case.volume == 0
+    moved = zero & (case.high > case.low)
+    if moved.any():
+        words = f"the price moved without volume in {case.places(moved)}"
+        yield case.finding("zero volume", "warning", words, moved)
+    still = zero & ~moved
+    if still.any():
+        words = f"nothing was traded in {case.places(still)}: an outage, a quiet market, or filled in by somebody"
+        yield case.finding("zero volume", "warning" if still.mean() > 0.01 else "info", words, still)

@@ -1,0 +1,374 @@
+"""The typed schema of the configuration: types, bounds, and rules between fields.
+
+Values and their documentation stand in `conf/`; `config.py` checks a configuration against this.
+"""
+
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .data.binance.intervals import INTERVALS
+from .data.candles import as_utc, end_of, parse_interval
+from .data.datamodule import as_list
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(gt=0)]
+Url = Annotated[str, Field(pattern=r"^https?://[^/]+(/.*)?[^/]$")]
+Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9]+$")]
+Interval = Literal[tuple(INTERVALS)]
+Range = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+
+class BinanceSection(Section):
+    source: Literal["auto", "archive", "rest"]
+    archive_url: Url
+    rest_url: Url
+    connect_timeout: Positive
+    read_timeout: Positive
+    retries: Annotated[int, Field(ge=0)]
+    backoff: Positive
+    longest_wait: NotNegative
+    weight_per_minute: Count
+    parallel: Annotated[int, Field(gt=0, le=32)]
+    proxy: Url | None
+
+
+class Download(BinanceSection):
+    """The whole configuration of python -m kronos_lightning.data.binance."""
+
+    symbol: Symbol | Annotated[list[Symbol], Field(min_length=1)]
+    interval: Interval | Annotated[list[Interval], Field(min_length=1)]
+    start: str | None
+    end: str | None
+    csv_path: str
+
+    @property
+    def series(self) -> list[tuple[str, str]]:
+        """Every symbol with every interval."""
+        return [(symbol, interval) for symbol in as_list(self.symbol) for interval in as_list(self.interval)]
+
+    @property
+    def endpoints(self) -> dict[str, Any]:
+        """What says where candles come from, and how to ask."""
+        return self.model_dump(include=set(BinanceSection.model_fields))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Download":
+        _check_order(self.start, self.end, "start", "end")
+        for name in ("symbol", "interval"):
+            if len(as_list(getattr(self, name))) > 1 and f"{{{name}}}" not in self.csv_path:
+                raise ValueError(f"csv_path: several need a {{{name}}} in it, such as csv/{{symbol}}_{{interval}}.csv")
+        return self
+
+
+class Doctor(Section):
+    """The whole configuration of python -m kronos_lightning.data.doctor."""
+
+    candles: str
+    interval: str | None
+    sessions: bool
+    output_dir: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Doctor":
+        if self.interval is not None:
+            parse_interval(self.interval)
+        return self
+
+
+class AugmentationSection(Section):
+    price_noise: NotNegative
+    time_warp: NotNegative
+    magnitude: NotNegative
+    reversal: Probability
+
+
+class DataSection(Section):
+    target: Literal["kronos_lightning.data.CandleDataModule"] = Field(alias="_target_")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    symbol: str | Annotated[list[str], Field(min_length=1)]
+    symbol_weights: list[Positive] | None
+    interval: str
+    csv_path: str | None
+    binance: BinanceSection | None
+    on_defect: Literal["error", "drop", "ignore"]
+    sample: "SampleSection | None"
+    augmentation: AugmentationSection | None = None
+    sessions: bool
+    dataset_begin_time: str | None
+    dataset_end_time: str | None
+    train_time_range: Range
+    val_time_range: Range
+    test_time_range: Range
+    lookback: Annotated[int, Field(ge=2)]
+    horizon: Count
+    clip: Positive
+    batch_size: Count
+    samples_per_epoch: Count | None
+    num_workers: Annotated[int, Field(ge=0)]
+    processed_dir: str
+    seed: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataSection":
+        parse_interval(self.interval)
+        if self.csv_path is None and self.sample is None:
+            raise ValueError("one of csv_path and sample must be set")
+        ends: list[pd.Timestamp] = []
+        for name in ("train", "val", "test"):
+            begin, end = (_date(text, f"{name}_time_range") for text in getattr(self, f"{name}_time_range"))
+            if end < begin:
+                raise ValueError(f"{name}_time_range ends before it begins")
+            if ends and end <= ends[-1]:
+                raise ValueError(f"{name}_time_range must end after that of the split before it (train, val, test)")
+            ends.append(end)
+        _check_order(self.dataset_begin_time, self.dataset_end_time, "dataset_begin_time", "dataset_end_time")
+        symbols = as_list(self.symbol)
+        if len(set(symbols)) < len(symbols):
+            raise ValueError("symbol names one twice")
+        if len(symbols) > 1 and self.csv_path is not None and "{symbol}" not in self.csv_path:
+            raise ValueError("csv_path: several symbols need a {symbol} in it, such as csv/{symbol}_{interval}.csv")
+        if self.symbol_weights is not None and len(self.symbol_weights) != len(symbols):
+            raise ValueError(f"symbol_weights must hold one for each of the {len(symbols)} symbols")
+        return self
+
+
+class SampleSection(Section):
+    candles: Count
+    start: str
+    seed: Annotated[int, Field(ge=0)]
+    start_price: Positive
+    volatility: Positive
+
+
+class PretrainedSection(Section):
+    tokenizer: str
+    tokenizer_revision: str | None
+    predictor: str
+    predictor_revision: str | None
+
+
+class TokenizerSection(Section):
+    d_in: Literal[6]
+    d_model: Count
+    n_heads: Count
+    ff_dim: Count
+    n_enc_layers: Annotated[int, Field(ge=2)]
+    n_dec_layers: Annotated[int, Field(ge=2)]
+    ffn_dropout_p: Probability
+    attn_dropout_p: Probability
+    resid_dropout_p: Probability
+    s1_bits: Annotated[int, Field(gt=0, le=16)]
+    s2_bits: Annotated[int, Field(gt=0, le=16)]
+    beta: float
+    gamma0: float
+    gamma: float
+    zeta: float
+    group_size: Count
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TokenizerSection":
+        _check_heads(self.d_model, self.n_heads)
+        if (self.s1_bits + self.s2_bits) % self.group_size:
+            raise ValueError("group_size must divide s1_bits + s2_bits")
+        return self
+
+
+class PredictorSection(Section):
+    s1_bits: Annotated[int, Field(gt=0, le=16)]
+    s2_bits: Annotated[int, Field(gt=0, le=16)]
+    n_layers: Count
+    d_model: Annotated[int, Field(gt=0, multiple_of=8)]  # four heads of even size in the dependency layer
+    n_heads: Count
+    ff_dim: Count
+    ffn_dropout_p: Probability
+    attn_dropout_p: Probability
+    resid_dropout_p: Probability
+    token_dropout_p: Probability
+    learn_te: bool
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PredictorSection":
+        _check_heads(self.d_model, self.n_heads)
+        return self
+
+
+class ModelSection(Section):
+    name: str
+    max_context: Count
+    pretrained: PretrainedSection | None
+    tokenizer: TokenizerSection
+    predictor: PredictorSection
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelSection":
+        bits = (self.tokenizer.s1_bits, self.tokenizer.s2_bits)
+        if bits != (self.predictor.s1_bits, self.predictor.s2_bits):
+            raise ValueError("tokenizer and predictor must have the same s1_bits and s2_bits")
+        return self
+
+
+class StageSection(Section):
+    learning_rate: Positive
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+    weight_decay: NotNegative
+    pct_start: Annotated[float, Field(gt=0, lt=1)]
+    div_factor: Positive
+    gradient_clip: Positive | None
+    max_epochs: Count
+    patience: Count
+
+
+class TokenizerStage(StageSection):
+    name: Literal["tokenizer"]
+
+
+class PredictorStage(StageSection):
+    name: Literal["predictor"]
+    s1_condition: Literal["teacher", "sampled"]
+    tokenizer: str
+
+
+class ForecastSection(Section):
+    temperature: NotNegative
+    top_k: Annotated[int, Field(ge=0)]
+    top_p: Share
+    num_paths: Count
+    trained_positions: bool
+    precision: Literal["float32", "bfloat16", "float16"]
+    repair: bool
+    compile: bool
+
+
+class EvaluationSection(Section):
+    max_cutoffs: Count | None
+    cutoffs_per_batch: Count
+    bootstrap_samples: Count
+    output_dir: str
+
+
+class BacktestSection(Section):
+    signal: Literal["mean", "median", "probability"]
+    buy_threshold: float
+    sell_threshold: float
+    side: Literal["long_only", "long_short"]
+    cost: Annotated[float, Field(ge=0, lt=1)]
+    max_position: Share
+    stop_loss: Annotated[float, Field(gt=0, lt=1)] | None
+    take_profit: Positive | None
+    max_drawdown: Annotated[float, Field(gt=0, lt=1)] | None
+    initial_equity: Positive
+    random_runs: Count
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "BacktestSection":
+        if self.sell_threshold > self.buy_threshold:
+            raise ValueError("sell_threshold must not be above buy_threshold")
+        return self
+
+
+class PathsSection(Section):
+    processed: str
+    models: str
+    sweeps: str
+    results: str
+
+
+class Common(Section):
+    data: DataSection
+    model: ModelSection
+    forecast: ForecastSection
+    paths: PathsSection
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> "Common":
+        needed = self.data.lookback + self.data.horizon
+        if needed > self.model.max_context:
+            raise ValueError(
+                f"data.lookback {self.data.lookback} + data.horizon {self.data.horizon} = {needed} candles are longer "
+                f"than model.max_context {self.model.max_context}"
+            )
+        return self
+
+
+class Training(Common):
+    """The whole configuration of train.py."""
+
+    stage: Annotated[TokenizerStage | PredictorStage, Field(discriminator="name")]
+    trainer: dict[str, Any]
+    callbacks: dict[str, dict[str, Any]]
+    logger: dict[str, dict[str, Any]]
+    resume: str | None
+    init_from: str | None
+    run_dir: str
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "Training":
+        if self.resume is not None and self.init_from is not None:
+            raise ValueError("resume continues a run, init_from starts one: set at most one of them")
+        return self
+
+
+class Evaluation(Common):
+    """The whole configuration of evaluate.py."""
+
+    evaluation: EvaluationSection
+    backtest: BacktestSection
+    trainer: dict[str, Any]
+    tokenizer: str
+    predictor: str
+
+
+class Forecasting(Section):
+    """The whole configuration of python -m kronos_lightning.forecast."""
+
+    model: ModelSection
+    forecast: ForecastSection
+    candles: str
+    interval: str | None
+    lookback: Annotated[int, Field(ge=2)]
+    horizon: Count
+    clip: Positive
+    touch_down: Share
+    touch_up: Positive
+    tokenizer: str
+    predictor: str
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    seed: Annotated[int, Field(ge=0)]
+    output_dir: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Forecasting":
+        if self.interval is not None:
+            parse_interval(self.interval)
+        return self
+
+
+def _check_order(begin: str | None, end: str | None, begin_key: str, end_key: str) -> None:
+    first, last = (_date(text, key) if text else None for text, key in ((begin, begin_key), (end, end_key)))
+    if first and last and last < first:
+        raise ValueError(f"{end_key} is before {begin_key}")
+
+
+def _date(text: str, key: str) -> pd.Timestamp:
+    try:
+        as_utc(text)
+        return end_of(text)
+    except ValueError as error:
+        raise ValueError(f"{key}: {text!r} is not a date") from error
+
+
+def _check_heads(d_model: int, n_heads: int) -> None:
+    if d_model % n_heads or (d_model // n_heads) % 2:
+        raise ValueError(f"d_model {d_model} must be a multiple of 2 x n_heads ({n_heads})")
