@@ -50,7 +50,7 @@ class Download(BinanceSection):
     interval: Interval | Annotated[list[Interval], Field(min_length=1)]
     start: str | None
     end: str | None
-    csv_path: str
+    csv_dir: str
 
     @property
     def series(self) -> list[tuple[str, str]]:
@@ -65,9 +65,6 @@ class Download(BinanceSection):
     @model_validator(mode="after")
     def _consistent(self) -> "Download":
         _check_order(self.start, self.end, "start", "end")
-        for name in ("symbol", "interval"):
-            if len(as_list(getattr(self, name))) > 1 and f"{{{name}}}" not in self.csv_path:
-                raise ValueError(f"csv_path: several need a {{{name}}} in it, such as csv/{{symbol}}_{{interval}}.csv")
         return self
 
 
@@ -99,6 +96,7 @@ class DataSection(Section):
     symbol: str | Annotated[list[str], Field(min_length=1)]
     symbol_weights: list[Positive] | None
     interval: str
+    csv_dir: str
     csv_path: str | None
     binance: BinanceSection | None
     on_defect: Literal["error", "drop", "ignore"]
@@ -122,8 +120,6 @@ class DataSection(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "DataSection":
         parse_interval(self.interval)
-        if self.csv_path is None and self.sample is None:
-            raise ValueError("one of csv_path and sample must be set")
         ends: list[pd.Timestamp] = []
         for name in ("train", "val", "test"):
             begin, end = (_date(text, f"{name}_time_range") for text in getattr(self, f"{name}_time_range"))
@@ -136,8 +132,8 @@ class DataSection(Section):
         symbols = as_list(self.symbol)
         if len(set(symbols)) < len(symbols):
             raise ValueError("symbol names one twice")
-        if len(symbols) > 1 and self.csv_path is not None and "{symbol}" not in self.csv_path:
-            raise ValueError("csv_path: several symbols need a {symbol} in it, such as csv/{symbol}_{interval}.csv")
+        if len(symbols) > 1 and self.csv_path is not None:
+            raise ValueError("csv_path is one file; for several symbols csv_dir names a folder of SYMBOL_INTERVAL.csv")
         if self.symbol_weights is not None and len(self.symbol_weights) != len(symbols):
             raise ValueError(f"symbol_weights must hold one for each of the {len(symbols)} symbols")
         return self

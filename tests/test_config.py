@@ -64,7 +64,6 @@ BAD = [
     ("train", "data.lookback=many", "data.lookback"),
     ("train", "data.lookback=600", "data.lookback 600 .* longer than model.max_context 512"),
     ("train", "data.interval=1x", "interval '1x'"),
-    ("train", "data.csv_path=null", "data: one of csv_path and sample"),
     ("train", "data.train_time_range=[2023-01-01,2022-01-01]", "train_time_range ends before it begins"),
     ("train", "data.train_time_range=[2023-01-01]", "data.train_time_range"),
     ("train", "data.val_time_range=[2020-01-01,2020-06-01]", "val_time_range must end after"),
@@ -103,7 +102,7 @@ BAD = [
     ("forecast", "touch_down=2", "touch_down"),
     ("train", "data.on_defect=repair", "data.on_defect"),
     ("train", "data.symbol=[A,A]", "symbol names one twice"),
-    ("train", "data.symbol=[A,B] data.csv_path=one.csv", "several symbols need a {symbol}"),
+    ("train", "data.symbol=[A,B] data.csv_path=one.csv", "for several symbols csv_dir"),
     ("train", "data.symbol_weights=[1.0,2.0]", "one for each of the 1 symbols"),
     ("train", "data.symbol_weights=[0.0]", "data.symbol_weights"),
     ("train", "data.augmentation.reversal=2", "data.augmentation.reversal"),
@@ -117,7 +116,6 @@ BAD = [
     ("download", "retries=-1", "retries"),
     ("download", "source=web", "source"),
     ("download", "rest_url=binance", "rest_url"),
-    ("download", "symbol=[A,B] csv_path=one.csv", "csv_path: several need"),
 ]
 
 

@@ -39,6 +39,7 @@ class CandleDataModule(L.LightningDataModule):
         symbol: str | list[str],
         symbol_weights: list[float] | None,
         interval: str,
+        csv_dir: str,
         csv_path: str | None,
         binance: dict[str, Any] | None,
         on_defect: str,
@@ -67,7 +68,8 @@ class CandleDataModule(L.LightningDataModule):
         self.prepared = False
         begin, end = dataset_begin_time, dataset_end_time
         self.markets = [
-            Market(one, interval, csv_path, sample, binance, sessions, begin, end, on_defect) for one in as_list(symbol)
+            Market(one, interval, csv_dir, csv_path, sample, binance, sessions, begin, end, on_defect)
+            for one in as_list(symbol)
         ]
         self.augmentation = Augmentation(**augmentation, seed=seed) if augmentation else None
 
@@ -174,7 +176,7 @@ class CandleDataModule(L.LightningDataModule):
                 log.info("%s: %d window(s) dropped: their targets belong to an earlier split", split, lost)
         manifest = {
             "settings": settings,
-            "synthetic": self.hparams.csv_path is None,
+            "synthetic": self.markets[0].path is None,
             "candles": sum(about["candles"] for about in markets.values()),
             "markets": markets,
             "windows": windows,

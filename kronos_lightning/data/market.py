@@ -24,6 +24,7 @@ class Market:
 
     symbol: str
     interval: str
+    csv_dir: str
     csv_path: str | None
     sample: dict[str, Any] | None
     binance: dict[str, Any] | None
@@ -35,17 +36,19 @@ class Market:
     @property
     def path(self) -> Path | None:
         """The file; None for synthetic candles."""
-        return None if self.csv_path is None else series_path(self.csv_path, self.symbol, self.interval)
+        if self.csv_path is not None:
+            return Path(self.csv_path)
+        return None if self.sample is not None else series_path(self.csv_dir, self.symbol, self.interval)
 
     def fetch(self) -> None:
-        """Download the candles where there is no file yet and `csv_path` is a pattern; a plain path is the user's own.
+        """Download the candles where there is no file in `csv_dir` yet.
 
         Raises:
             DownloadError, CandleError: there is none, and none to be had.
         """
         if self.path is None or self.path.is_file():
             return
-        if self.binance is None or "{symbol}" not in self.csv_path:
+        if self.binance is None or self.csv_path is not None:
             require_file(self.path)
         log.info("%s: no such file, downloading %s %s from Binance", self.path, self.symbol, self.interval)
         try:

@@ -102,6 +102,18 @@ def test_volume_in_lots_stays_in_lots(strengths):
     torch.testing.assert_close(amount / volume / 100, (open_ + high + low + close) / 4, rtol=0.02, atol=0)
 
 
+@pytest.mark.parametrize("growth", [1.1, 1 / 1.1])
+def test_prices_beyond_all_bounds_are_cut_at_those_of_their_type(growth):
+    close = growth ** torch.arange(1, 101).expand(50, -1)
+    open_ = close / growth
+    high, low = torch.maximum(open_, close), torch.minimum(open_, close)
+    windows = torch.stack([open_, high, low, close, torch.ones(50, 100), close], dim=-1)
+    augmented = augment(windows, magnitude=2.0)
+    assert_valid(augmented)
+    edge = torch.finfo(torch.float32)
+    assert (augmented[..., 3] == (edge.max if growth > 1 else edge.tiny)).any()
+
+
 def test_all_together_are_each_in_turn_with_the_same_draws():
     windows = sample_windows(dtype=torch.float64)
     in_turn = windows
@@ -279,6 +291,14 @@ def test_time_warp_moves_candles_by_several_rows_but_never_out_of_order():
     assert (opens.diff() > -1e-4).all()
 
 
+def test_however_strong_the_warp_a_candle_takes_the_time_of_a_few():
+    windows = torch.ones(200, 60, 6)  # of constant volume, so that volume is duration
+    duration = augment(windows, time_warp=3.0)[..., 4]
+    assert duration.max() <= 1.6**2 * (1 + 1e-6)
+    assert duration.min() >= 1.6**-2 * (1 - 1e-6)
+    assert duration.max() > 2
+
+
 # --- noise ------------------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +308,11 @@ def test_candles_that_touched_still_touch_after_noise():
     noisy = augment(windows, price_noise=0.3)
     assert torch.equal(noisy[:, 1:, 0], noisy[:, :-1, 3])
     assert not torch.allclose(noisy[..., 3], windows[..., 3], rtol=1e-5)
+
+
+def test_vwaps_keep_their_place_among_noisy_prices():
+    *prices, volume, amount = columns(augment(sample_windows(), price_noise=0.3))
+    torch.testing.assert_close(amount / volume, sum(prices) / 4, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("interval", ["1m", "1d"])

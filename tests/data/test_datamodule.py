@@ -14,6 +14,7 @@ SETTINGS = {
     "symbol": "X",
     "symbol_weights": None,
     "interval": "1h",
+    "csv_dir": "csv",
     "csv_path": None,
     "binance": None,
     "on_defect": "error",

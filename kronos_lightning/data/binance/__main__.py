@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     settings = check_download(cfg)
     done, failed = [], []
     for symbol, interval in settings.series:
-        path = series_path(settings.csv_path, symbol, interval)
+        path = series_path(settings.csv_dir, symbol, interval)
         try:
             endpoints = Endpoints(**settings.endpoints)
             done.append(download(symbol, interval, path, endpoints, settings.start, settings.end))
@@ -38,12 +38,15 @@ def main(cfg: DictConfig) -> None:
 
 def tell(done: list[Downloaded]) -> None:
     """What there is now, as a table, and where the gaps are."""
-    table = Table("file", "candles", "from", "to", "gaps", "fetched", "requests")
+    table = Table()
+    table.add_column("file", overflow="fold")
+    for name in ("candles", "from", "to", "gaps", "fetched"):
+        table.add_column(name, justify="right")
     for series in done:
         about = series.manifest
-        fetched = f"{series.pieces} pieces" if series.pieces else "nothing, up to date"
-        row = f"{about['candles']:,}", about["first"], about["last"], str(len(about["gaps"])), fetched
-        table.add_row(str(series.path), *row, str(series.requests))
+        fetched = f"{series.pieces} pieces" if series.pieces else "up to date"
+        row = f"{about['candles']:,}", about["first"][:16], about["last"][:16], str(len(about["gaps"])), fetched
+        table.add_row(str(series.path), *row)
     Console().print(table)
 
 

@@ -43,9 +43,9 @@ class Downloaded:
     requests: int
 
 
-def series_path(pattern: str, symbol: str, interval: str) -> Path:
-    """`pattern` with ``{symbol}`` and ``{interval}`` filled in."""
-    return Path(pattern.replace("{symbol}", symbol).replace("{interval}", file_name(interval)))
+def series_path(folder: str | Path, symbol: str, interval: str) -> Path:
+    """Where a folder of candles keeps those of a symbol and interval."""
+    return Path(folder) / f"{symbol}_{file_name(interval)}.csv"
 
 
 def download(
