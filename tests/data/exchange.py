@@ -136,6 +136,7 @@ class Exchange:
         elif fault == SLOW:
             for byte in body:
                 handler.wfile.write(bytes([byte]))
+                handler.wfile.flush()
                 time.sleep(0.05)
         else:
             handler.wfile.write(body)

@@ -153,8 +153,7 @@ class Job:
             rows = self._klines(startTime=0, limit=1)
         except BadRequestError:
             raise
-        except DownloadError as error:
-            log.warning("%s: %s", self._name, error)
+        except DownloadError:
             return []
         listed = min(int(rows[0][0]), wanted[1]) if rows else wanted[1]
         if listed <= wanted[0]:
@@ -191,7 +190,6 @@ class Job:
                     progress.advance(task)
             except DownloadError as error:
                 failed.append(str(error))
-                log.warning("%s: %s", self._name, error)
                 pool.shutdown(wait=True, cancel_futures=True)
             except BaseException:  # Ctrl-C: leave at once
                 self.client.stop()

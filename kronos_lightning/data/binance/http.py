@@ -5,10 +5,10 @@ import logging
 import random
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, NoReturn
 
 import requests
 import urllib3
@@ -70,14 +70,16 @@ class Client:
         Raises:
             DownloadError: refused, or no whole answer within the retries.
         """
-        host, failure = urlsplit(url).netloc, ""
-        if host in self._dead:
-            raise DownloadError(self._dead[host])
+        service, failure = "/".join(url.split("/", 4)[:4]), ""  # host and first folder
+        if service in self._dead:
+            raise DownloadError(self._dead[service])
         for attempt in range(self.endpoints.retries + 1):
+            if attempt == 2:
+                log.info("%s: %s, trying again", service, failure)
             if attempt:
                 self._sleep(min(60.0, self.endpoints.backoff * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5))
             try:
-                response, body = self._ask(url, parameters)
+                response, body = self._ask(service, url, parameters)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 failure = _plain_words(error)
                 continue
@@ -89,16 +91,23 @@ class Client:
             if response.status_code < 500:
                 if response.status_code == 400:
                     raise BadRequestError(_refusal(response, body))
-                self._dead[host] = _refusal(response, body)
-                raise DownloadError(self._dead[host])
+                self._give_up(service, _refusal(response, body))
             failure = f"status {response.status_code} {response.reason}"
-        self._dead[host] = (
+        self._give_up(
+            service,
             f"{url}: no answer after {self.endpoints.retries + 1} attempts ({failure}); is there a network, is a proxy "
-            f"needed (HTTPS_PROXY or the setting proxy)? What was fetched is kept: run again to go on"
+            f"needed (HTTPS_PROXY or the setting proxy)? What was fetched is kept: run again to go on",
         )
-        raise DownloadError(self._dead[host])
 
-    def _ask(self, url: str, parameters: dict[str, Any]) -> tuple[requests.Response, bytes]:
+    def _give_up(self, service: str, reason: str) -> NoReturn:
+        """Ask this service no more."""
+        with self._lock:
+            if service not in self._dead:
+                log.warning("%s", reason)
+            self._dead.setdefault(service, reason)
+        raise DownloadError(reason)
+
+    def _ask(self, service: str, url: str, parameters: dict[str, Any]) -> tuple[requests.Response, bytes]:
         """One answer, after any wait that the exchange asks for."""
         waited = 0.0
         while True:
@@ -108,17 +117,18 @@ class Client:
             timeouts = self.endpoints.connect_timeout, self.endpoints.read_timeout
             with self._session().get(url, params=parameters, timeout=timeouts, stream=True) as response:
                 body = self._read(response)
-            if date := response.headers.get("Date"):
-                self.exchange_time = int(parsedate_to_datetime(date).timestamp() * 1000)
+            with suppress(KeyError, ValueError):
+                self.exchange_time = int(parsedate_to_datetime(response.headers["Date"]).timestamp() * 1000)
             if response.status_code not in LIMITED:
                 return response, body
             wait = _retry_after(response)
             waited += wait
             what = "too many requests" if response.status_code == 429 else "banned for too many requests"
             if waited > self.endpoints.longest_wait:
-                raise DownloadError(
+                self._give_up(
+                    service,
                     f"{url}: {what} (status {response.status_code}), the exchange asks to wait {wait:.0f} s; "
-                    f"longest_wait is {self.endpoints.longest_wait:.0f} s. Run again later, what was fetched is kept"
+                    f"longest_wait is {self.endpoints.longest_wait:.0f} s. Run again later, what was fetched is kept",
                 )
             log.warning("Binance: %s (status %d), waiting %.0f s as asked", what, response.status_code, wait)
             self._hold(wait)
@@ -126,7 +136,7 @@ class Client:
     def _read(self, response: requests.Response) -> bytes:
         """The whole body; raises on a short one and on one that trickles in."""
         parts, size, started = [], 0, time.monotonic()
-        for part in response.iter_content(1 << 16):
+        while part := response.raw.read1(1 << 16, decode_content=True):  # what has come, not waiting for all of it
             parts.append(part)
             size += len(part)
             elapsed = time.monotonic() - started

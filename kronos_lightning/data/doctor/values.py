@@ -38,10 +38,11 @@ def amounts(case: Case) -> Findings:
     """Amount / volume is the average price of the candle, times the size of a lot."""
     if case.volume is None or case.amount is None:
         return
-    traded = (case.volume > 0) & (case.amount > 0) & np.isfinite(case.volume) & np.isfinite(case.amount)
+    price = (case.open + case.high + case.low + case.close) / 4
+    traded = (case.volume > 0) & (case.amount > 0) & (case.low > 0)
+    traded &= np.isfinite(case.volume) & np.isfinite(case.amount) & np.isfinite(price)
     if traded.sum() < 10:
         return
-    price = (case.open + case.high + case.low + case.close) / 4
     average = np.divide(case.amount, case.volume, out=np.ones(len(case)), where=traded)
     ratio = float(np.median(average[traded] / price[traded]))
     power = np.log10(ratio)
