@@ -42,8 +42,9 @@ from tests.benchmarks import peak_mebibytes
 folder, step = Path(sys.argv[1]), sys.argv[2]
 source, n = folder / "candles.parquet", 5_000_000
 settings = dict(
-    name="big", symbol="X", interval="1m", csv_path=str(source), sample=None, sessions=False, dataset_begin_time=None,
-    dataset_end_time=None, train_time_range=["2015-01-01", "2023-12-31"], val_time_range=["2024-01-01", "2024-03-31"],
+    name="big", symbol="X", symbol_weights=None, interval="1m", csv_dir="", csv_path=str(source), binance=None,
+    on_defect="error", sample=None, sessions=False, dataset_begin_time=None, dataset_end_time=None,
+    train_time_range=["2015-01-01", "2023-12-31"], val_time_range=["2024-01-01", "2024-03-31"],
     test_time_range=["2024-04-01", "2024-12-31"], lookback=90, horizon=10, clip=5.0, batch_size=50,
     samples_per_epoch=1000, num_workers=0, processed_dir=str(folder / "processed"), seed=0,
 )

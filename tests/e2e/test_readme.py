@@ -8,9 +8,15 @@ import pytest
 from omegaconf.errors import ConfigKeyError
 
 from kronos_lightning.command import file_as_override
-from kronos_lightning.config import check_forecasting
+from kronos_lightning.data.binance.__main__ import as_lists
 from tests.conftest import ROOT
 from tests.test_config import CHECKS, composed
+
+MODULES = {  # configuration and reading of the command line
+    "kronos_lightning.forecast": ("forecast", file_as_override),
+    "kronos_lightning.data.doctor": ("doctor", file_as_override),
+    "kronos_lightning.data.binance": ("download", as_lists),
+}
 
 
 def readme_commands(name):
@@ -26,8 +32,9 @@ def test_every_python_command_of_the_readme_is_valid(name):
     commands = [shlex.split(line) for line in readme_commands(name) if line.startswith("python ")]
     assert len(commands) >= 5
     for _, script, *arguments in commands:
-        if script == "-m" and arguments[0] == "kronos_lightning.forecast":
-            check_forecasting(composed("forecast", *file_as_override(arguments[1:])))
+        if script == "-m" and arguments[0].startswith("kronos_lightning."):
+            name, overrides = MODULES[arguments[0]]
+            CHECKS[name](composed(name, *overrides(arguments[1:])))
             continue
         swept = [a for a in arguments if not a.startswith("-")]
         first_of_sweep = [re.sub(r"=([^\[,]+),.*", r"=\1", a) for a in swept]

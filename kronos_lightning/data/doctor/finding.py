@@ -50,17 +50,17 @@ class Case:
     def __init__(self, raw: pd.DataFrame, step: int, sessions: bool, now: pd.Timestamp):
         self.raw, self.step, self.sessions, self.now = raw, step, sessions, now
         time = raw["timestamps"].astype("int64").to_numpy()
-        order = np.argsort(time, kind="stable") if (np.diff(time) < 0).any() else np.arange(len(time))
+        order = np.argsort(time, kind="stable") if (np.diff(time) < 0).any() else slice(None)
         columns = {name: raw[name].to_numpy()[order] if name in raw else None for name in FEATURES}
         time, line = time[order], raw.index.to_numpy()[order]
         same = np.diff(time, prepend=time[:1] - 1) == 0
         for values in columns.values():
             if values is not None:
                 same &= (values == np.roll(values, 1)) | (np.isnan(values) & np.isnan(np.roll(values, 1)))
-        self.repeated = line[same]
-        self.time, self.line = time[~same], line[~same]
+        self.repeated, kept = line[same], ~same if same.any() else slice(None)
+        self.time, self.line = time[kept], line[kept]
         self.open, self.high, self.low, self.close, self.volume, self.amount = (
-            values if values is None else values[~same] for values in columns.values()
+            values if values is None else values[kept] for values in columns.values()
         )
         self.follows = np.diff(self.time) == step  # whether row i + 1 is the candle after row i
 

@@ -1,0 +1,101 @@
+"""Speed and memory of market data: years of minutes, and the archive's files. `make bench` prints the figures."""
+
+import io
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kronos_lightning.data.binance.candle_table import SCHEMA, from_zip
+from kronos_lightning.data.binance.series import write_csv
+from kronos_lightning.data.sample import sample_candles
+from tests.data.exchange import zipped
+
+MINUTES = 1_300_000
+
+PREPARE = """
+import json, sys, time
+from kronos_lightning.data import CandleDataModule
+from tests.benchmarks import peak_mebibytes
+
+begin = time.perf_counter()
+module = CandleDataModule(
+    name="minutes", symbol="X", symbol_weights=None, interval="1m", csv_dir="", csv_path=sys.argv[1], binance=None,
+    on_defect="error", sample=None, sessions=False, dataset_begin_time=None, dataset_end_time=None,
+    train_time_range=["2021-01-01", "2023-01-31"], val_time_range=["2023-02-01", "2023-04-15"],
+    test_time_range=["2023-04-16", "2023-06-20"], lookback=360, horizon=60, clip=5.0, batch_size=50,
+    samples_per_epoch=50_000, num_workers=0, processed_dir=sys.argv[2], seed=0,
+)
+module.prepare_data()
+module.setup()
+print(len(module.windows["train"]), time.perf_counter() - begin, peak_mebibytes())
+"""
+
+EXAMINE = """
+import sys, time
+from kronos_lightning.data.doctor import diagnose
+
+begin = time.perf_counter()
+print(diagnose(sys.argv[1]).candles, time.perf_counter() - begin)
+"""
+
+
+@pytest.fixture(scope="module")
+def minutes(tmp_path_factory):
+    """A CSV of 1.3 million minutes: one year and a bit, twice, the second from where the first ended."""
+    path, half = tmp_path_factory.mktemp("minutes") / "minutes.csv", MINUTES // 2
+    frame = sample_candles(half, "1m", "2021-01-01", 1, 30_000.0, 0.6).frame
+    values = frame[SCHEMA.names[1:]].to_numpy()
+    ratio = values[-1, 3] / values[0, 0]
+    second = values * np.array([ratio] * 4 + [1.0, ratio])
+    time_ = frame["timestamps"].astype("int64").to_numpy() // 10**6
+    time_ = np.concatenate([time_, time_ + half * 60_000])
+    columns = [time_, *np.concatenate([values, second]).T]
+    write_csv(pa.Table.from_arrays([pa.array(c) for c in columns], schema=SCHEMA), path)
+    return path
+
+
+def run(program, *arguments):
+    result = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    return [float(number) for number in result.stdout.split()]
+
+
+@pytest.mark.benchmark
+def test_1_3_million_minutes_are_windows_in_15_seconds_and_one_gibibyte(minutes, tmp_path):
+    windows, seconds, mebibytes = run(PREPARE, minutes, tmp_path)
+    print(f"\n{MINUTES:,} rows read, examined, checked, windowed: {seconds:.1f} s, {mebibytes:.0f} MiB with torch")
+    assert windows > 1_000_000
+    assert seconds < 15
+    assert mebibytes < 1024
+
+
+@pytest.mark.benchmark
+def test_the_doctor_takes_less_than_30_seconds_for_1_3_million_minutes(minutes):
+    candles, seconds = run(EXAMINE, minutes)
+    print(f"\nthe doctor on {MINUTES:,} rows: {seconds:.1f} s")
+    assert candles == MINUTES
+    assert seconds < 30
+
+
+@pytest.mark.minutes
+def test_the_archive_is_parsed_at_a_million_candles_a_second_and_core():
+    """A month of minutes with its zip; the best of many tries, because other work on the machine slows it."""
+    frame = sample_candles(44_640, "1m", "2024-01-01", 1, 60_000.0, 0.6).frame
+    text = io.StringIO()
+    for i, row in enumerate(frame.itertuples()):
+        opened = 1_704_067_200_000 + i * 60_000
+        prices = ",".join(f"{p:.8f}" for p in (row.open, row.high, row.low, row.close, row.volume))
+        text.write(f"{opened},{prices},{opened + 59_999},{row.amount:.8f},{1000 + i % 997},1.50000000,2.50000000,0\n")
+    content, best = zipped("BTCUSDT-1m-2024-01.csv", text.getvalue()), 0.0
+    for _ in range(40):
+        begin = time.process_time()
+        table = from_zip(content, (0, 2**60))
+        best = max(best, len(table) / (time.process_time() - begin))
+    print(f"\narchive: {best / 1e6:.2f} million candles a second and core, zip and CSV")
+    assert best >= 1e6
