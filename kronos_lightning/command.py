@@ -11,15 +11,14 @@ from typing import Any
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from .config import ConfigError
-from .data import CandleError
-from .data.binance import DownloadError
-from .model import CheckpointError
-from .runs import RunError
-from .training.stage_module import ScheduleError
-
-EXPECTED = (CandleError, CheckpointError, ConfigError, DownloadError, RunError, ScheduleError, OmegaConfBaseException,
-            InstantiationException, OSError)  # fmt: skip
+OURS = {
+    "CandleError": "kronos_lightning.data.formats",
+    "CheckpointError": "kronos_lightning.model.pretrained",
+    "ConfigError": "kronos_lightning.config",
+    "DownloadError": "kronos_lightning.data.binance.http",
+    "RunError": "kronos_lightning.runs",
+    "ScheduleError": "kronos_lightning.training.stage_module",
+}
 
 
 def silence_noise() -> None:
@@ -54,8 +53,8 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
         silence_noise()
         try:
             return main(*args, **kwargs)
-        except EXPECTED as error:
-            if os.environ.get("HYDRA_FULL_ERROR"):
+        except Exception as error:
+            if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(error, _expected()):
                 raise
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(1)
@@ -74,3 +73,9 @@ def file_as_override(arguments: list[str]) -> list[str]:
         else "candles='{}'".format(argument.replace("'", "\\'"))
         for argument in arguments
     ]
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """Errors that a user can mend. Those of modules that nobody imported cannot be at hand, so none is imported."""
+    loaded = [sys.modules[module].__dict__[name] for name, module in OURS.items() if module in sys.modules]
+    return *loaded, OmegaConfBaseException, InstantiationException, OSError

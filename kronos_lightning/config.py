@@ -5,10 +5,10 @@ from typing import Any, get_type_hints
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from .data.datamodule import as_list
+from .data.candles import as_list
 from .schema import Doctor, Download, Evaluation, Forecasting, Section, Training
 
 FIGURES = {"val/loss", "val/direction_accuracy"}  # what callbacks may monitor in both stages
@@ -95,6 +95,8 @@ def check_call(node: dict[str, Any], place: str) -> None:
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key}: has no default and must be given: {error.full_key}=…") from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration: {' '.join(str(error).split())}") from error
 

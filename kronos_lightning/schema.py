@@ -9,8 +9,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .data.binance.intervals import INTERVALS
-from .data.candles import as_utc, end_of, parse_interval
-from .data.datamodule import as_list
+from .data.candles import as_list, as_utc, end_of, parse_interval
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -1,8 +1,17 @@
-"""Candles: reading, checking, windows and loaders."""
+"""Candles: downloading, examining, reading, checking, windows and loaders."""
+
+from importlib import import_module
+from typing import Any
 
 from .candles import Candles, read_candles
-from .datamodule import CandleDataModule
 from .formats import CandleError
-from .windows import CandleWindows, WindowBatch
 
 __all__ = ["CandleDataModule", "CandleError", "CandleWindows", "Candles", "WindowBatch", "read_candles"]
+
+_HOMES = {"CandleDataModule": "datamodule", "CandleWindows": "windows", "WindowBatch": "windows"}
+
+
+def __getattr__(name: str) -> Any:  # what needs torch or Lightning is imported when it is asked for
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")

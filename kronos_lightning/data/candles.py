@@ -69,6 +69,11 @@ def in_range(stamps: pd.Series, begin: str | None, end: str | None) -> np.ndarra
     return keep
 
 
+def as_list(value: str | list[str]) -> list[str]:
+    """One symbol or several, as a list."""
+    return [value] if isinstance(value, str) else list(value)
+
+
 def as_utc(date: str) -> pd.Timestamp:
     """Parse a date; without a zone it is UTC."""
     stamp = pd.Timestamp(date)

@@ -12,7 +12,7 @@ from filelock import FileLock
 from torch.utils.data import DataLoader
 
 from .augmentation import Augmentation
-from .candles import FEATURES, Candles, end_of, in_range
+from .candles import FEATURES, Candles, as_list, end_of, in_range
 from .files import atomic_path
 from .formats import CandleError
 from .market import Market, join_frames
@@ -248,11 +248,6 @@ class CandleDataModule(L.LightningDataModule):
             collate_fn=_as_it_is,
             persistent_workers=self.hparams.num_workers > 0,
         )
-
-
-def as_list(value: str | list[str]) -> list[str]:
-    """One or several, as a list."""
-    return [value] if isinstance(value, str) else list(value)
 
 
 def _as_it_is(batch: WindowBatch) -> WindowBatch:

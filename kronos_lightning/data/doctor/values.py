@@ -64,8 +64,9 @@ def amounts(case: Case) -> Findings:
             words = f"amount / volume is {ratio:.4g} x the price: no scale that is known"
         yield case.finding("amount scale", "warning", words, np.empty(0, dtype=int), scale=ratio)
         return
-    slack = VWAP_SLACK * price * scale
-    outside = traded & ((average < case.low * scale - slack) | (average > case.high * scale + slack))
+    slack = np.where(traded, VWAP_SLACK * price, 0.0)
+    average = average / scale
+    outside = traded & ((average < case.low - slack) | (average > case.high + slack))
     if outside.any():
         words = f"amount / volume lies outside the candle's low and high in {case.places(outside)}"
         yield case.finding("amount outside candle", "warning", words, outside)
