@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -310,6 +311,41 @@ def test_a_proxy_is_asked_instead(exchange, tmp_path):
     assert exchange.asked == []
 
 
+def test_connecting_and_reading_have_their_own_time_outs(exchange, tmp_path, monkeypatch):
+    seen, get = set(), requests.Session.get
+    monkeypatch.setattr(requests.Session, "get", lambda *a, timeout, **k: seen.add(timeout) or get(*a, **k))
+    fetch(exchange, tmp_path / "x.csv", source="rest", connect_timeout=1.5, read_timeout=7.0)
+    assert seen == {(1.5, 7.0)}
+
+
+def test_retries_wait_twice_as_long_each_time_with_jitter(exchange, tmp_path, monkeypatch):
+    waits, wait = [], threading.Event.wait
+    monkeypatch.setattr(threading.Event, "wait", lambda self, seconds=None: waits.append(seconds) or wait(self, 0))
+    exchange.fault = first_times(3, 500, only="/api/")
+    fetch(exchange, tmp_path / "x.csv", source="rest", backoff=8.0, parallel=1)
+    slept = [seconds for seconds in waits if seconds and seconds >= 4]
+    assert len(slept) == 3
+    assert all(0.5 <= seconds / usual <= 1.5 for seconds, usual in zip(slept, (8, 16, 32), strict=True))
+    assert all(seconds / usual != 1.0 for seconds, usual in zip(slept, (8, 16, 32), strict=True))
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_no_more_requests_are_under_way_than_allowed(exchange, tmp_path, parallel):
+    under_way, most, lock = [0], [0], threading.Lock()
+
+    def count(path, before):
+        with lock:
+            under_way[0] += 1
+            most[0] = max(most[0], under_way[0])
+        time.sleep(0.02)
+        with lock:
+            under_way[0] -= 1
+
+    exchange.fault = count
+    fetch(exchange, tmp_path / "x.csv", parallel=parallel)
+    assert most[0] == parallel
+
+
 # --- interruptions ----------------------------------------------------------------------------------------------
 
 
@@ -416,6 +452,30 @@ def test_a_lost_or_changed_file_is_restored(exchange, tmp_path, undisturbed, suf
     assert files(path) == undisturbed
 
 
+def test_a_damaged_part_is_fetched_anew(exchange, tmp_path, undisturbed):
+    path = tmp_path / "x.csv"
+    killed_after(exchange, path, 25, 0.05)
+    part = next((tmp_path / ".x.parts").glob("BTC*.parquet"))
+    part.write_bytes(part.read_bytes()[:100])
+    fetch(exchange, path)
+    assert files(path) == undisturbed
+
+
+@pytest.mark.parametrize("source", ["auto", "archive", "rest"])
+def test_weeks_are_asked_for_by_the_month_and_begin_on_mondays(exchange, tmp_path, source):
+    key = "BTCUSDT", "1w"
+    exchange.series[key] = made_up_rows("2024-10-07", "1w", 15)
+    for month in ("2024-10", "2024-11", "2024-12"):
+        exchange.publish(*key, "monthly", month)
+    path, end = tmp_path / "w.csv", "2024-12-31" if source == "archive" else None
+    done = download(*key, path, exchange.endpoints(source=source), "2024-10-01", end, NOW)
+    assert done.manifest["last"] == ("2024-12-30 00:00:00" if source == "archive" else "2025-01-06 00:00:00")
+    assert not any("/daily/" in asked for asked in exchange.asked)
+    exchange.asked[:] = []
+    download(*key, path, exchange.endpoints(source=source), "2024-10-01", end, NOW)
+    assert exchange.asked == []
+
+
 def test_two_downloads_of_one_series_at_a_time_do_not_disturb_each_other(exchange, tmp_path, undisturbed):
     path = tmp_path / "x.csv"
     threads = [threading.Thread(target=fetch, args=(exchange, path)) for _ in range(3)]
@@ -478,11 +538,11 @@ def test_the_command_fetches_several_symbols_and_tells_what_there_is(tmp_path):
     again = command("kronos_lightning.data.binance", *wanted, *hosts, cwd=tmp_path)
     assert again.stdout.count("up to date") == 2
     wanted[0] = "symbol=NONE,BTCUSDT"
-    bad = command("kronos_lightning.data.binance", *wanted, *hosts, cwd=tmp_path, check=False)
+    bad = command("kronos_lightning.data.binance", *wanted, *hosts, "csv_dir=mine", cwd=tmp_path, check=False)
     served.close()
     assert bad.returncode == 1
     assert "-1121" in bad.stderr
-    assert "up to date" in bad.stdout
+    assert (tmp_path / "mine" / "BTCUSDT_1d.csv").is_file()
     assert "Traceback" not in bad.stderr
 
 

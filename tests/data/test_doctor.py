@@ -357,6 +357,12 @@ def test_the_command_writes_page_and_json_and_ends_with_two_for_errors(tmp_path)
     page = (folder / "doctor.html").read_text()
     assert "data:image/png;base64" in page
     assert "Do not train on this" in page
+    elsewhere = command(
+        "kronos_lightning.data.doctor", "mine.csv", "interval=4h", "output_dir=there", cwd=tmp_path, check=False
+    )
+    assert elsewhere.returncode == 2
+    assert "mine.csv: 2,000 candles of 4h" in " ".join(elsewhere.stdout.split())
+    assert (tmp_path / "there" / "mine" / "doctor.html").is_file()
     missing = command("kronos_lightning.data.doctor", "nothing.csv", cwd=tmp_path, check=False)
     assert (missing.returncode, "no such file" in missing.stderr) == (1, True)
 

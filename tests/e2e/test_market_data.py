@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from tests.conftest import QUICK, QUICK_EVALUATE, QUICK_TRAIN, command
 from tests.data.exchange import Exchange, made_up_rows
@@ -44,6 +45,8 @@ def test_fingerprints_of_all_markets_stand_in_run_info_and_checkpoints(trained):
     assert set(prints) == {"BTCUSDT", "ETHUSDT"}
     record = json.loads((run_dir / "checkpoints" / "best_model" / "training.json").read_text())
     assert record["data"]["fingerprints"] == prints
+    checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["CandleDataModule"]["fingerprints"] == prints
     shares = info["data"]["windows"]["train"]["by_symbol"]
     assert shares["BTCUSDT"] == shares["ETHUSDT"]
     assert np.isfinite(info["metrics"]["val/loss"])

@@ -18,11 +18,11 @@ from kronos_lightning.data.candles import as_utc, end_of
 
 from .candle_table import SCHEMA, DamagedError, from_rest, from_zip
 from .http import BadRequestError, Client, DownloadError, Endpoints
-from .intervals import DAY, INTERVALS, Range, closed_before, days, file_name, floor, grid, months, to_ms, without
+from .intervals import DAY, INTERVALS, LONG, Range, closed_before, days, file_name, floor, grid, months, to_ms, without
 from .series import API, Part, Series, gap_ranges, iso, spans
 
 EARLIEST = to_ms(pd.Timestamp("2017-07-01"))  # Binance opened that month
-PUBLISHED_WITHIN = 3 * DAY  # after a day; a day's file that is not there by then will not come
+PUBLISHED_WITHIN = {"monthly": 31 * DAY, "daily": 3 * DAY}  # after the period; a file not there by then will not come
 API_LIMIT = 1000  # candles in an answer, at most
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ class Job:
     def __init__(self, series: Series, client: Client, now: int):
         self.series, self.client, self.now = series, client, now
         self.endpoints, self.pieces = client.endpoints, 0
+        self.archives = {"monthly": months} if series.interval in LONG else {"monthly": months, "daily": days}
 
     def run(self, start: str | None, end: str | None) -> str | None:
         """Fetch and write; returns why something is missing, or None."""
@@ -131,21 +132,24 @@ class Job:
         if source != "archive" and not any(begin <= wanted[0] < end for begin, end in known):
             known = known + self._before_listing(wanted)
         if source != "rest":
-            for kind, periods in (("monthly", months), ("daily", days)):
-                whole = {p for gap in without(wanted, known) for p in periods(gap) if p[1] <= self.now}
+            for kind, periods in self.archives.items():
+                whole = {p for gap in self._missing(wanted, known) for p in periods(gap) if p[1] <= self.now}
                 got, failed = self._parallel(f"{kind} archives", lambda p, kind=kind: self._archive(kind, p), whole)
                 known, reasons = known + got, reasons + failed
         if source != "archive":
             length = API_LIMIT * grid(self.series.interval)
-            chunks = [
-                (a, min(a + length, end)) for begin, end in without(wanted, known) for a in range(begin, end, length)
-            ]
+            missing = self._missing(wanted, known)
+            chunks = [(a, min(a + length, end)) for begin, end in missing for a in range(begin, end, length)]
             got, failed = self._parallel("API", self._api, chunks)
             known, reasons = known + got, reasons + failed
         now = min(self.now, self.client.exchange_time or self.now)  # the clock here may be ahead
-        if not without((wanted[0], min(wanted[1], closed_before(self.series.interval, now))), known):
+        if not self._missing((wanted[0], min(wanted[1], closed_before(self.series.interval, now))), known):
             return None
         return reasons[-1] if reasons else f"{self._name}: not in the archive yet, source=auto asks the API too"
+
+    def _missing(self, wanted: Range, known: list[Range]) -> list[Range]:
+        """What of `wanted` is not known and could hold the open time of a candle."""
+        return [r for r in without(wanted, known) if floor(self.series.interval, r[1] - 1) >= r[0]]
 
     def _before_listing(self, wanted: Range) -> list[Range]:
         """Ask for the first candle ever: before it there is nothing to look for."""
@@ -208,9 +212,9 @@ class Job:
         for _ in range(2):  # files are replaced now and then: the second time both are the new ones
             content = self.client.get(url)
             if content is None:
-                never = kind == "daily" and self.now - period[1] > PUBLISHED_WITHIN
-                absent = Part(name, "absent", period, SCHEMA.empty_table())
-                return absent if never and self.endpoints.source == "archive" else None
+                last_hope = self.endpoints.source == "archive" and kind == list(self.archives)[-1]
+                never = last_hope and self.now - period[1] > PUBLISHED_WITHIN[kind]
+                return Part(name, "absent", period, SCHEMA.empty_table()) if never else None
             published = self.client.get(f"{url}.CHECKSUM")
             checksum = hashlib.sha256(content).hexdigest()
             if published is None:

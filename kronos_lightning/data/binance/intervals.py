@@ -8,6 +8,7 @@ from kronos_lightning.data.candles import parse_interval
 
 INTERVALS = ["1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M"]
 IRREGULAR = ("3d", "1M")  # no open time follows from the calendar alone, or no fixed length
+LONG = ("3d", "1w", "1M")  # of these the archive has files by the month alone
 DAY = 86_400_000
 MONDAY = 4 * DAY  # the first Monday after the epoch's Thursday
 

@@ -113,8 +113,13 @@ class Series:
         """What was fetched and not yet written into the series."""
         found = []
         for path in sorted(self.parts_path.glob("[!.]*.parquet")):
-            table = pq.read_table(path)
-            about = json.loads(table.schema.metadata[b"part"])
+            try:
+                table = pq.read_table(path)
+                about = json.loads(table.schema.metadata[b"part"])
+            except (pa.ArrowInvalid, OSError, KeyError, TypeError):
+                log.warning("%s: damaged, fetched anew", path)
+                path.unlink()
+                continue
             found.append((about | {"span": tuple(about["span"])}, table.replace_schema_metadata(None)))
         return found
 
@@ -141,11 +146,12 @@ class Series:
         used = [(a, t) for a, t in self.parts() if a["span"][0] < span[1] and span[0] < a["span"][1]]
         if not used and manifest and self._is_whole(manifest):
             return
+        if manifest and self.csv_path.exists() and not self._is_whole(manifest):
+            log.warning("%s was changed by somebody; it is written anew from the Parquet file", self.csv_path)
         pieces = {piece["name"]: piece for piece in (manifest["pieces"] if manifest else [])}
         for about, part in used:
-            pieces[about["name"]] = {k: about[k] for k in ("name", "kind", "checksum", "fetched")} | {
-                "candles": len(part)
-            }
+            origin = {key: about[key] for key in ("name", "kind", "checksum", "fetched")}
+            pieces[about["name"]] = origin | {"candles": len(part)}
         asked = spans(manifest, "asked_api") + [about["span"] for about, _ in used if about["kind"] == API]
         time = table["time"].to_numpy()
         content = {
