@@ -131,10 +131,8 @@ def _copies(case: Case, torn: np.ndarray) -> np.ndarray:
     alive = (case.high > case.low) & (case.volume > 0 if case.volume is not None else True)
     twice = table.duplicated(keep=False).to_numpy() & alive
     bad = np.zeros(len(case), dtype=bool)
-    if not twice.any():
-        return bad
     for a, b in runs(twice):
-        bad[a:b] = torn[max(a - 1, 0)] or torn[b - 1]
+        bad[a:b] = (a > 0 and torn[a - 1]) or torn[b - 1]
     return bad
 
 
