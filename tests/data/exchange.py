@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.binance import Endpoints
+from kronos_lightning.data.binance import Endpoints, download
 
 STEPS = {"1m": 60_000, "15m": 900_000, "1h": 3_600_000, "1d": 86_400_000, "1w": 7 * 86_400_000}
 CUT = "cut"  # a fault: the connection breaks in the middle of the body
@@ -165,3 +165,43 @@ def made_up_rows(start, interval, count, seed=0, missing=()):
         rest = [f"{volume[i]:.8f}", opened + step - 1, f"{volume[i] * close[i]:.8f}", 10, "1.0", "2.0", "0"]
         rows.append([opened, *prices, *rest])
     return rows
+
+
+# --- what the tests of downloading share ---------------------------------------------------------------------
+
+NOW = pd.Timestamp("2025-01-18 15:30", tz="UTC")
+OUTAGE = range(700, 705)
+KEY = ("BTCUSDT", "1h")
+
+
+def build(now=NOW):
+    """Hours over two whole months and a begun one; µs in the archive from 2025 on; an outage."""
+    exchange = Exchange({KEY: made_up_rows("2024-10-20", "1h", 24 * 91, missing=OUTAGE)}, now)
+    exchange.publish(*KEY, "monthly", "2024-10")
+    exchange.publish(*KEY, "monthly", "2024-11", header=True)
+    exchange.publish(*KEY, "monthly", "2024-12")
+    for day in pd.date_range("2024-12-01", "2025-01-17"):
+        exchange.publish(*KEY, "daily", f"{day:%Y-%m-%d}", microseconds=day.year == 2025)
+    return exchange
+
+
+def fetch(exchange, path, now=None, start=None, end=None, **changes):
+    return download(*KEY, path, exchange.endpoints(**changes), start, end, now or exchange.now)
+
+
+def files(path):
+    return path.read_bytes(), path.with_suffix(".parquet").read_bytes()
+
+
+def truth(exchange, now=NOW):
+    return [r for r in exchange.series[KEY] if r[6] < now.timestamp() * 1000]
+
+
+def assert_true(path, exchange, now=NOW):
+    """Every closed candle once, in order, with the exchange's own figures."""
+    frame, rows = pd.read_csv(path), truth(exchange, now)
+    assert list(frame.columns) == ["timestamps", "open", "high", "low", "close", "volume", "amount"]
+    assert pd.to_datetime(frame["timestamps"]).astype("int64").floordiv(10**3).tolist() == [r[0] for r in rows]
+    for i, name in enumerate(["open", "high", "low", "close", "volume"]):
+        assert frame[name].tolist() == [float(r[i + 1]) for r in rows]
+    assert frame["amount"].tolist() == [float(r[7]) for r in rows]
