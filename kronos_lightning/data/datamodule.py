@@ -114,7 +114,7 @@ class CandleDataModule(L.LightningDataModule):
         """All that decides the content of the processed files."""
         keys = ["interval", "sample", "sessions", "on_defect", "dataset_begin_time", "dataset_end_time", "lookback"]
         keys += ["horizon", *(f"{split}_time_range" for split in SPLITS)]
-        sources = {market.symbol: market.fingerprint() for market in self.markets}
+        sources = {market.symbol: market.origin() for market in self.markets}
         return {"format": FORMAT, "sources": sources, **{key: self.hparams[key] for key in keys}}
 
     def _is_current(self, settings: dict[str, Any]) -> bool:

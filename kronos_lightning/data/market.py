@@ -58,8 +58,8 @@ class Market:
                 raise DownloadError(f"{error}. Or name your own candles: data.csv_path=FILE") from error
             log.warning("%s", error)
 
-    def fingerprint(self) -> dict[str, str | None]:
-        """What tells whether the source has changed."""
+    def origin(self) -> dict[str, str | None]:
+        """The file and its checksum, which tell whether the source has changed."""
         if self.path is None:
             return {"source": None, "sha256": None}
         require_file(self.path)

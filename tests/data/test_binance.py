@@ -8,12 +8,11 @@ import pytest
 
 from kronos_lightning.data import read_candles
 from kronos_lightning.data.binance import DownloadError, download
-from kronos_lightning.data.binance.intervals import grid, to_ms
+from kronos_lightning.data.binance.intervals import to_ms
 from tests.conftest import command
 from tests.data.exchange import (
     KEY,
     NOW,
-    STEPS,
     assert_true,
     build,
     fetch,
@@ -164,4 +163,3 @@ def test_manifest_names_sources_and_checksums(exchange, tmp_path):
     assert pieces["BTCUSDT-1h-2024-12"]["candles"] == 744
     assert sum(p["candles"] for p in manifest["pieces"]) >= manifest["candles"]
     assert np.diff([to_ms(t) for t in manifest["covered"][0]]) > 0
-    assert STEPS["1h"] == grid("1h")

@@ -358,10 +358,12 @@ def test_the_command_writes_page_and_json_and_ends_with_two_for_errors(tmp_path)
     assert "data:image/png;base64" in page
     assert "Do not train on this" in page
     elsewhere = command(
-        "kronos_lightning.data.doctor", "mine.csv", "interval=4h", "output_dir=there", cwd=tmp_path, check=False
-    )
+        "kronos_lightning.data.doctor", "mine.csv", "interval=4h", "sessions=true", "output_dir=there",
+        cwd=tmp_path, check=False,
+    )  # fmt: skip
     assert elsewhere.returncode == 2
     assert "mine.csv: 2,000 candles of 4h" in " ".join(elsewhere.stdout.split())
+    assert "no regular interval" not in elsewhere.stdout  # hours are no candles of 4h, but for a market that closes
     assert (tmp_path / "there" / "mine" / "doctor.html").is_file()
     missing = command("kronos_lightning.data.doctor", "nothing.csv", cwd=tmp_path, check=False)
     assert (missing.returncode, "no such file" in missing.stderr) == (1, True)
