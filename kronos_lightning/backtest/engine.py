@@ -1,154 +1,281 @@
 """The backtest, candle by candle: decide at a close, fill at the next open.
 
-Shape letter: T candles.
+Look-ahead is kept out by how the code is cut. `_walk` alone holds whole arrays: it reads prices at the current candle
+t, after the order for t is fixed, and the signal of t after everything else of t. Every other function gets the prices
+of one candle and the book, so there is no later price that it could reach.
+
+All compiled functions stand in this file, because numba's cache notices changes in the file of the caller alone.
+
+Shape letters: T candles, K trades.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numba import njit
 
-from .risk import Rules, exit_inside
+from .market import Finer, Market, Prices
+from .risk import Rules
 from .signals import BUY, HOLD
 
 FLATTEN = 2  # an order of the drawdown halt: close what is open
+FOREVER = -1
+REASONS = np.array(["none", "signal", "stop", "target", "drawdown", "end"])
+NONE, SIGNAL, STOP, TARGET, DRAWDOWN, END = range(len(REASONS))
+TRADE = np.dtype(
+    [
+        ("direction", np.int64),  # +1 long, −1 short
+        ("entry", np.int64),  # row of the candle
+        ("entry_price", np.float64),  # as filled, slippage included
+        ("exit", np.int64),
+        ("exit_price", np.float64),
+        ("quantity", np.float64),  # base units
+        ("costs", np.float64),  # quote units, both sides
+        ("profit", np.float64),  # quote units, after costs
+        ("reason", np.int64),  # of the exit, in `REASONS`
+    ]
+)
+BOOK = np.dtype(
+    [
+        ("cash", np.float64),
+        ("quantity", np.float64),  # base units, negative = short
+        ("entry", np.int64),
+        ("entry_price", np.float64),
+        ("entry_costs", np.float64),
+        ("peak", np.float64),  # highest equity at a close since the start or the last cool-down
+        ("waiting", np.int64),  # closes until trading resumes, or FOREVER
+        ("closed", np.int64),  # trades so far
+        ("ambiguous", np.int64),
+        ("settled", np.int64),
+    ]
+)
+compiled = njit(nogil=True, error_model="numpy")
+compiled_once = njit(nogil=True, error_model="numpy", cache=True)  # kept on disk, with all it calls
 
 
-@dataclass(frozen=True)
-class Trade:
-    """One position from entry to exit."""
+class _Limits(NamedTuple):
+    """`Rules` as numbers: NaN = no such limit, because no price compares as beyond NaN."""
 
-    direction: int  # +1 long, −1 short
-    entry_time: pd.Timestamp  # open time of the candle
-    entry_price: float
-    exit_time: pd.Timestamp
-    exit_price: float
-    quantity: float  # base units
-    costs: float  # quote units, both sides
-    profit: float  # quote units, after costs
-    reason: str  # signal, stop, target, drawdown, end
+    cost: float
+    slippage: float
+    max_position: float
+    stop_loss: float
+    take_profit: float
+    max_drawdown: float
+    cooldown: int
+    shorts: bool
 
 
 @dataclass(frozen=True)
 class Backtest:
     """Result of a run.
 
+    stamps, interval: of the candles, as in `Market`.
     equity: quote units at each candle's close, ``(T,)``; the first is the initial equity.
-    position: base units held at each close, ``(T,)``.
-    trades: in order of exit.
-    ambiguous: candles that held both stop and target.
-    halted: open time of the candle at whose close the drawdown limit ended trading, or None.
+    position: base units held at each close, ``(T,)``; at the last, before the closing of what is open.
+    halted: whether a drawdown halt suppressed the signal of each close, bool ``(T,)``.
+    trades: structured array ``(K,)`` of `TRADE`, in order of exit.
+    ambiguous: candles that held both stop and target, in which the stop was assumed to come first.
+    settled: candles that held both, in which finer candles told the order.
     """
 
+    stamps: pd.DatetimeIndex
+    interval: pd.Timedelta
     equity: np.ndarray
     position: np.ndarray
-    trades: list[Trade]
+    halted: np.ndarray
+    trades: np.ndarray
     ambiguous: int
-    halted: pd.Timestamp | None
+    settled: int
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Net return of each candle but the first, ``(T − 1,)``; 0 once nothing is left."""
+        before = self.equity[:-1]
+        return np.divide(self.equity[1:], before, out=np.ones_like(before), where=before > 0) - 1
+
+    @property
+    def halts(self) -> pd.DatetimeIndex:
+        """Open times of the candles at whose close the drawdown limit was reached."""
+        return self.stamps[1:][self.halted[1:] & ~self.halted[:-1]]
 
     def trade_table(self) -> pd.DataFrame:
         """The trades, one row each."""
-        return pd.DataFrame([asdict(trade) for trade in self.trades], columns=list(Trade.__annotations__))
+        columns: dict[str, np.ndarray | pd.DatetimeIndex] = {name: self.trades[name] for name in TRADE.names}
+        for side in ("entry", "exit"):
+            columns[side] = self.stamps[self.trades[side]]
+        columns["reason"] = REASONS[self.trades["reason"]]
+        return pd.DataFrame(columns).rename(columns={"entry": "entry_time", "exit": "exit_time"})
 
 
-def run_backtest(candles: pd.DataFrame, signals: np.ndarray, rules: Rules, initial_equity: float) -> Backtest:
+def run_backtest(market: Market, signals: np.ndarray, rules: Rules, initial_equity: float) -> Backtest:
     """Trade the signals on the candles.
 
-    A signal of candle t is known at its close and fills at the open of t + 1; no price of t + 1 or later can reach a
-    decision. What is still open at the end is closed at the last close.
+    A signal of candle t is known at its close and fills at the open of the next candle; no price of t + 1 or later
+    can reach a decision. BUY and SELL ask for a position, and nothing happens if it is held already. What is still
+    open at the end is closed at the last close. Equity at or below zero at a close (short positions can do it) ends
+    trading like a drawdown halt without cool-down; margin calls inside a candle are not modelled.
 
     Args:
-        candles: candle frame, T rows.
+        market: the candles, T.
         signals: BUY, HOLD or SELL ``(T,)``, decided at each close.
         rules: costs and limits.
         initial_equity: quote units at the close of the first candle.
+
+    Raises:
+        ValueError: not one signal a candle.
     """
-    stamps, close = candles["timestamps"], candles["close"].tolist()
-    open_, high, low = (candles[name].tolist() for name in ("open", "high", "low"))
-    decisions = signals.tolist()
-    book = _Book(rules, initial_equity, stamps)
-    equity, position, peak, halted = [initial_equity], [0.0], initial_equity, None
-    order = decisions[0]
-    for t in range(1, len(close)):
+    if signals.shape != (len(market),):
+        raise ValueError(f"{len(market)} candles need as many signals, not {signals.shape}")
+    limits = _Limits(
+        float(rules.cost),
+        float(rules.slippage),
+        float(rules.max_position),
+        *(np.nan if x is None else float(x) for x in (rules.stop_loss, rules.take_profit, rules.max_drawdown)),
+        FOREVER if rules.cooldown is None else int(rules.cooldown),
+        rules.side == "long_short",
+    )
+    orders = np.array(signals, dtype=np.int64)
+    equity, position, halted = np.empty(len(orders)), np.zeros(len(orders)), np.zeros(len(orders), dtype=bool)
+    book, trades = np.zeros(1, BOOK), np.empty(np.count_nonzero(orders), TRADE)  # an order opens one trade at most
+    book["cash"] = book["peak"] = initial_equity
+    _walk(market.prices, market.finer, orders, limits, book[0], trades, equity, position, halted)
+    ambiguous, settled, closed = (int(book[0][name]) for name in ("ambiguous", "settled", "closed"))
+    kept = trades[:closed].copy()
+    return Backtest(market.stamps, market.interval, equity, position, halted, kept, ambiguous, settled)
+
+
+@compiled_once
+def _walk(
+    prices: Prices,
+    finer: Finer,
+    signals: np.ndarray,
+    limits: _Limits,
+    book: np.record,
+    trades: np.ndarray,
+    equity: np.ndarray,
+    position: np.ndarray,
+    halted: np.ndarray,
+) -> None:
+    """The whole run; fills the book and the four arrays after it."""
+    equity[0] = book.cash
+    order = signals[0]
+    for t in range(1, len(signals)):
+        # The order is fixed; only now is candle t looked at.
+        open_, high, low, close = prices.open[t], prices.high[t], prices.low[t], prices.close[t]
         if order == FLATTEN:
-            book.close(t, open_[t], "drawdown")
+            _close(book, trades, limits, t, _market_price(limits, open_, -book.quantity), DRAWDOWN)
         elif order != HOLD:
-            book.follow(order, t, open_[t])
-        book.check_limits(t, open_[t], high[t], low[t])
-        value = book.value(close[t])
-        peak = max(peak, value)
-        if halted is None and (value <= 0 or (rules.max_drawdown and value / peak - 1 <= -rules.max_drawdown)):
-            halted, order = t, FLATTEN
-        else:
-            order = decisions[t] if halted is None else HOLD
-        equity.append(value)
-        position.append(book.quantity)
-    book.close(len(close) - 1, close[-1], "end")
-    equity[-1] = book.cash
-    halt_time = None if halted is None else stamps.iloc[halted]
-    return Backtest(np.array(equity), np.array(position), book.trades, book.ambiguous, halt_time)
+            _follow(book, trades, limits, order, t, open_)
+        if book.quantity != 0:
+            price, reason, ambiguous = _exit_inside(book, limits, open_, high, low)
+            if ambiguous:
+                price, reason = _settle(book, limits, price, finer, t)
+            if reason == STOP:
+                price = _market_price(limits, price, -book.quantity)
+            if reason != NONE:
+                _close(book, trades, limits, t, price, reason)
+        equity[t] = book.cash + book.quantity * close
+        position[t] = book.quantity
+        order = _next_order(book, limits, equity[t], signals[t])
+        halted[t] = book.waiting != 0
+    last = len(signals) - 1
+    _close(book, trades, limits, last, _market_price(limits, prices.close[last], -book.quantity), END)
+    equity[last] = book.cash
 
 
-class _Book:
-    """Cash, the open position, and the trades so far."""
+@compiled
+def _next_order(book: np.record, limits: _Limits, value: float, signal: int) -> int:
+    """What to do at the next open, from the equity at this close and this candle's signal."""
+    if book.waiting != 0:
+        book.waiting -= 1
+        if book.waiting != 0:
+            return HOLD
+        book.peak = value
+    book.peak = max(book.peak, value)
+    if value <= 0:
+        book.waiting = FOREVER
+        return FLATTEN
+    if value / book.peak - 1 <= -limits.max_drawdown:
+        book.waiting = limits.cooldown
+        return FLATTEN
+    return signal
 
-    def __init__(self, rules: Rules, cash: float, stamps: pd.Series):
-        self.rules, self.cash, self.stamps = rules, cash, stamps
-        self.quantity = 0.0  # base units, negative = short
-        self.trades: list[Trade] = []
-        self.ambiguous = 0
-        self.entry: tuple[int, float, float] = (0, 0.0, 0.0)  # candle, price, costs
 
-    @property
-    def direction(self) -> int:
-        return int(np.sign(self.quantity))
+@compiled
+def _market_price(limits: _Limits, price: float, direction: float) -> float:
+    """Price of a buy (positive direction) or a sale at the market."""
+    return price * (1 + np.sign(direction) * limits.slippage)
 
-    def value(self, price: float) -> float:
-        """Equity at a price."""
-        return self.cash + self.quantity * price
 
-    def follow(self, order: int, t: int, price: float) -> None:
-        """Bring the position in line with a BUY or SELL."""
-        if order == self.direction:
-            return
-        self.close(t, price, "signal")
-        if (order == BUY or self.rules.side == "long_short") and self.cash > 0:
-            # The costs come out of the share that is invested, so that a full position borrows nothing.
-            size = self.rules.max_position * self.cash / (price * (1 + self.rules.cost))
-            costs = self.rules.cost * size * price
-            self.quantity = order * size
-            self.cash -= self.quantity * price + costs
-            self.entry = (t, price, costs)
+@compiled
+def _follow(book: np.record, trades: np.ndarray, limits: _Limits, order: int, t: int, open_: float) -> None:
+    """Bring the position in line with a BUY or SELL."""
+    if order == np.sign(book.quantity):
+        return
+    _close(book, trades, limits, t, _market_price(limits, open_, -book.quantity), SIGNAL)
+    if (order == BUY or limits.shorts) and book.cash > 0:
+        price = _market_price(limits, open_, order)
+        # The costs come out of the share that is invested, so that a full position borrows nothing.
+        size = limits.max_position * book.cash / (price * (1 + limits.cost))
+        book.quantity = order * size
+        book.entry, book.entry_price, book.entry_costs = t, price, limits.cost * size * price
+        book.cash -= book.quantity * price + book.entry_costs
 
-    def check_limits(self, t: int, open_: float, high: float, low: float) -> None:
-        """Close at a stop or target that the candle reaches."""
-        if self.quantity == 0:
-            return
-        exit_ = exit_inside(self.rules, self.direction, self.entry[1], open_, high, low)
-        if exit_ is not None:
-            self.ambiguous += exit_.ambiguous
-            self.close(t, exit_.price, exit_.reason)
 
-    def close(self, t: int, price: float, reason: str) -> None:
-        """Close the position, if there is one, at a price."""
-        if self.quantity == 0:
-            return
-        entered, entry_price, entry_costs = self.entry
-        exit_costs = self.rules.cost * abs(self.quantity) * price
-        self.cash += self.quantity * price - exit_costs
-        costs = entry_costs + exit_costs
-        profit = self.quantity * (price - entry_price) - costs
-        self.trades.append(
-            Trade(
-                self.direction,
-                self.stamps.iloc[entered],
-                entry_price,
-                self.stamps.iloc[t],
-                price,
-                abs(self.quantity),
-                costs,
-                profit,
-                reason,
-            )
-        )
-        self.quantity = 0.0
+@compiled
+def _close(book: np.record, trades: np.ndarray, limits: _Limits, t: int, price: float, reason: int) -> None:
+    """Close the position, if there is one, at a price."""
+    if book.quantity == 0:
+        return
+    exit_costs = limits.cost * abs(book.quantity) * price
+    book.cash += book.quantity * price - exit_costs
+    trade = trades[book.closed]
+    trade.direction = np.sign(book.quantity)
+    trade.entry, trade.entry_price = book.entry, book.entry_price
+    trade.exit, trade.exit_price = t, price
+    trade.quantity = abs(book.quantity)
+    trade.costs = book.entry_costs + exit_costs
+    trade.profit = book.quantity * (price - book.entry_price) - trade.costs
+    trade.reason = reason
+    book.closed += 1
+    book.quantity = 0.0
+
+
+@compiled
+def _exit_inside(book: np.record, limits: _Limits, open_: float, high: float, low: float) -> tuple[float, int, bool]:
+    """Price at which stop or target closes the position in a candle, reason or NONE, and whether the candle held both.
+
+    A price that opens beyond stop or target fills at the open; else at the level itself. Where one candle reaches
+    both after its open, their order is unknown and the stop counts.
+    """
+    direction = np.sign(book.quantity)
+    worst, best = (low, high) if direction > 0 else (high, low)
+    stop = book.entry_price * (1 - direction * limits.stop_loss)
+    target = book.entry_price * (1 + direction * limits.take_profit)
+    if (open_ - stop) * direction <= 0:
+        return open_, STOP, False
+    if (open_ - target) * direction >= 0:
+        return open_, TARGET, False
+    reached = (best - target) * direction >= 0
+    if (worst - stop) * direction <= 0:
+        return stop, STOP, reached
+    return target, TARGET if reached else NONE, False
+
+
+@compiled
+def _settle(book: np.record, limits: _Limits, stop: float, finer: Finer, t: int) -> tuple[float, int]:
+    """Which of stop and target came first in candle t, by its own finer candles; without an answer, the stop."""
+    if finer.count > 0 and finer.first[t] >= 0:
+        for i in range(finer.first[t], finer.first[t] + finer.count):
+            inside = finer.prices.open[i], finer.prices.high[i], finer.prices.low[i]
+            price, reason, ambiguous = _exit_inside(book, limits, *inside)
+            if ambiguous:
+                break
+            if reason != NONE:
+                book.settled += 1
+                return price, reason
+    book.ambiguous += 1
+    return stop, STOP

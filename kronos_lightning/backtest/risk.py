@@ -9,10 +9,17 @@ class Rules:
     """How signals become positions.
 
     cost: of the traded value, each side.
-    max_position: share of the equity that a position takes.
+    max_position: share of the equity that a position takes when it is opened.
     stop_loss, take_profit: loss and gain from the entry price that close a position; None = none.
-    max_drawdown: fall from the highest equity at which trading ends; None = none.
+    max_drawdown: fall from the highest equity, seen at a close, at which trading halts; None = none.
     side: SELL closes a long position (long_only) or also opens a short one (long_short).
+    slippage: share of the price by which a fill is worse than the candle says. It hits what trades at the market
+        (signals, drawdown halts, the end) and stops; targets are limit orders and get their price or a better one.
+    cooldown: candles whose signals a halt suppresses, that of the halt included; then trading resumes and the highest
+        equity counts anew. None = a halt is for good.
+
+    Raises:
+        ValueError: a cooldown below 1.
     """
 
     cost: float = 0.001
@@ -21,37 +28,9 @@ class Rules:
     take_profit: float | None = 0.15
     max_drawdown: float | None = 0.20
     side: Literal["long_only", "long_short"] = "long_only"
+    slippage: float = 0.0
+    cooldown: int | None = None
 
-
-@dataclass(frozen=True)
-class Exit:
-    """Where a stop or target closes a position inside a candle."""
-
-    price: float
-    reason: Literal["stop", "target"]
-    ambiguous: bool  # the candle held both; the stop is taken
-
-
-def exit_inside(rules: Rules, direction: int, entry: float, open_: float, high: float, low: float) -> Exit | None:
-    """Whether stop or target is met in a candle; None = neither.
-
-    A price that opens beyond stop or target fills at the open; else at the level itself. Where one candle reaches
-    both after its open, their order is unknown and the stop counts.
-
-    Args:
-        direction: +1 long, −1 short.
-        entry: entry price of the position.
-        open_, high, low: of the candle.
-    """
-    worst, best = (low, high) if direction > 0 else (high, low)
-    stop = None if rules.stop_loss is None else entry * (1 - direction * rules.stop_loss)
-    target = None if rules.take_profit is None else entry * (1 + direction * rules.take_profit)
-    stopped = stop is not None and (worst - stop) * direction <= 0
-    reached = target is not None and (best - target) * direction >= 0
-    if stopped and (open_ - stop) * direction <= 0:
-        return Exit(open_, "stop", ambiguous=False)
-    if reached and (open_ - target) * direction >= 0:
-        return Exit(open_, "target", ambiguous=False)
-    if stopped:
-        return Exit(stop, "stop", ambiguous=reached)
-    return Exit(target, "target", ambiguous=False) if reached else None
+    def __post_init__(self) -> None:
+        if self.cooldown is not None and self.cooldown < 1:
+            raise ValueError(f"cooldown must be at least 1 candle, or None (it is {self.cooldown})")

@@ -28,17 +28,30 @@ def decide(expected: np.ndarray, buy_threshold: float, sell_threshold: float) ->
     return np.where(expected > buy_threshold, BUY, np.where(expected < sell_threshold, SELL, HOLD)).astype(np.int8)
 
 
-def on_candles(signals: np.ndarray, cutoffs: np.ndarray, stamps: np.ndarray) -> np.ndarray:
-    """Put each cutoff's signal on its candle, HOLD elsewhere: int8 ``(T,)``.
+def rows_of(cutoffs: np.ndarray, stamps: np.ndarray) -> np.ndarray:
+    """Rows of the cutoffs' candles, ``(N,)``.
 
     Args:
-        signals: ``(N,)``.
         cutoffs: open times of the cutoffs' candles, ``(N,)``.
         stamps: open times of all candles, ascending, ``(T,)``.
+
+    Raises:
+        ValueError: a cutoff is none of the candles.
     """
-    aligned = np.zeros(len(stamps), dtype=np.int8)
     rows = np.searchsorted(stamps, cutoffs)
     if len(cutoffs) and (rows.max() >= len(stamps) or (stamps[rows] != cutoffs).any()):
         raise ValueError("a cutoff is none of the candles")
+    return rows
+
+
+def on_candles(signals: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
+    """Put signals ``(N,)`` on their candles' rows ``(N,)``, HOLD elsewhere: int8 ``(length,)``."""
+    aligned = np.full(length, HOLD, dtype=np.int8)
     aligned[rows] = signals
     return aligned
+
+
+def wanted_positions(signals: np.ndarray, side: Literal["long_only", "long_short"]) -> np.ndarray:
+    """Position that the signals ask for, HOLD keeping the one before: 1, 0 or −1, ``(N,)``."""
+    last = np.maximum.accumulate(np.where(signals != HOLD, np.arange(len(signals)), 0))
+    return np.maximum(signals[last], 0 if side == "long_only" else SELL)

@@ -1,0 +1,94 @@
+"""What stands beside a strategy: holding, random signals, and the fee that would eat its profit.
+
+Shape letters: T candles, N cutoffs.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import bisect
+
+from .engine import Backtest, run_backtest
+from .market import Market
+from .risk import Rules
+from .signals import BUY, HOLD, on_candles, wanted_positions
+
+HIGHEST_FEE = 0.05  # where the search for the break-even fee ends
+
+
+def buy_and_hold(market: Market, rules: Rules, initial_equity: float) -> Backtest:
+    """Buy at the second candle's open with all equity, hold to the last close, pay both sides, obey no limit."""
+    signals = np.full(len(market), HOLD)
+    signals[0] = BUY
+    unlimited = Rules(rules.cost, stop_loss=None, take_profit=None, max_drawdown=None, slippage=rules.slippage)
+    return run_backtest(market, signals, unlimited, initial_equity)
+
+
+def always_flat(market: Market, initial_equity: float) -> Backtest:
+    """Never trade."""
+    return run_backtest(market, np.full(len(market), HOLD), Rules(), initial_equity)
+
+
+def random_returns(
+    market: Market, signals: np.ndarray, rows: np.ndarray, rules: Rules, runs: int, seed: int
+) -> np.ndarray:
+    """Total returns ``(runs,)`` of strategies that trade as often, at random times; see `reordered`.
+
+    Args:
+        market: T candles.
+        signals: ``(N,)`` of the real strategy.
+        rows: candles on which they were decided, ascending, ``(N,)``.
+        rules: of the real strategy.
+        runs: how many; they share the processors.
+        seed: each run draws from the seed and its own number.
+    """
+
+    def one(run: int) -> float:
+        shuffled = reordered(signals, rules, np.random.default_rng([seed, run]))
+        return run_backtest(market, on_candles(shuffled, rows, len(market)), rules, 1.0).equity[-1] - 1
+
+    with ThreadPoolExecutor() as pool:
+        return np.array(list(pool.map(one, range(runs))))
+
+
+def reordered(signals: np.ndarray, rules: Rules, rng: np.random.Generator) -> np.ndarray:
+    """The same signals ``(N,)`` at random times, with the same turnover.
+
+    Shuffling signals one by one would trade far more often than a strategy whose signals persist, and lose to it by
+    costs alone. So the signals are cut where the wanted position changes, pieces of one position change places with
+    each other, and the whole is turned like a ring by a random distance.
+    """
+    wanted = wanted_positions(signals, rules.side)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(wanted)) + 1])
+    order = np.arange(len(starts))
+    for position in np.unique(wanted):
+        places = np.flatnonzero(wanted[starts] == position)
+        order[places] = rng.permutation(places)
+    lengths = np.diff(np.append(starts, len(signals)))[order]
+    within = np.arange(len(signals)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.roll(signals[np.repeat(starts[order], lengths) + within], rng.integers(len(signals)))
+
+
+def returns_by_cost(market: Market, signals: np.ndarray, rules: Rules, costs: np.ndarray) -> np.ndarray:
+    """Total returns of the signals ``(T,)`` at other costs per side; one for each of `costs`."""
+
+    def one(cost: float) -> float:
+        return run_backtest(market, signals, replace(rules, cost=cost), 1.0).equity[-1] - 1
+
+    with ThreadPoolExecutor() as pool:
+        return np.array(list(pool.map(one, costs)))
+
+
+def break_even_fee(market: Market, signals: np.ndarray, rules: Rules) -> float:
+    """Cost per side, beside the slippage of the rules, at which the strategy would just lose nothing.
+
+    NaN if it never trades, loses even without costs, or still wins at 5 % a side.
+    """
+
+    def total(cost: float) -> float:
+        return float(returns_by_cost(market, signals, rules, np.array([cost]))[0])
+
+    if not signals.any() or total(0.0) <= 0 or total(HIGHEST_FEE) >= 0:
+        return np.nan
+    return float(bisect(total, 0.0, HIGHEST_FEE, xtol=1e-6))

@@ -1,0 +1,94 @@
+"""How far a Sharpe ratio can be trusted: bootstrap interval, probabilistic and deflated Sharpe ratio.
+
+All Sharpe ratios here are per candle. Sources: Bailey & López de Prado, The Sharpe Ratio Efficient Frontier (Journal
+of Risk 15(2), 2012) and The Deflated Sharpe Ratio (Journal of Portfolio Management 40(5), 2014); Politis & Romano, A
+Circular Block-Resampling Procedure (1992).
+
+Shape letters: n returns, B resamplings.
+"""
+
+import numpy as np
+from scipy.stats import kurtosis, norm, skew
+
+from .performance import sharpe_ratio
+
+CHUNK = 2**22  # block sums held at once
+
+
+def sharpe_interval(returns: np.ndarray, samples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
+    """Circular block bootstrap of the Sharpe ratio: lower and upper end, NaN where the ratio is undefined.
+
+    Blocks of n^(1/3) candles keep the dependence of neighbouring returns; their number is the one that comes closest
+    to n returns. Mean and deviation of a resampling come from the sums of its blocks.
+
+    Args:
+        returns: ``(n,)``.
+        samples: B.
+        seed: of the resampling.
+        level: share of the resamplings inside.
+    """
+    if np.isnan(sharpe_ratio(returns)):
+        return np.nan, np.nan
+    block = round(len(returns) ** (1 / 3))
+    count = round(len(returns) / block)
+    sums, squares = (_circular_sums(values, block) for values in (returns, np.square(returns)))
+    rng, ratios = np.random.default_rng(seed), []
+    for done in range(0, samples, batch := max(1, CHUNK // count)):
+        starts = rng.integers(0, len(returns), (min(batch, samples - done), count))
+        n = count * block
+        mean = sums[starts].sum(axis=1) / n
+        variance = (squares[starts].sum(axis=1) - n * mean**2) / (n - 1)
+        ratios.append(np.divide(mean, np.sqrt(variance.clip(0)), out=np.full_like(mean, np.nan), where=variance > 0))
+    tail = (1 - level) / 2
+    lower, upper = np.nanquantile(np.concatenate(ratios), [tail, 1 - tail])
+    return float(lower), float(upper)
+
+
+def probabilistic_sharpe(returns: np.ndarray, benchmark: float = 0.0) -> float:
+    """Probability that the true Sharpe ratio of the returns ``(n,)`` is above a benchmark; NaN if undefined."""
+    observed = sharpe_ratio(returns)
+    if np.isnan(observed):
+        return np.nan
+    return sharpe_probability(observed, benchmark, len(returns), float(skew(returns)), float(kurtosis(returns) + 3))
+
+
+def sharpe_probability(observed: float, benchmark: float, n: int, skewness: float, kurtosis: float) -> float:
+    """Φ((SR − SR*)·√(n−1) / √(1 − γ₃·SR + (γ₄−1)/4·SR²)): Bailey & López de Prado 2012, eq. 11.
+
+    Args:
+        observed, benchmark: SR and SR*.
+        n: returns behind SR.
+        skewness, kurtosis: γ₃ and γ₄ of the returns (3 for a normal distribution).
+    """
+    variance = 1 - skewness * observed + (kurtosis - 1) / 4 * observed**2
+    return float(norm.cdf((observed - benchmark) * np.sqrt((n - 1) / variance)))
+
+
+def expected_maximum(trials: int, variance: float) -> float:
+    """Sharpe ratio that the best of so many trials without skill is expected to show (2014, eq. 1).
+
+    √V·((1−γ)·Φ⁻¹(1 − 1/N) + γ·Φ⁻¹(1 − 1/(N·e))), γ the Euler–Mascheroni constant; 0 for one trial.
+    """
+    if trials < 2:
+        return 0.0
+    quantiles = norm.ppf([1 - 1 / trials, 1 - 1 / (trials * np.e)])
+    return float(np.sqrt(variance) * ((1 - np.euler_gamma) * quantiles[0] + np.euler_gamma * quantiles[1]))
+
+
+def deflated_sharpe(returns: np.ndarray, trials: np.ndarray) -> float:
+    """Probability that the best trial's true Sharpe ratio is above zero, given that it is the best of several.
+
+    Args:
+        returns: of the best trial, ``(n,)``.
+        trials: Sharpe ratios of all trials, the best included; NaN (it never traded) counts as a trial, though not in
+            the variance.
+    """
+    known = trials[~np.isnan(trials)]
+    variance = known.var(ddof=1) if len(known) > 1 else 0.0
+    return probabilistic_sharpe(returns, expected_maximum(len(trials), variance))
+
+
+def _circular_sums(values: np.ndarray, block: int) -> np.ndarray:
+    """Sum of the `block` values from each place on, the end joined to the beginning: ``(n,)``."""
+    total = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[: block - 1]]))])
+    return total[block:] - total[:-block]

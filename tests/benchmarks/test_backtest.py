@@ -1,0 +1,50 @@
+"""Speed of the backtest on 4 million candles. `make bench` prints the figures."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.benchmark
+
+# A process of its own, because compiling counts, and so does reading what was compiled before. Processor time, because
+# other work of the machine does not.
+RUN = """
+import time
+import numpy as np, pandas as pd
+from kronos_lightning.backtest import Market, Rules, run_backtest
+from tests.benchmarks import peak_mebibytes
+
+n, rng = 4_000_000, np.random.default_rng(0)
+close = 100 * np.exp(np.cumsum(rng.normal(0, 0.001, n)))
+open_ = np.concatenate([[100.0], close[:-1]])
+prices = dict(open=open_, high=np.maximum(open_, close) * 1.0005, low=np.minimum(open_, close) * 0.9995, close=close)
+candles = pd.DataFrame(prices | dict(timestamps=pd.date_range("2015-01-01", periods=n, freq="min", tz="UTC")))
+signals = rng.choice(np.array([1, 0, -1], dtype=np.int8), n, p=[0.02, 0.96, 0.02])
+rules = Rules(cost=0.0, side="long_short", slippage=0.00001, cooldown=1000)
+before, seconds = peak_mebibytes(), []
+for _ in range(2):
+    start = time.process_time()
+    result = run_backtest(Market.of(candles, pd.Timedelta("1min")), signals, rules, 10_000.0)
+    seconds.append(time.process_time() - start)
+assert len(result.trades) > 50_000
+print(*seconds, peak_mebibytes() - before)
+"""
+
+
+def test_four_million_candles_take_under_five_seconds_with_compilation_and_one_without(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    figures = {}
+    for name in ("compiled anew", "from the disk"):
+        result = subprocess.run(
+            [sys.executable, "-c", RUN], capture_output=True, text=True, timeout=120, check=True, env=environment
+        )
+        figures[name] = [float(word) for word in result.stdout.split()]
+    print()
+    for name, (first, second, memory) in figures.items():
+        print(f"{name}: first run {first:.2f} s, second {second:.3f} s, {memory:,.0f} MiB more")
+    assert figures["compiled anew"][0] < 5
+    assert figures["from the disk"][0] < 2.5
+    assert max(second for _, second, _ in figures.values()) < 1
+    assert max(memory for *_, memory in figures.values()) < 1024
