@@ -23,7 +23,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 @one_line_errors
 def main(cfg: DictConfig) -> float | None:
-    """Compose, validate, build, fit, export. Returns the best validation loss, for sweepers."""
+    """Compose, validate, build, fit, export. Returns the best of the monitored figure, for sweepers."""
     settings = check_training(cfg)
     L.seed_everything(settings.seed, workers=True, verbose=False)
     with runs.RunLog() as run_log:
@@ -32,29 +32,30 @@ def main(cfg: DictConfig) -> float | None:
 
 def train(cfg: DictConfig, settings: Training, run_log: runs.RunLog) -> float:
     """Build, fit, export; from a checked configuration."""
-    started, run_dir = time.monotonic(), Path(settings.run_dir)
+    started, run_dir, monitor = time.monotonic(), Path(settings.run_dir), settings.callbacks["best"]["monitor"]
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.prepare_data()
     resume = runs.find_resume(settings.resume, run_dir)
     if resume and runs.is_finished(run_dir):
         log.info("%s is finished, nothing to resume", run_dir)
-        return runs.best_figures(run_dir)["val/loss"]
+        return runs.best_figures(run_dir)[monitor]
     module, sources = build_module(settings, datamodule)
     callbacks = list(instantiate(cfg.callbacks, _convert_="all").values())
     loggers = list(instantiate(cfg.logger, _convert_="all").values())
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
 
-    info = runs.describe(datamodule, settings.seed, stage=settings.stage.name, model=settings.model.name, **sources)
+    about = {"stage": settings.stage.name, "model": settings.model.name, "settings": runs.optimisation(settings)}
+    info = runs.describe(datamodule, settings.seed, **about, **sources)
     module.record = runs.record(info)
     runs.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resumed=resume is not None)
     run_log.write_to(run_dir / "logs" / "train.log")
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
 
     figures = runs.best_figures(run_dir)
-    log.info("Best val/loss %.5f after epoch %d", figures["val/loss"], figures["best_epoch"])
+    log.info("Best %s %.5f after epoch %d", monitor, figures[monitor], figures["best_epoch"])
     log.info("Model: %s", run_dir / "checkpoints" / "best_model")
     runs.end(run_dir, info | {"seconds": round(time.monotonic() - started, 1), "metrics": figures})
-    return figures["val/loss"]
+    return figures[monitor]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Values that `conf/` asks the code for: ``${swept:}`` and ``${ddp_start_method:}``."""
+"""Values that `conf/` asks the code for: ``${swept:}``, ``${fold_label:name,fold}`` and ``${ddp_start_method:}``."""
 
 import sys
 
@@ -7,11 +7,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from .data.folds import fold_label
+
 
 def swept_suffix() -> str:
     """What a multirun varies, as a suffix of the run's folder: ``-learning_rate=1e-05``; empty in a single run.
 
-    Stage and data do not show: the folder is named after them anyway.
+    Stage, data and fold do not show: the folder is named after them anyway.
     """
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return ""
@@ -21,7 +23,7 @@ def swept_suffix() -> str:
     parts = []
     for text in chosen:
         key, _, value = text.partition("=")
-        if key in sweeps - {"stage", "data"}:
+        if key in sweeps - {"stage", "data", "data.fold"}:
             parts.append(f"{key.rpartition('.')[2]}={value}".replace("/", "_"))
     return "".join(f"-{part}" for part in parts)
 
@@ -33,6 +35,7 @@ def ddp_start_method() -> str:
 
 
 def register_resolvers() -> None:
-    """Make `${swept:}` and `${ddp_start_method:}` known to the configuration."""
+    """Make these resolvers known to the configuration."""
     OmegaConf.register_new_resolver("swept", swept_suffix, replace=True)
+    OmegaConf.register_new_resolver("fold_label", fold_label, replace=True)
     OmegaConf.register_new_resolver("ddp_start_method", ddp_start_method, replace=True)

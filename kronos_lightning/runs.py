@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from .data import CandleDataModule
 from .data.files import atomic_directory, atomic_path
 from .model import KronosTokenizer
+from .schema import Training
 from .training.stage_module import RECORD
 
 PACKAGES = ("torch", "lightning", "hydra-core", "pandas", "numpy", "huggingface-hub")
@@ -33,7 +34,8 @@ class RunError(ValueError):
 
 def data_key(datamodule: CandleDataModule) -> dict[str, Any]:
     """What makes two runs' data the same: the candles and the split into train, validation and test."""
-    return {"fingerprints": datamodule.fingerprints, "ranges": datamodule.ranges}
+    embargo = datamodule.hparams.embargo
+    return {"fingerprints": datamodule.fingerprints, "ranges": datamodule.ranges, "embargo": embargo}
 
 
 def read_info(run_dir: Path) -> dict[str, Any] | None:
@@ -45,8 +47,30 @@ def read_info(run_dir: Path) -> dict[str, Any] | None:
 
 
 def record(info: dict[str, Any]) -> dict[str, Any]:
-    """What of `run_info.json` goes along with a checkpoint directory, wherever it is taken."""
-    return {key: info[key] for key in ("stage", "initial_weights", "synthetic", "data")}
+    """What of `run_info.json` goes along with a checkpoint directory, wherever it is taken.
+
+    Those of earlier versions have no `settings`.
+    """
+    return {key: info[key] for key in ("stage", "initial_weights", "synthetic", "data", "settings") if key in info}
+
+
+def optimisation(settings: Training) -> dict[str, float | int | str | bool | None]:
+    """The settings by which runs on the same data are compared: flat, each a primitive."""
+    stage, data, trainer = settings.stage.model_dump(exclude={"name"}), settings.data, settings.trainer
+    beta_1, beta_2 = stage.pop("betas")
+    return stage | {
+        "beta_1": beta_1,
+        "beta_2": beta_2,
+        "model": settings.model.name,
+        "lookback": data.lookback,
+        "horizon": data.horizon,
+        "batch_size": data.batch_size,
+        "samples_per_epoch": data.samples_per_epoch,
+        "accumulate_grad_batches": trainer.get("accumulate_grad_batches", 1),
+        "precision": trainer.get("precision"),
+        "monitor": settings.callbacks.get("best", {}).get("monitor"),
+        "seed": settings.seed,
+    }
 
 
 def read_record(directory: Path) -> dict[str, Any] | None:
@@ -178,7 +202,8 @@ def find_finished(run_dir: Path, key: dict[str, Any]) -> tuple[Path | None, str]
         return None, f"no run in {run_dir}"
     trained = info["data"]["fingerprints"]
     others = {symbol for symbol in key["fingerprints"] if trained.get(symbol) != key["fingerprints"][symbol]}
-    if others or info["data"]["ranges"] != key["ranges"]:
+    split = info["data"]["ranges"], info["data"].get("embargo", 0)  # earlier versions had none
+    if others or split != (key["ranges"], key["embargo"]):
         return None, f"{run_dir} was fine-tuned on other data or split ranges"
     if not is_finished(run_dir):
         raise RunError(

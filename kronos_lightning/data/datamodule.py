@@ -12,8 +12,9 @@ from filelock import FileLock
 from torch.utils.data import DataLoader
 
 from .augmentation import Augmentation
-from .candles import FEATURES, Candles, as_list, end_of, in_range
+from .candles import FEATURES, Candles, as_list, end_of, in_range, parse_interval
 from .files import atomic_path
+from .folds import fold_label, fold_ranges
 from .formats import CandleError
 from .market import Market, join_frames
 from .windows import CandleWindows, EpochSampler, ShardSampler, WindowBatch, window_starts
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 class CandleDataModule(L.LightningDataModule):
     """Windows of one market or several, split by date. No window holds candles of two markets.
 
-    `prepare_data` fetches, examines and checks the candles and writes ``{name}_{train,val,test}_data.parquet`` and
-    ``{name}_manifest.json``; when neither sources nor settings changed it reuses them.
+    `prepare_data` fetches, examines and checks the candles and writes ``{label}_{train,val,test}_data.parquet`` and
+    ``{label}_manifest.json``; when neither sources nor settings changed it reuses them.
 
     Args: every key of `conf/data/*.yaml` and `conf/augmentation/*.yaml`, documented there.
     """
@@ -59,10 +60,20 @@ class CandleDataModule(L.LightningDataModule):
         processed_dir: str,
         seed: int,
         augmentation: dict[str, float] | None = None,
+        fold: int | None = None,
+        folds: int = 5,
+        fold_scheme: str = "expanding",
+        embargo: int = 0,
     ):
         super().__init__()
         self.save_hyperparameters()
-        self.ranges = {"train": train_time_range, "val": val_time_range, "test": test_time_range}
+        ranges = train_time_range, val_time_range, test_time_range
+        self.ranges = (
+            dict(zip(SPLITS, ranges, strict=True))
+            if fold is None
+            else fold_ranges(*ranges, fold, folds, fold_scheme, parse_interval(interval))
+        )
+        self.label = fold_label(name, fold)
         self.target_rows = horizon + 1  # one row more than the horizon: inputs and targets are shifted by one
         self.windows: dict[str, CandleWindows] = {}
         self.prepared = False
@@ -81,13 +92,17 @@ class CandleDataModule(L.LightningDataModule):
         return [market.read(about[market.symbol]["dropped"]) for market in self.markets]
 
     def target_masks(self, stamps: pd.Series) -> dict[str, np.ndarray]:
-        """Which candles each split may forecast: its range, less what belongs to an earlier split."""
+        """Which candles each split may forecast: its range, less what belongs to an earlier split or its embargo.
+
+        Args:
+            stamps: open times of one market's candles, in time order.
+        """
         masks, previous_end = {}, None
         for split in SPLITS:
             begin, end = self.ranges[split]
             masks[split] = in_range(stamps, begin, end)
             if previous_end is not None:
-                masks[split] &= (stamps >= previous_end).to_numpy()
+                masks[split][: stamps.searchsorted(previous_end) + self.hparams.embargo] = False
             previous_end = end_of(end)
         return masks
 
@@ -95,11 +110,11 @@ class CandleDataModule(L.LightningDataModule):
 
     def path(self, split: str) -> Path:
         """Where the candles of a split are kept."""
-        return Path(self.hparams.processed_dir) / f"{self.hparams.name}_{split}_data.parquet"
+        return Path(self.hparams.processed_dir) / f"{self.label}_{split}_data.parquet"
 
     @property
     def manifest_path(self) -> Path:
-        return Path(self.hparams.processed_dir) / f"{self.hparams.name}_manifest.json"
+        return Path(self.hparams.processed_dir) / f"{self.label}_manifest.json"
 
     def manifest(self) -> dict[str, Any]:
         """What `prepare_data` wrote about sources, settings, defects, gaps and windows."""
@@ -113,9 +128,10 @@ class CandleDataModule(L.LightningDataModule):
     def _settings(self) -> dict[str, Any]:
         """All that decides the content of the processed files."""
         keys = ["interval", "sample", "sessions", "on_defect", "dataset_begin_time", "dataset_end_time", "lookback"]
-        keys += ["horizon", *(f"{split}_time_range" for split in SPLITS)]
+        keys += ["horizon", "embargo"]
         sources = {market.symbol: market.origin() for market in self.markets}
-        return {"format": FORMAT, "sources": sources, **{key: self.hparams[key] for key in keys}}
+        ranges = {f"{split}_time_range": self.ranges[split] for split in SPLITS}
+        return {"format": FORMAT, "sources": sources, **{key: self.hparams[key] for key in keys}, **ranges}
 
     def _is_current(self, settings: dict[str, Any]) -> bool:
         try:
@@ -163,8 +179,8 @@ class CandleDataModule(L.LightningDataModule):
             if not windows[split]["windows"]:
                 spans = ", ".join(f"{symbol} {about['span']}" for symbol, about in markets.items())
                 raise CandleError(
-                    f"no {split} window: data.{split}_time_range {self.ranges[split]} with lookback "
-                    f"{self.hparams.lookback} and horizon {self.hparams.horizon} finds none in the candles of {spans}"
+                    f"no {split} window: {self._range_words(split)} with lookback {self.hparams.lookback}, horizon "
+                    f"{self.hparams.horizon} and embargo {self.hparams.embargo} finds none in the candles of {spans}"
                 )
             for symbol in (symbol for symbol, count in windows[split]["by_symbol"].items() if not count):
                 log.warning("%s: no %s window in its candles %s", symbol, split, markets[symbol]["span"])
@@ -173,7 +189,7 @@ class CandleDataModule(L.LightningDataModule):
             with atomic_path(self.path(split)) as temporary:
                 join_frames(parts[split]).to_parquet(temporary, index=False)
             if lost := windows[split]["dropped_for_earlier_split"]:
-                log.info("%s: %d window(s) dropped: their targets belong to an earlier split", split, lost)
+                log.info("%s: %d window(s) dropped: their targets belong to an earlier split, or embargo", split, lost)
         manifest = {
             "settings": settings,
             "synthetic": self.markets[0].path is None,
@@ -184,6 +200,10 @@ class CandleDataModule(L.LightningDataModule):
         }
         with atomic_path(self.manifest_path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=2))
+
+    def _range_words(self, split: str) -> str:
+        fold, folds = self.hparams.fold, self.hparams.folds
+        return f"{f'data.{split}_time_range' if fold is None else f'fold {fold} of {folds}'} {self.ranges[split]}"
 
     def _split(self, candles: Candles) -> dict[str, tuple[pd.DataFrame, int, int]]:
         """For each split: the candles of its windows, how many windows, how many an earlier split took from it."""

@@ -1,4 +1,4 @@
-"""Callbacks of a fine-tuning run."""
+"""Callbacks of a fine-tuning run. Shape letters: B windows, L lookback, S sample paths, h horizon."""
 
 import os
 from pathlib import Path
@@ -10,11 +10,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from kronos_lightning.data import WindowBatch
 from kronos_lightning.data.files import atomic_directory
+from kronos_lightning.forecast.distribution import crps, path_quantiles
 from kronos_lightning.forecast.plots import forecast_figure
 
 PICTURED = 3  # forecasts in the validation picture
 CLOSE = 3  # column of the close
+PATH_FIGURES = ("crps", "coverage_90", "direction_accuracy", "direction_majority")
 
 
 class PretrainedCheckpoint(ModelCheckpoint):
@@ -68,40 +71,38 @@ class PretrainedCheckpoint(ModelCheckpoint):
 
 
 class ValidationPaths(L.Callback):
-    """After each validation: forecasts of some windows as a picture, and how often their direction was right.
+    """After each validation: forecasts of some windows, their figures (see `path_figures`) and a picture.
 
-    Logs `val/direction_accuracy` (sign of the close's change from cutoff to horizon, median path) and beside it
-    `val/direction_majority`, what always saying the commoner direction would have scored on the same windows.
+    The windows and the random numbers of their paths are the same in every epoch, so that epochs compare. The first
+    process measures and tells the others: all know the figures, whatever the number of processes they are the same.
 
     Args:
         windows: how many, spread evenly over the validation range.
-        every_n_epochs: how often.
+        every_n_epochs: how often. In the epochs between there is no figure, rather than an old one.
     """
 
     def __init__(self, windows: int, every_n_epochs: int):
         self.windows, self.every_n_epochs = windows, every_n_epochs
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs or not trainer.is_global_zero:
+        if trainer.sanity_checking:
             return
+        if trainer.current_epoch % self.every_n_epochs:
+            for name in PATH_FIGURES:
+                trainer.callback_metrics.pop(f"val/{name}", None)
+            return
+        figures = self._measure(trainer, pl_module) if trainer.is_global_zero else {}
+        for name, value in trainer.strategy.broadcast(figures).items():
+            pl_module.log(f"val/{name}", value)
+
+    def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:
         data = trainer.datamodule.windows["val"]
         chosen = np.linspace(0, len(data) - 1, min(self.windows, len(data))).astype(int)
-        batch = data.__getitems__(chosen.tolist())
-        batch = trainer.strategy.batch_to_device(batch)
-        paths = pl_module.validation_paths(batch).float().cpu()
-        context = batch.x[:, : pl_module.lookback].cpu()
-        actual = batch.x[:, pl_module.lookback : pl_module.lookback + pl_module.horizon].cpu()
-
-        last = context[:, -1, CLOSE]
-        realised = (actual[:, -1, CLOSE] - last).sign()
-        forecast = (paths[:, :, -1, CLOSE].median(dim=1).values - last).sign()
-        moved = realised != 0
-        if moved.any():
-            up = (realised[moved] > 0).float().mean()
-            accuracy = (forecast[moved] == realised[moved]).float().mean()
-            pl_module.log("val/direction_accuracy", accuracy, rank_zero_only=True)
-            pl_module.log("val/direction_majority", torch.maximum(up, 1 - up), rank_zero_only=True)
+        batches = np.array_split(chosen, -(-len(chosen) // trainer.datamodule.hparams.batch_size))
+        parts = [_forecast(trainer, pl_module, data.__getitems__(batch.tolist())) for batch in batches]
+        context, paths, actual = (torch.cat(part) for part in zip(*parts, strict=True))
         self._picture(trainer, context, paths, actual, chosen)
+        return path_figures(*(part[..., CLOSE].numpy() for part in (context[:, -1], paths, actual)))
 
     def _picture(self, trainer: L.Trainer, context: Tensor, paths: Tensor, actual: Tensor, chosen: np.ndarray) -> None:
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
@@ -119,3 +120,38 @@ class ValidationPaths(L.Callback):
         )
         for board in boards:
             board.experiment.add_figure("val/paths", figure, trainer.global_step, close=False)
+
+
+def _forecast(trainer: L.Trainer, pl_module: L.LightningModule, batch: WindowBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """What was known ``(B, L, 6)``, forecast ``(B, S, h, 6)`` and came ``(B, h, 6)``, normalised, on the CPU."""
+    paths = pl_module.validation_paths(trainer.strategy.batch_to_device(batch)).float().cpu()
+    first, last = pl_module.lookback, pl_module.lookback + pl_module.horizon
+    return batch.x[:, :first], paths, batch.x[:, first:last]
+
+
+def path_figures(known: np.ndarray, paths: np.ndarray, actual: np.ndarray) -> dict[str, float]:
+    """Validation figures of the close's sample paths.
+
+    Args:
+        known: last close before the forecast, ``(B,)``.
+        paths: ``(B, S, h)``.
+        actual: ``(B, h)``. All in the same units.
+
+    Returns:
+        crps: fair, mean over windows and steps, in the units given. Of one path it is the absolute error.
+        coverage_90: share of closes inside the 90 % interval; 19 paths or more are needed to reach 0.9. Not of one
+            path.
+        direction_accuracy: share of windows with the sign of the change over the horizon right, by the median path;
+            direction_majority: what always saying the commoner sign would score. Neither, where no close changed.
+    """
+    found = {"crps": float(crps(paths, actual).mean())}
+    if paths.shape[1] > 1:
+        lower, upper = path_quantiles(paths, (0.05, 0.95))
+        found["coverage_90"] = float(((lower <= actual) & (actual <= upper)).mean())
+    realised = np.sign(actual[:, -1] - known)
+    right = np.sign(np.median(paths[:, :, -1], axis=1) - known) == realised
+    moved = realised != 0
+    if moved.any():
+        up = float((realised[moved] > 0).mean())
+        found |= {"direction_accuracy": float(right[moved].mean()), "direction_majority": max(up, 1 - up)}
+    return found

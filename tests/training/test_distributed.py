@@ -17,7 +17,7 @@ def train(cwd, run_dir, *arguments):
     command("train.py", *COMMON, *NO_DROPOUT, f"run_dir={run_dir}", *arguments, cwd=cwd)
     info = json.loads((cwd / run_dir / "run_info.json").read_text())
     weights = load_file(cwd / run_dir / "checkpoints" / "last_model" / "model.safetensors")
-    return info["metrics"]["val/loss"], weights
+    return info["metrics"], weights
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +35,23 @@ def runs(request, cwd):
 
 
 def test_two_processes_train_to_the_weights_of_one_with_the_same_global_batch(runs):
-    _, _, (loss_one, weights_one), (loss_two, weights_two) = runs
-    assert loss_two == pytest.approx(loss_one, abs=1e-4)
+    _, _, (one, weights_one), (two, weights_two) = runs
+    assert two["val/loss"] == pytest.approx(one["val/loss"], abs=1e-4)
     for key in weights_one:
         torch.testing.assert_close(weights_two[key], weights_one[key], atol=1e-4, rtol=0)
 
 
-def test_two_processes_validate_to_the_loss_of_one_for_the_same_weights(runs, cwd):
+def test_two_processes_validate_to_the_figures_of_one_for_the_same_weights(runs, cwd):
+    """The checkpoint is chosen and the run stopped by the forecasts' score, which one process measures."""
     stage, name, *_ = runs
     unchanged = [f"init_from={name}_one", "stage.learning_rate=1e-30", "stage.max_epochs=1"]
-    losses = [
-        train(cwd, f"{name}_again", *stage[:1], *stage[2:], *unchanged, *processes)[0] for processes in (ONE, TWO)
-    ]
-    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    by_score = "callbacks.best.monitor=val/crps"
+    one, two = (
+        train(cwd, f"{name}_again", *stage[:1], *stage[2:], *unchanged, by_score, *processes)[0]
+        for processes in (ONE, TWO)
+    )
+    assert two["val/loss"] == pytest.approx(one["val/loss"], abs=1e-6)
+    assert two["val/crps"] == pytest.approx(one["val/crps"], abs=1e-6)
 
 
 def test_two_processes_share_one_output_folder(runs, cwd):

@@ -1,0 +1,92 @@
+"""The figures of the forecasts that are made after each validation."""
+
+import lightning as L
+import numpy as np
+import pytest
+import scoringrules
+import torch
+
+from kronos_lightning.data import CandleDataModule
+from kronos_lightning.forecast import Forecaster
+from kronos_lightning.training import PredictorModule, TokenizerModule
+from kronos_lightning.training.callbacks import CLOSE, ValidationPaths, path_figures
+from kronos_lightning.training.optimization import Optimization
+from tests.data.test_datamodule import SETTINGS
+
+LOOKBACK, HORIZON, WINDOWS = 20, 5, 7
+OPTIMIZATION = Optimization(1e-3, (0.9, 0.95), 0.1, 0.03, 10.0)
+
+
+@pytest.fixture
+def fit(tmp_path):
+    def fitted(module, batch_size=16, max_epochs=1, **callback):
+        data = CandleDataModule(**SETTINGS | {"processed_dir": str(tmp_path), "batch_size": batch_size})
+        watched = {"windows": WINDOWS, "every_n_epochs": 1} | callback
+        trainer = L.Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, max_epochs=max_epochs, limit_train_batches=2, limit_val_batches=1,
+            callbacks=[ValidationPaths(**watched)],
+        )  # fmt: skip
+        trainer.fit(module, data)
+        return trainer, data
+
+    return fitted
+
+
+def predictor_module(tokenizer, predictor, num_paths):
+    forecaster = Forecaster(tokenizer, predictor, 64)
+    return PredictorModule(forecaster, OPTIMIZATION, LOOKBACK, HORIZON, "teacher", num_paths=num_paths, seed=0)
+
+
+def test_path_figures_are_the_fair_score_the_coverage_and_the_direction():
+    rng = np.random.default_rng(0)
+    known, paths, actual = rng.normal(size=40), rng.normal(size=(40, 19, 3)), rng.normal(size=(40, 3))
+    found = path_figures(known, paths, actual)
+    assert found["crps"] == pytest.approx(scoringrules.crps_ensemble(actual, paths, m_axis=1, estimator="fair").mean())
+    # Of 19 paths the 5 and 95 % quantiles are the least and the greatest.
+    assert found["coverage_90"] == ((paths.min(axis=1) <= actual) & (actual <= paths.max(axis=1))).mean()
+    rose = actual[:, -1] > known
+    assert found["direction_accuracy"] == ((np.median(paths[:, :, -1], axis=1) > known) == rose).mean()
+    assert found["direction_majority"] == max(rose.mean(), 1 - rose.mean())
+
+
+def test_windows_that_did_not_move_have_no_direction_and_one_path_has_no_interval():
+    paths = np.array([[[1.0, 2.0]], [[1.0, 4.0]]])
+    actual = np.array([[1.0, 3.0], [2.0, 3.0]])
+    found = path_figures(np.array([3.0, 2.0]), paths, actual)
+    assert found == {"crps": 0.75, "direction_accuracy": 1.0, "direction_majority": 1.0}
+    assert path_figures(np.array([3.0, 3.0]), paths, actual).keys() == {"crps"}
+
+
+def test_the_score_of_a_reconstruction_is_its_absolute_error(fit, tiny_tokenizer):
+    trainer, data = fit(TokenizerModule(tiny_tokenizer, OPTIMIZATION, LOOKBACK, HORIZON))
+    windows = data.windows["val"]
+    batch = windows.__getitems__(np.linspace(0, len(windows) - 1, WINDOWS).astype(int).tolist())
+    with torch.no_grad():
+        error = (tiny_tokenizer.eval()(batch.x).full - batch.x)[:, LOOKBACK : LOOKBACK + HORIZON, CLOSE].abs().mean()
+    assert trainer.callback_metrics["val/crps"].item() == pytest.approx(error.item(), rel=1e-5)
+    assert "val/coverage_90" not in trainer.callback_metrics
+
+
+def test_forecasts_are_measured_in_batches_and_alike_in_every_epoch(fit, tiny_tokenizer, tiny_predictor, monkeypatch):
+    module = predictor_module(tiny_tokenizer, tiny_predictor, num_paths=4)
+    module.optimization = Optimization(1e-30, (0.9, 0.95), 0.0, 0.03, 10.0)
+    found, sizes = [], []
+    measure, paths = ValidationPaths._measure, module.validation_paths
+    monkeypatch.setattr(ValidationPaths, "_measure", lambda *a: found.append(measure(*a)) or found[-1])
+    module.validation_paths = lambda batch: sizes.append(len(batch.x)) or paths(batch)
+    trainer, _ = fit(module, batch_size=3, max_epochs=2)
+    assert sizes == [3, 2, 2] * 2
+    assert found[0] == found[1]
+    assert {f"val/{name}": pytest.approx(value) for name, value in found[1].items()}.items() <= {
+        name: value.item() for name, value in trainer.callback_metrics.items()
+    }.items()
+    assert found[0].keys() == {"crps", "coverage_90", "direction_accuracy", "direction_majority"}
+
+
+def test_an_epoch_without_forecasts_has_no_figure_instead_of_an_old_one(fit, tiny_tokenizer):
+    for max_epochs, measured in ((1, True), (2, False), (3, True)):
+        module = TokenizerModule(tiny_tokenizer, OPTIMIZATION, LOOKBACK, HORIZON)
+        trainer, _ = fit(module, max_epochs=max_epochs, every_n_epochs=2)
+        assert ("val/crps" in trainer.callback_metrics) is measured
+        assert "val/loss" in trainer.callback_metrics
