@@ -11,7 +11,8 @@ from .data import CandleDataModule
 from .forecast import Forecaster, Sampling
 from .model import CheckpointError, Kronos, KronosTokenizer
 from .runs import RunError, data_key, find_finished, read_record
-from .schema import Common, Evaluation, Forecasting, PredictorStage, Training
+from .schema import Common, Evaluation, Forecasting, Training
+from .sections import PredictorStage
 from .training.optimization import Optimization
 from .training.predictor_module import PredictorModule
 from .training.stage_module import StageModule
@@ -91,7 +92,7 @@ def find_tokenizer(settings: Common, wanted: str, datamodule: CandleDataModule) 
     else:
         directory, source = None, ""
         if wanted == "auto":
-            run_dir = Path(settings.paths.models) / f"finetune_tokenizer_{settings.data.name}"
+            run_dir = Path(settings.paths.models) / f"finetune_tokenizer_{settings.data.label}"
             directory, source = find_finished(run_dir, data_key(datamodule))
         if directory is not None:
             tokenizer = KronosTokenizer.from_pretrained(directory)
@@ -110,12 +111,14 @@ class Sources:
     """Where the parts of a forecaster came from.
 
     predictor, tokenizer: a sentence each.
-    info: `run_info.json` of the predictor's run, or None where there is none.
+    info: what the predictor's checkpoint says of its training, or None where it says nothing.
+    directory: the predictor's checkpoint directory; None from the Hub or at random.
     """
 
     predictor: str
     tokenizer: str
     info: dict[str, Any] | None
+    directory: Path | None = None
 
 
 def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple[Forecaster, Sources]:
@@ -126,13 +129,35 @@ def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple
     """
     directory, source = None, settings.predictor
     if settings.predictor == "auto":
-        run_dir = Path(settings.paths.models) / f"finetune_predictor_{settings.data.name}"
+        run_dir = Path(settings.paths.models) / f"finetune_predictor_{settings.data.label}"
         directory, source = find_finished(run_dir, data_key(datamodule))
         if directory is None and settings.model.pretrained is None:
             raise RunError(f"no fine-tuned predictor: {source}. Run train.py stage=predictor, or name predictor=DIR")
     elif settings.predictor != "published":
         directory = best_model(Path(settings.predictor))
-    return load_forecaster(settings, directory, source, settings.data.clip)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)  # random weights, where any are asked for, are the same each time
+        return load_forecaster(settings, directory, source, settings.data.clip)
+
+
+def find_candidate(
+    settings: Evaluation, name: str, measured: Sources, datamodule: CandleDataModule
+) -> tuple[Forecaster, Sources]:
+    """What `compare` names: a word, or a predictor's folder, if need be with its tokenizer's (``DIR@DIR``).
+
+    untuned: the published weights. tokenizer: the tokenizer of what is measured with the published predictor.
+    predictor: the predictor of what is measured with the published tokenizer. both: what is measured.
+    """
+    beside = str(measured.directory.parent / "tokenizer") if measured.directory else "published"
+    words = {
+        "untuned": ("published", "published"),
+        "tokenizer": ("published", beside if settings.tokenizer == "auto" else settings.tokenizer),
+        "predictor": (settings.predictor, "published"),
+        "both": (settings.predictor, settings.tokenizer),
+    }
+    folder, _, tokenizer = name.partition("@")
+    predictor, tokenizer = words.get(name, (folder, tokenizer or "auto"))
+    return find_forecaster(settings.model_copy(update={"predictor": predictor, "tokenizer": tokenizer}), datamodule)
 
 
 def load_forecaster(
@@ -158,7 +183,7 @@ def load_forecaster(
     log.info("Predictor: %s", source)
     log.info("Tokenizer: %s", tokenizer_source)
     info = read_record(directory) if directory is not None else None
-    return build_forecaster(settings, tokenizer, predictor, clip), Sources(source, tokenizer_source, info)
+    return build_forecaster(settings, tokenizer, predictor, clip), Sources(source, tokenizer_source, info, directory)
 
 
 def best_model(directory: Path) -> Path:

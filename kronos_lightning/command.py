@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 OURS = {
+    "CalibrationError": "kronos_lightning.forecast.calibration",
     "CandleError": "kronos_lightning.data.formats",
     "CheckpointError": "kronos_lightning.model.pretrained",
     "ConfigError": "kronos_lightning.config",

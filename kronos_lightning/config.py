@@ -9,9 +9,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .data.candles import as_list
-from .schema import Doctor, Download, Evaluation, Forecasting, Section, Training
+from .schema import Doctor, Download, Evaluation, Forecasting, Training
+from .sections import Section
 
-FIGURES = {"val/loss", "val/direction_accuracy"}  # what callbacks may monitor in both stages
+PATH_MONITORS = {"val/crps", "val/direction_accuracy"}  # of callbacks.validation_paths
+FIGURES = {"val/loss", *PATH_MONITORS}  # what callbacks may monitor in both stages
 
 
 class ConfigError(ValueError):
@@ -22,12 +24,21 @@ def check_training(cfg: DictConfig) -> Training:
     """Validate the configuration of train.py; raises `ConfigError`."""
     plain = _plain(cfg)
     settings = _validate(Training, plain)
+    if settings.data.fold == "all":
+        folds = ",".join(map(str, range(settings.data.folds)))
+        raise ConfigError(f"data.fold: a run trains on one fold; train.py -m data.fold={folds} trains on each")
     check_call(plain["trainer"], "trainer")
     for group in ("callbacks", "logger"):
         for name, node in plain[group].items():
             check_call(node, f"{group}.{name}")
             if node.get("monitor") not in (None, *FIGURES):
                 raise ConfigError(f"{group}.{name}.monitor: {node['monitor']!r} is none of {sorted(FIGURES)}")
+            paths = plain["callbacks"].get("validation_paths", {})
+            if node.get("monitor") in PATH_MONITORS and paths.get("every_n_epochs") != 1:
+                raise ConfigError(
+                    f"{group}.{name}.monitor: {node['monitor']} has to be measured in every epoch that it judges: "
+                    f"callbacks.validation_paths.every_n_epochs=1"
+                )
     return settings
 
 
@@ -48,6 +59,16 @@ def check_evaluation(cfg: DictConfig) -> Evaluation:
             "without -m, or with a trainer of one process"
         )
     return settings
+
+
+def fold_configs(cfg: DictConfig) -> list[DictConfig]:
+    """The configuration of each fold where ``data.fold=all`` asks for every one, else the configuration itself."""
+    if cfg.data.fold != "all":
+        return [cfg]
+    folds = [cfg.copy() for _ in range(cfg.data.folds)]
+    for k, fold in enumerate(folds):
+        OmegaConf.update(fold, "data.fold", k)
+    return folds
 
 
 def check_forecasting(cfg: DictConfig) -> Forecasting:

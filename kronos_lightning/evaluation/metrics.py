@@ -1,90 +1,250 @@
-"""Point metrics of a forecast set, each beside the last-price baseline.
+"""Figures of a forecaster: losses by cutoff and step, and their summaries.
 
-Shape letters: N cutoffs, S sample paths, h horizon. The point forecast is the median path's close; an undefined figure
-is NaN.
+Shape letters: N cutoffs, S sample paths, h horizon, Q quantile levels, I intervals. Every forecaster, model or not,
+is measured by the sample paths of its close. The point forecast is their median. "Return" is the return from the
+cutoff's close. An undefined figure is NaN.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+from scipy import stats
 
+from kronos_lightning.data import Candles
 from kronos_lightning.forecast import ForecastSet
+from kronos_lightning.forecast.calibration import INTERVALS
+from kronos_lightning.forecast.distribution import crps, path_quantiles
+
+LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+RECENT = 60  # known candles that tell the volatility regime
+SCALE = 500  # known candles whose mean change scales MASE
+REGIMES = ("calm", "middle", "volatile")
 
 DESCRIPTIONS = {
+    "crps": "continuous ranked probability score of the return, in % of the price, all steps: the main figure",
+    "crps_price": "the same of the close, in quote units",
+    "wql": "weighted quantile loss of the return (11 levels from 5 to 95 %)",
+    "wql_price": "the same of the close (flatters everyone)",
     "mae": "mean absolute error of the close, in quote units, all steps",
     "rmse": "root mean squared error of the close, in quote units, all steps",
-    "mape": "mean absolute error of the close, in % of it, all steps",
+    "mape": "mean absolute error of the close, in % of it (flatters everyone)",
+    "mase": "absolute error / mean absolute change a candle over the 500 known candles",
+    "mae_return": "mean absolute error of the return, in % of the price",
+    "rmse_return": "root mean squared error of the return, in % of the price",
     "price_correlation": "correlation of forecast and actual close, all steps (flatters everyone)",
-    "return_correlation": "correlation of forecast and actual return over the horizon",
+    "return_correlation": "correlation of forecast and actual return, all steps",
+    "ic": "correlation of forecast and actual return over the horizon",
+    "rank_ic": "the same of their ranks",
     "direction_accuracy": "share of cutoffs whose sign of the return over the horizon was right",
     "trend_accuracy": "share of steps whose sign of change was right",
     "volatility_error": "relative error of the realised volatility inside the horizon, paths against actual",
-    "coverage_90": "share of actual closes inside the 5-95 % band of the paths (0.90 would be right)",
+    "coverage_50": "share of actual closes inside the 50 % interval; 0.5 would be right",
+    "coverage_80": "the same, 80 %",
+    "coverage_90": "the same, 90 %",
+    "coverage_95": "the same, 95 %",
+    "width_90": "mean width of the 90 % interval, in % of the price",
+    "brier": "mean squared error of P(up), all steps; 0.25 is a coin's",
+}
+LOSSES = {  # lower is better, so that 1 − model / baseline is a skill
+    *("crps", "crps_price", "wql", "wql_price", "mae", "rmse", "mape", "mase", "mae_return", "rmse_return"),
+    *("volatility_error", "brier"),
 }
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Figures by name for the model and the last price, and what a skill score needs."""
+class Truth:
+    """What came after the cutoffs, and what was known at them.
 
-    model: dict[str, float]
-    last_price: dict[str, float]
-    majority_direction: float  # share of the commoner direction: what direction accuracy has to beat
-    model_error: np.ndarray  # (N, h) absolute error of the close
-    last_price_error: np.ndarray  # (N, h)
+    cutoffs: open times ``(N,)``. last_close: ``(N,)``. actual: closes ``(N, h)``.
+    scale: mean absolute change a candle before the cutoff, quote units ``(N,)``.
+    volatility: of the log returns before the cutoff, a candle, ``(N,)``.
+    """
+
+    cutoffs: np.ndarray
+    last_close: np.ndarray
+    actual: np.ndarray
+    scale: np.ndarray
+    volatility: np.ndarray
+
+    @classmethod
+    def of(cls, forecasts: ForecastSet, candles: Candles) -> "Truth":
+        """From a forecast set and all candles; `scale` and `volatility` look at those up to the cutoff alone."""
+        frame = candles.frame
+        inside = frame["segment"].diff().eq(0)  # a change over a gap is not that of a candle
+        change = frame["close"].diff().where(inside).abs()
+        returns = np.log(frame["close"]).diff().where(inside)
+        rows = np.searchsorted(frame["timestamps"].dt.tz_localize(None).to_numpy(), forecasts.cutoffs)
+        scale = change.rolling(SCALE, min_periods=1).mean().to_numpy()[rows]
+        volatility = returns.rolling(RECENT, min_periods=2).std().to_numpy()[rows]
+        return cls(forecasts.cutoffs, forecasts.last_close, forecasts.actual_close, scale, volatility)
 
     @property
-    def skill(self) -> float:
-        """1 − MAE / MAE of the last price; positive is better than the last price."""
-        return 1 - self.model["mae"] / self.last_price["mae"] if self.last_price["mae"] > 0 else np.nan
+    def actual_return(self) -> np.ndarray:
+        """``(N, h)``."""
+        return self.actual / self.last_close[:, None] - 1
+
+    def slices(self, by: str) -> dict[str, np.ndarray]:
+        """Cutoffs as rows by ``"month"`` or by volatility ``"regime"`` (thirds of the cutoffs' known volatility)."""
+        if by == "month":
+            keys = pd.DatetimeIndex(self.cutoffs).strftime("%Y-%m").to_numpy()
+            return {key: np.flatnonzero(keys == key) for key in np.unique(keys)}
+        known = np.flatnonzero(np.isfinite(self.volatility))
+        parts = np.array_split(known[np.argsort(self.volatility[known], kind="stable")], len(REGIMES))
+        return {name: np.sort(rows) for name, rows in zip(REGIMES, parts, strict=True) if len(rows)}
 
 
-def score(forecasts: ForecastSet) -> Scores:
-    """Measure a forecast set and the last price on the same cutoffs."""
-    paths, actual, last = forecasts.close_paths, forecasts.actual_close, forecasts.last_close
-    unchanged = np.repeat(last[:, None], forecasts.horizon, axis=1)
-    median = np.median(paths, axis=1)
-    realised = np.sign(actual[:, -1] - last)
-    moved = realised != 0
-    up = (realised[moved] > 0).mean() if moved.any() else np.nan
-    lower, upper = np.quantile(paths, [0.05, 0.95], axis=1)
-    model = _point_figures(median, paths, actual, last)
-    model["coverage_90"] = float(((actual >= lower) & (actual <= upper)).mean())
-    last_price = _point_figures(unchanged, unchanged[:, None], actual, last) | {"coverage_90": np.nan}
-    return Scores(model, last_price, float(max(up, 1 - up)), np.abs(median - actual), np.abs(unchanged - actual))
+@dataclass(frozen=True)
+class Scores:
+    """One forecaster at every cutoff and step.
+
+    point: median path, closes ``(N, h)``.
+    crps: of the return, ``(N, h)``.
+    pinball: quantile losses of the return at `LEVELS`, ``(N, h, Q)``.
+    inside, width: whether the actual return was in each of `INTERVALS`, and their widths, ``(N, h, I)``.
+    pit: where the actual close fell in the distribution, in (0, 1), ties and gaps between paths broken at random.
+    up: P(close above the last known one), ``(N, h)``.
+    volatility: mean over the paths of their volatility inside the horizon, ``(N,)``.
+    """
+
+    truth: Truth
+    point: np.ndarray
+    crps: np.ndarray
+    pinball: np.ndarray
+    inside: np.ndarray
+    width: np.ndarray
+    pit: np.ndarray
+    up: np.ndarray
+    volatility: np.ndarray
+
+    @property
+    def loss(self) -> np.ndarray:
+        """What forecasters are compared by: mean CRPS of the return over the steps, ``(N,)``."""
+        return self.crps.mean(axis=1)
+
+    def select(self, rows: np.ndarray | slice) -> "Scores":
+        """The same of some cutoffs."""
+        parts = {name: getattr(self, name)[rows] for name in vars(self) if name != "truth"}
+        return Scores(Truth(*(part[rows] for part in vars(self.truth).values())), **parts)
 
 
-def _point_figures(point: np.ndarray, paths: np.ndarray, actual: np.ndarray, last: np.ndarray) -> dict[str, float]:
-    error = point - actual
-    forecast_return, actual_return = point[:, -1] / last - 1, actual[:, -1] / last - 1
-    steps = [np.sign(np.diff(series, prepend=last[:, None])) for series in (point, actual)]
-    actual_volatility = _volatility(actual, last)
-    volatility = _volatility(paths, last[:, None]).mean(axis=1)
+def score(paths: np.ndarray, truth: Truth, up: np.ndarray | None = None) -> Scores:
+    """Measure sample paths of the close ``(N, S, h)``; `up` ``(N, h)`` replaces the share of rising paths as P(up)."""
+    last = truth.last_close[:, None]
+    returns, actual = paths / last[:, None] - 1, truth.actual_return
+    edges = tuple(sorted({*LEVELS, *((1 - i) / 2 for i in INTERVALS), *((1 + i) / 2 for i in INTERVALS)}))
+    quantiles = dict(zip(edges, path_quantiles(returns, edges), strict=True))
+    miss = np.stack([actual - quantiles[level] for level in LEVELS], axis=-1)
+    lower, upper = (np.stack([quantiles[(1 + s * i) / 2] for i in INTERVALS], axis=-1) for s in (-1, 1))
+    below, ties = (returns < actual[:, None]).sum(axis=1), (returns == actual[:, None]).sum(axis=1)
+    spread = np.random.default_rng(0).random(actual.shape)
+    return Scores(
+        truth,
+        np.median(paths, axis=1),
+        crps(returns, actual),
+        np.maximum(np.array(LEVELS) * miss, (np.array(LEVELS) - 1) * miss),
+        (lower <= actual[..., None]) & (actual[..., None] <= upper),
+        upper - lower,
+        (below + spread * (ties + 1)) / (paths.shape[1] + 1),
+        (returns > 0).mean(axis=1) if up is None else up,
+        _volatility(paths, last).mean(axis=1),
+    )
+
+
+def figures(scores: Scores) -> dict[str, float]:
+    """All figures over all cutoffs and steps; see `DESCRIPTIONS`."""
+    truth = scores.truth
+    last, actual, actual_return = truth.last_close[:, None], truth.actual, truth.actual_return
+    error, forecast_return = scores.point - actual, scores.point / last - 1
+    signs = [np.sign(np.diff(series, prepend=last)) for series in (scores.point, actual)]
+    actual_volatility = _volatility(actual[:, None], last)[:, 0]
     with np.errstate(divide="ignore", invalid="ignore"):
-        volatility_error = np.abs(volatility - actual_volatility) / actual_volatility
-    figures = {
+        volatility_error = np.abs(scores.volatility / actual_volatility - 1)
+        scaled = np.abs(error) / truth.scale[:, None]
+    found = {
+        "crps": scores.crps.mean() * 100,
+        "crps_price": (scores.crps * last).mean(),
+        "wql": _ratio(2 * scores.pinball.mean(), np.abs(actual_return).mean()),
+        "wql_price": _ratio(2 * (scores.pinball * last[..., None]).mean(), np.abs(actual).mean()),
         "mae": np.abs(error).mean(),
         "rmse": np.sqrt(np.square(error).mean()),
         "mape": np.abs(error / actual).mean() * 100,
-        "price_correlation": _correlation(point.ravel(), actual.ravel()),
-        "return_correlation": _correlation(forecast_return, actual_return),
-        "direction_accuracy": _sign_accuracy(np.sign(forecast_return), np.sign(actual_return)),
-        "trend_accuracy": _sign_accuracy(*steps),
+        "mase": _finite_mean(scaled),
+        "mae_return": np.abs(error / last).mean() * 100,
+        "rmse_return": np.sqrt(np.square(error / last).mean()) * 100,
+        "price_correlation": _correlation(scores.point.ravel(), actual.ravel()),
+        "return_correlation": _correlation(forecast_return.ravel(), actual_return.ravel()),
+        "ic": _correlation(forecast_return[:, -1], actual_return[:, -1]),
+        "rank_ic": _correlation(*(stats.rankdata(part[:, -1]) for part in (forecast_return, actual_return))),
+        "direction_accuracy": _sign_accuracy(np.sign(forecast_return[:, -1]), np.sign(actual_return[:, -1])),
+        "trend_accuracy": _sign_accuracy(*signs),
         "volatility_error": _finite_mean(volatility_error),
+        **{f"coverage_{i * 100:.0f}": scores.inside[..., k].mean() for k, i in enumerate(INTERVALS)},
+        "width_90": scores.width[..., INTERVALS.index(0.9)].mean() * 100,
+        "brier": np.square(scores.up - (actual_return > 0)).mean(),
     }
-    return {name: float(value) for name, value in figures.items()}
+    return {name: float(value) for name, value in found.items()}
+
+
+def majority_direction(truth: Truth) -> float:
+    """Share of the commoner direction over the horizon: what direction accuracy has to beat."""
+    change = truth.actual[:, -1] - truth.last_close
+    moved = change[change != 0]
+    return float(max((moved > 0).mean(), (moved < 0).mean())) if moved.size else np.nan
+
+
+def by_step(scores: Scores) -> pd.DataFrame:
+    """The figures of each horizon step, over all cutoffs: a row a step, from 1."""
+    rows = []
+    for k in range(scores.point.shape[1]):
+        truth = scores.truth
+        at = Truth(truth.cutoffs, truth.last_close, truth.actual[:, k : k + 1], truth.scale, truth.volatility)
+        parts = {
+            name: getattr(scores, name)[:, k : k + 1] for name in vars(scores) if name not in ("truth", "volatility")
+        }
+        row = figures(Scores(at, **parts, volatility=np.full(len(truth.cutoffs), np.nan)))
+        del row["volatility_error"], row["trend_accuracy"]  # figures of a whole path
+        rows.append({"step": k + 1, **row})
+    return pd.DataFrame(rows)
+
+
+def by_slice(scores: Scores, by: str) -> pd.DataFrame:
+    """The figures of each ``"month"`` or volatility ``"regime"``, with the number of cutoffs."""
+    parts = scores.truth.slices(by)
+    rows = [{by: name, "cutoffs": len(rows), **figures(scores.select(rows))} for name, rows in parts.items()]
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Forecast P(up) against how often it went up, all steps, in bins of equal width that hold any: ``(bins,)``."""
+
+    forecast: np.ndarray
+    observed: np.ndarray
+    count: np.ndarray
+
+
+def reliability(scores: Scores, bins: int = 10) -> Reliability:
+    """Group the forecasts of P(up) by size."""
+    up, rose = scores.up.ravel(), (scores.truth.actual_return > 0).ravel()
+    place = np.minimum((up * bins).astype(int), bins - 1)
+    parts = [np.flatnonzero(place == i) for i in np.unique(place)]
+    return Reliability(
+        np.array([up[part].mean() for part in parts]),
+        np.array([rose[part].mean() for part in parts]),
+        np.array([len(part) for part in parts]),
+    )
 
 
 def _volatility(close: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Deviation of the log returns along the last axis of close ``(…, h)``, from `last` ``(…)`` on.
-
-    NaN where a path leaves the positive prices.
-    """
+    """Deviation of the log returns of closes ``(N, S, h)``, the step from `last` ``(N, 1)`` included: ``(N, S)``."""
+    first = np.broadcast_to(last[:, None], (*close.shape[:2], 1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        returns = np.diff(
-            np.log(np.concatenate([np.broadcast_to(last[..., None], (*close.shape[:-1], 1)), close], axis=-1))
-        )
-    return returns.std(axis=-1)
+        return np.diff(np.log(np.concatenate([first, close], axis=-1))).std(axis=-1)
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b > 0 else np.nan
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

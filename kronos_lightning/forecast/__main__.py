@@ -2,10 +2,12 @@
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
 import numpy as np
+import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -14,9 +16,11 @@ from kronos_lightning.build import Sources, best_model, load_forecaster
 from kronos_lightning.command import file_as_override, one_line_errors
 from kronos_lightning.config import check_forecasting
 from kronos_lightning.data import Candles, read_candles
+from kronos_lightning.data.candles import parse_interval
 from kronos_lightning.data.files import atomic_directory
 from kronos_lightning.schema import Forecasting
 
+from .calibration import FILE, Calibration
 from .distribution import (
     CLOSE,
     expected_volatility,
@@ -26,7 +30,7 @@ from .distribution import (
     quantiles,
     validity,
 )
-from .forecaster import best_device, series_generators
+from .forecaster import Forecaster, best_device, series_generators
 from .plots import live_figure
 from .series import Series, read_series
 
@@ -47,6 +51,8 @@ def main(cfg: DictConfig) -> None:
     series = last_series(candles, settings)
     directory = None if settings.predictor == "published" else best_model(Path(settings.predictor))
     forecaster, sources = load_forecaster(settings, directory, settings.predictor, settings.clip)
+    if settings.calibrated:
+        forecaster = calibrated(forecaster, sources, candles.interval)
     forecaster.to(best_device(settings.device))
     generators = series_generators(settings.seed, [series.stamps[-1]])
     paths = forecaster.sample_series([series], settings.forecast.num_paths, generators)[0]
@@ -62,7 +68,7 @@ def main(cfg: DictConfig) -> None:
             f"{candles.symbol}: {len(paths)} sample paths after {series.stamps[-1]:{STAMP}}",
         )
         live_figure(known.values, paths, known.stamps.append(series.future), title).savefig(folder / "fan.png", dpi=120)
-    tell(series, paths, settings, sources)
+    tell(series, paths, settings, sources, forecaster.calibration)
     log.info("Written to %s: quantiles.csv, paths.npy, fan.png", output)
 
 
@@ -74,11 +80,27 @@ def last_series(candles: Candles, settings: Forecasting) -> Series:
     return read_series(frame, settings.horizon, label=settings.candles)
 
 
-def tell(series: Series, paths: np.ndarray, settings: Forecasting, sources: Sources) -> None:
+def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta) -> Forecaster:
+    """The forecaster with the calibration beside its checkpoint, if there is one for candles of this interval."""
+    calibration = Calibration.load(sources.directory) if sources.directory is not None else None
+    if calibration is None:
+        return forecaster
+    if parse_interval(calibration.interval) != interval:
+        log.warning("Not calibrated: %s was fitted on candles of %s", sources.directory / FILE, calibration.interval)
+        return forecaster
+    log.info("Calibration: %s", sources.directory / FILE)
+    sampling = replace(forecaster.sampling, temperature=calibration.temperature, top_p=calibration.top_p)
+    return replace(forecaster, sampling=sampling, calibration=calibration)
+
+
+def tell(
+    series: Series, paths: np.ndarray, settings: Forecasting, sources: Sources, calibration: Calibration | None
+) -> None:
     """The forecast as a table and sentences on the terminal."""
     console, last = Console(), np.array([series.last_close])
     steps = np.unique(np.linspace(0, len(series.future) - 1, SHOWN).round().astype(int))
     edges, up = quantiles(paths[None], LEVELS)[0, :, CLOSE], probability_up(paths[None], last)[0]
+    up = up if calibration is None else calibration.probability_up(up)
     table = Table(title=f"Quantiles of the close after {series.stamps[-1]:{STAMP}}, last {series.last_close:,.6g}")
     shown = [LEVELS.index(level) for level in (0.025, 0.1, 0.5, 0.9, 0.975)]
     for name in ("UTC", *(f"{LEVELS[q] * 100:g} %" for q in shown), "P(up)"):
@@ -98,9 +120,13 @@ def tell(series: Series, paths: np.ndarray, settings: Forecasting, sources: Sour
         console.print("RANDOM WEIGHTS: nothing was learned, this forecast means nothing.", style="bold yellow")
     if sources.info is not None and sources.info["synthetic"]:
         console.print("SYNTHETIC: the predictor was fine-tuned on made-up candles.", style="bold yellow")
-    console.print(
-        "Probabilities are the model's own and not calibrated; evaluate.py measures how far they can be trusted."
-    )
+    if calibration is None:
+        console.print(
+            "Probabilities are the model's own and not calibrated; evaluate.py measures how far they can be trusted."
+        )
+    else:
+        fitted = calibration.about
+        console.print(f"Calibrated on candles from {fitted['fitted_from'][:10]} to {fitted['fitted_to'][:10]}.")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,48 @@ OPEN, HIGH, LOW, CLOSE, VOLUME, AMOUNT = range(len(FEATURES))
 
 
 def quantiles(paths: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-    """Quantiles over the paths ``(N, S, h, C)`` → ``(N, h, C, Q)``, float64."""
-    return np.moveaxis(np.quantile(paths.astype(np.float64), levels, axis=1), 0, -1)
+    """Quantiles over the paths ``(N, S, h, C)`` → ``(N, h, C, Q)``, float64; see `path_quantiles`."""
+    return np.moveaxis(path_quantiles(paths.astype(np.float64), levels), 0, -1)
+
+
+def path_quantiles(paths: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """Quantiles over axis 1 of paths ``(N, S, …)`` → ``(Q, N, …)``.
+
+    The k-th smallest of S paths stands at level k / (S + 1) (Weibull's plotting position), so that paths of the true
+    distribution cover as often as the levels say, however few there are. Levels beyond the first and last path are
+    those paths.
+    """
+    ordered, s = np.sort(paths, axis=1), paths.shape[1]
+    place = np.clip(np.array(levels) * (s + 1) - 1, 0, s - 1)
+    low, high = np.floor(place).astype(int), np.ceil(place).astype(int)
+    share = (place - low).reshape(-1, *[1] * (paths.ndim - 1))
+    return np.moveaxis(ordered[:, low], 1, 0) * (1 - share) + np.moveaxis(ordered[:, high], 1, 0) * share
 
 
 def probability_up(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
     """Share of paths whose close is above the last known one ``(N,)``, at every step: ``(N, h)``."""
     return (paths[..., CLOSE] > last_close[:, None, None]).mean(axis=1)
+
+
+def crps(paths: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Continuous ranked probability score of sample paths, in their units; lower is better.
+
+    The fair estimator E|X − y| − E|X − X′| / 2 with pairs of different paths: its mean does not depend on how many
+    paths there are (Ferro, 2014). One path has no pairs; its score is the absolute error.
+
+    Args:
+        paths: ``(N, S, …)``.
+        actual: ``(N, …)``.
+
+    Returns:
+        float64 ``(N, …)``.
+    """
+    paths, s = paths.astype(np.float64), paths.shape[1]
+    error = np.abs(paths - actual[:, None]).mean(axis=1)
+    if s == 1:
+        return error
+    weight = (2 * np.arange(1, s + 1) - s - 1) / (s * (s - 1))  # of the i-th smallest path, in half the mean difference
+    return error - np.einsum("s,ns...->n...", weight, np.sort(paths, axis=1))
 
 
 @dataclass(frozen=True)

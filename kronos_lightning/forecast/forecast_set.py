@@ -3,15 +3,17 @@
 Shape letters: N cutoffs, S sample paths, h horizon, C = 6 features.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
 from kronos_lightning.data.formats import FEATURES
 
-from .distribution import CLOSE
+from .distribution import CLOSE, path_quantiles
 
 QUANTILES = (0.05, 0.25, 0.75, 0.95)
 
@@ -51,6 +53,15 @@ class ForecastSet:
         """``(N, h)``."""
         return self.actual[..., CLOSE]
 
+    def with_paths(self, paths: np.ndarray) -> Self:
+        """The same cutoffs with other sample paths."""
+        return replace(self, paths=paths)
+
+    @classmethod
+    def join(cls, sets: Sequence[Self]) -> Self:
+        """Several forecast sets after one another."""
+        return cls(*(np.concatenate([getattr(one, f.name) for one in sets]) for f in fields(cls)))
+
     def table(self) -> pd.DataFrame:
         """One row per cutoff and step: actual candle, median candle, mean and quantiles of the close."""
         n, h = self.stamps.shape
@@ -65,7 +76,7 @@ class ForecastSet:
             columns[f"actual_{name}"] = self.actual[..., i].ravel()
             columns[f"median_{name}"] = median[..., i].ravel()
         columns["mean_close"] = self.close_paths.mean(axis=1).ravel()
-        for level, values in zip(QUANTILES, np.quantile(self.close_paths, QUANTILES, axis=1), strict=True):
+        for level, values in zip(QUANTILES, path_quantiles(self.close_paths, QUANTILES), strict=True):
             columns[f"close_q{level * 100:02.0f}"] = values.ravel()
         frame = pd.DataFrame(columns)
         for name in ("cutoff", "timestamps"):

@@ -18,8 +18,9 @@ from kronos_lightning.data.formats import FEATURES, CandleError
 from kronos_lightning.data.windows import denormalise, normalise
 from kronos_lightning.model import Kronos, KronosTokenizer
 
+from .calibration import Calibration
 from .decoding import FusedPredictor, FusedTokenizer, decode_tokens, generate_tokens, tail
-from .distribution import quantile_table, quantiles, repair
+from .distribution import CLOSE, quantile_table, quantiles, repair
 from .sampling import Generators, Sampling, draw_uniforms
 from .series import Series, Stamps, read_series
 
@@ -55,6 +56,7 @@ class Forecaster:
     dtype: of the predictor: float32, bfloat16 or float16. The tokenizer stays in float32.
     repair: mend impossible candles; see `distribution.repair`.
     compile: let torch.compile join the predictor's small operations; slower on CPUs.
+    calibration: what an evaluation learned, applied to the paths; its sampling is for the caller to use.
     """
 
     tokenizer: KronosTokenizer
@@ -66,6 +68,7 @@ class Forecaster:
     dtype: torch.dtype = torch.float32
     repair: bool = False
     compile: bool = False
+    calibration: Calibration | None = None
     _folded: tuple[tuple, FusedTokenizer, FusedPredictor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -231,7 +234,7 @@ class Forecaster:
             known, future = one.features()
             stamp[i, :length], future_stamp[i] = torch.from_numpy(known), torch.from_numpy(future)
         paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator, lengths).cpu()
-        return self._in_units(paths, mean, std).numpy()
+        return self._in_units(paths, mean, std, np.array([one.last_close for one in series])).numpy()
 
     def sample_windows(
         self, candles: Tensor, stamp: Tensor, future_stamp: Tensor, num_paths: int, generator: Generators = None
@@ -249,7 +252,8 @@ class Forecaster:
         """
         candles, stamp = candles[:, -self.max_context :], stamp[:, -self.max_context :]
         x, mean, std = normalise(candles, candles.size(1), self.clip)
-        return self._in_units(self.sample_normalised(x, stamp, future_stamp, num_paths, generator), mean, std)
+        paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator)
+        return self._in_units(paths, mean, std, candles[:, -1, CLOSE].double().cpu().numpy())
 
     def sample_normalised(
         self,
@@ -315,9 +319,14 @@ class Forecaster:
         together = max(1, WORKING_MEMORY // (series + num_paths * path))
         return together, min(num_paths, max(1, (WORKING_MEMORY - series) // path))
 
-    def _in_units(self, paths: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    def _in_units(self, paths: Tensor, mean: Tensor, std: Tensor, last_close: np.ndarray) -> Tensor:
         paths = denormalise(paths, mean[:, None].to(paths.device), std[:, None].to(paths.device))
-        return torch.from_numpy(repair(paths.cpu().numpy())).to(paths.device) if self.repair else paths
+        if not self.repair and self.calibration is None:
+            return paths
+        candles = paths.cpu().numpy()
+        candles = repair(candles) if self.repair else candles
+        candles = candles if self.calibration is None else self.calibration.apply(candles, last_close)
+        return torch.from_numpy(candles).to(paths.device)
 
 
 def _versions(network: nn.Module) -> tuple:

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kronos_lightning import Kronos, KronosTokenizer, measure
 from kronos_lightning.config import check_evaluation
 from kronos_lightning.forecast import ForecastSet
+from kronos_lightning.forecast.calibration import Calibration, CalibrationError
 from tests.conftest import QUICK_EVALUATE, QUICK_TRAIN, command
 from tests.test_config import composed
 
@@ -100,42 +101,99 @@ def test_tensorboard_shows_losses_rate_gradients_codebook_direction_and_a_pictur
     assert 0 < events.Scalars("val/codebook_usage_s1")[0].value <= 1
 
 
-def test_evaluation_leaves_forecasts_metrics_report_and_pictures(trained):
+def test_evaluation_leaves_forecasts_scoreboard_report_and_pictures(trained):
     cwd, _, evaluated = trained
     folder = cwd / "outputs" / "backtest_results" / "sample"
-    results = {"forecasts.parquet", "paths.npy", "metrics.json", "report.html", "trades.csv"}
-    assert {path.name for path in folder.iterdir()} == results | {"equity.png", "error_by_step.png", "fan_charts.png"}
+    results = {"forecasts.parquet", "paths.npy", "metrics.json", "report.html", "trades.csv", "calibration.json"}
+    tables = {f"{name}.csv" for name in ("scoreboard", "by_step", "by_month", "by_regime")}
+    pictures = {f"{name}.png" for name in ("fan_charts", "by_step", "pit", "reliability", "skill_over_time", "equity",
+                                           "random_strategies", "costs", "sweep")}  # fmt: skip
+    assert {path.name for path in folder.iterdir()} == results | tables | pictures | {"tensorboard"}
     forecasts = ForecastSet.load(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["cutoffs"] == len(forecasts)
     assert forecasts.paths.shape[1:] == (5, 4, 6)
     error = np.abs(np.median(forecasts.close_paths, axis=1) - forecasts.actual_close).mean()
-    assert metrics["model"]["mae"] == pytest.approx(error)
-    assert len(pd.read_csv(folder / "trades.csv")) == metrics["backtest"]["trades"]
+    assert metrics["figures"]["model"]["mae"] == pytest.approx(error)
+    assert len(pd.read_csv(folder / "trades.csv")) == metrics["trading"]["backtest"]["trades"]
     page = (folder / "report.html").read_text()
     assert "SYNTHETIC CANDLES" in page
     assert metrics["verdict"][0].split(" Skill")[0] in page
     assert "Report: outputs/backtest_results/sample/report.html" in evaluated.stderr
 
 
-def test_backtest_settings_change_the_result(trained, monkeypatch):
+def test_the_calibration_is_kept_beside_the_checkpoint_with_the_sampling_that_validation_chose(trained):
+    cwd, _, evaluated = trained
+    beside = cwd / MODELS / "finetune_predictor_sample" / "checkpoints" / "best_model"
+    calibration = Calibration.load(beside)
+    assert calibration == Calibration.load(cwd / "outputs" / "backtest_results" / "sample")
+    assert f"temperature {calibration.temperature:g}" in evaluated.stderr
+    assert calibration.about["fitted_to"] < "2023-02-01"  # validation ends on 31 January
+    assert len(calibration.widening) == 4
+
+
+CHOICES = [
+    (["calibration.temperatures=[0.5]"], lambda c: c.temperature == 0.5),
+    (["calibration.temperatures=[1.0]", "calibration.top_ps=[0.7]"], lambda c: c.top_p == 0.7),
+    (["calibration.temperatures=[1.0]", "calibration.max_cutoffs=30"], lambda c: c.about["cutoffs"] <= 30),
+]
+
+
+@pytest.mark.parametrize(("overrides", "holds"), CHOICES)
+def test_calibration_settings_change_the_calibration(trained, monkeypatch, overrides, holds):
     cwd, *_ = trained
     monkeypatch.chdir(cwd)
-    forecasts = ForecastSet.load(cwd / "outputs" / "backtest_results" / "sample")
-    forecasts.paths[::2, 0] *= 1.5  # one path far above the others: mean and median part
-    overrides = [
-        "backtest.cost=0.001", "backtest.cost=0.01", "backtest.side=long_short", "backtest.signal=mean",
-        "backtest.signal=probability backtest.buy_threshold=0.5", "backtest.max_position=0.5",
-        "backtest.stop_loss=0.001", "backtest.take_profit=0.001", "backtest.max_drawdown=0.001",
-    ]  # fmt: skip
-    seen = {}
-    for override in overrides:
-        cfg = composed(
-            "evaluate", *QUICK_EVALUATE, "backtest.buy_threshold=0", "backtest.sell_threshold=0", *override.split()
-        )
-        (candles,) = instantiate(cfg.data, _convert_="all").read()
-        seen[override] = measure.trade(check_evaluation(cfg), candles, forecasts).figures["total_return"]
-    assert len(set(seen.values())) == len(overrides), seen
+    assert holds(measured(*overrides).calibration)
+
+
+def test_the_search_looks_at_as_many_cutoffs_as_it_is_given(trained, monkeypatch, caplog):
+    cwd, *_ = trained
+    monkeypatch.chdir(cwd)
+    caplog.set_level("INFO")
+    for few in (5, 40):
+        measured("calibration.temperatures=[0.9,1.0]", f"calibration.search_cutoffs={few}")
+    tried = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Validation: ")]
+    assert len(tried) == len(set(tried)) == 4
+
+
+def test_without_calibration_the_model_is_as_it_samples(trained, monkeypatch):
+    cwd, *_ = trained
+    monkeypatch.chdir(cwd)
+    part = measured("calibration.fit=false", "forecast.temperature=0.7")
+    assert part.calibration is part.calibrated is part.validation is None
+
+
+def test_greedy_forecasts_cannot_be_calibrated(trained, monkeypatch):
+    cwd, *_ = trained
+    monkeypatch.chdir(cwd)
+    with pytest.raises(CalibrationError, match=r"calibration\.fit=false"):
+        measured("forecast.top_k=1")
+
+
+def test_other_checkpoints_and_ensembles_are_forecast_on_the_same_cutoffs(trained, monkeypatch):
+    cwd, *_ = trained
+    monkeypatch.chdir(cwd)
+    run = f"{MODELS}/finetune_predictor_sample"
+    compared = f"compare=[untuned,tokenizer,predictor,both,untuned+both,{run}@{MODELS}/finetune_tokenizer_sample]"
+    part = measured("calibration.fit=false", compared)
+    sampled = part.forecasts.close_paths
+    np.testing.assert_array_equal(part.compared["both"], sampled)
+    np.testing.assert_array_equal(list(part.compared.values())[-1], sampled)  # its tokenizer is that one
+    for name in ("untuned", "tokenizer", "predictor"):
+        assert part.compared[name].shape == sampled.shape
+        assert not np.array_equal(part.compared[name], sampled)
+    pooled = np.concatenate([part.compared["untuned"], sampled], axis=1)
+    np.testing.assert_array_equal(part.compared["untuned+both"], pooled)
+
+
+def measured(*overrides):
+    """Forecasts of the trained model, as evaluate.py makes them."""
+    cfg = composed("evaluate", *QUICK_EVALUATE, "trainer=cpu", "+trainer.enable_progress_bar=false", *overrides)
+    settings = check_evaluation(cfg)
+    datamodule = instantiate(cfg.data, _convert_="all")
+    datamodule.prepare_data()
+    (candles,) = datamodule.read()
+    return measure.measure(settings, datamodule, candles, instantiate(cfg.trainer, _convert_="all"))
 
 
 def test_two_processes_forecast_what_one_does(trained):
@@ -144,7 +202,7 @@ def test_two_processes_forecast_what_one_does(trained):
     for trainer in ("cpu", "ddp_sim"):
         options = [f"trainer={trainer}", f"evaluation.output_dir={trainer}", "evaluation.cutoffs_per_batch=5"]
         result = command("evaluate.py", *QUICK_EVALUATE, *options, cwd=cwd)
-        assert result.stdout.count("Forecasts beside the last price") == 1
+        assert result.stdout.count("Scoreboard") == 1
         paths.append(np.load(cwd / trainer / "paths.npy"))
     np.testing.assert_array_equal(paths[0], paths[1])
     batched_otherwise = np.load(cwd / "outputs" / "backtest_results" / "sample" / "paths.npy")

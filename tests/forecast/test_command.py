@@ -1,15 +1,19 @@
 """python -m kronos_lightning.forecast, from a file to a table, a CSV and a picture."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from kronos_lightning import Kronos, KronosTokenizer
 from kronos_lightning.build import Sources, build_forecaster
 from kronos_lightning.config import check_forecasting
 from kronos_lightning.data import read_candles
 from kronos_lightning.forecast import series_generators
-from kronos_lightning.forecast.__main__ import LEVELS, file_as_override, last_series, tell
+from kronos_lightning.forecast.__main__ import LEVELS, calibrated, file_as_override, last_series, tell
+from kronos_lightning.forecast.calibration import Calibration
 from tests.conftest import GOLDEN, command
 from tests.test_config import composed
 
@@ -41,7 +45,7 @@ def test_the_csv_holds_the_quantiles_of_the_paths_and_the_picture_can_be_opened(
     assert list(table) == ["timestamps", "target_name", "predictions", *map(str, LEVELS)]
     close = table[table["target_name"] == "close"]
     assert len(close) == 30
-    np.testing.assert_allclose(close["0.9"], np.quantile(paths[..., 3].astype(float), 0.9, axis=0))
+    np.testing.assert_allclose(close["0.9"], np.quantile(paths[..., 3].astype(float), 0.9, axis=0, method="weibull"))
     last = pd.to_datetime(pd.read_csv(HOURS)["timestamps"], utc=True).iloc[-1]
     assert pd.Timestamp(close["timestamps"].iloc[0]) == last + pd.Timedelta("1h")
     assert imread(folder / "fan.png").std() > 0.05
@@ -65,17 +69,15 @@ def test_what_cannot_be_forecast_ends_with_one_line(arguments, message, tmp_path
     assert not list(tmp_path.rglob("*.png"))
 
 
+def networks():
+    return KronosTokenizer.from_pretrained(GOLDEN / "tiny-tokenizer"), Kronos.from_pretrained(GOLDEN / "tiny-predictor")
+
+
 def sampled(*overrides):
     """Paths of the command's settings on golden networks."""
-    from kronos_lightning import Kronos, KronosTokenizer
-
     settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", "forecast.num_paths=4", *overrides))
-    networks = (
-        KronosTokenizer.from_pretrained(GOLDEN / "tiny-tokenizer"),
-        Kronos.from_pretrained(GOLDEN / "tiny-predictor"),
-    )
     series = last_series(read_candles(HOURS, settings.interval, "x"), settings)
-    forecaster = build_forecaster(settings, *networks, settings.clip)
+    forecaster = build_forecaster(settings, *networks(), settings.clip)
     generators = series_generators(settings.seed, [series.stamps[-1]])
     return forecaster.sample_series([series], settings.forecast.num_paths, generators)
 
@@ -97,9 +99,28 @@ def test_the_levels_of_the_touch_change_what_is_told(override, capsys):
     for overrides in ([], [override]):
         settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", *overrides))
         series = last_series(read_candles(HOURS, None, "x"), settings)
-        tell(series, sampled("forecast.num_paths=50")[0], settings, Sources("a", "b", None))
+        tell(series, sampled("forecast.num_paths=50")[0], settings, Sources("a", "b", None), None)
         told.append(capsys.readouterr().out)
     assert told[0] != told[1]
+
+
+def test_a_calibration_beside_the_checkpoint_is_used_and_told(tmp_path, caplog, capsys):
+    about = {"fitted_from": "2024-02-01T00", "fitted_to": "2024-06-30T23"}
+    Calibration(0.8, 0.9, ((1.0, 2.0, 3.0, 4.0),), 0.5, 0.0, "1h", about).save(tmp_path)
+    settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", "forecast.num_paths=41"))
+    candles, plain = read_candles(HOURS, None, "x"), build_forecaster(settings, *networks(), settings.clip)
+    sources, series = Sources("a", "b", None, tmp_path), last_series(candles, settings)
+    found = calibrated(plain, sources, candles.interval)
+    assert (found.sampling.temperature, found.sampling.top_p) == (0.8, 0.9)
+    paths = found.sample_series([series], 41, series_generators(0, ["a"]))[0]
+    raw = replace(found, calibration=None).sample_series([series], 41, series_generators(0, ["a"]))[0]
+    assert (np.ptp(paths[..., 3], axis=0) > 2 * np.ptp(raw[..., 3], axis=0)).all()
+    np.testing.assert_allclose(np.median(paths[..., 3], axis=0), np.median(raw[..., 3], axis=0), rtol=1e-5)
+    tell(series, paths, settings, sources, found.calibration)
+    assert "Calibrated on candles from 2024-02-01 to 2024-06-30" in capsys.readouterr().out
+    assert calibrated(plain, sources, pd.Timedelta("1D")) is plain
+    assert "was fitted on candles of 1h" in caplog.text
+    assert calibrated(plain, Sources("a", "b", None), candles.interval) is plain
 
 
 def test_the_file_may_have_any_name():

@@ -1,0 +1,123 @@
+"""What an evaluation learned on its validation range about how far a checkpoint's forecasts can be trusted.
+
+`evaluation.calibration` fits it, `calibration.json` beside the checkpoint keeps it, the forecaster applies it.
+
+Shape letters: N series or cutoffs, S sample paths, h horizon, C features, I intervals.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from scipy.special import expit, logit
+
+from .distribution import CLOSE, path_quantiles
+
+FILE = "calibration.json"
+INTERVALS = (0.5, 0.8, 0.9, 0.95)  # central intervals that are corrected
+EDGES = tuple(sorted((1 + sign * width) / 2 for width in INTERVALS for sign in (-1, 1)))
+SMALLEST = 1e-12  # spread of the log returns below which paths are one and the same
+
+
+class CalibrationError(ValueError):
+    """A calibration cannot be fitted or does not belong to these forecasts; the message says why."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Sampling, interval widths and probabilities as validation found them.
+
+    temperature, top_p: the sampling with the lowest CRPS.
+    widening: by step and interval, how far both ends move outwards, in standard deviations of the paths' log returns
+        at that step, ``h`` lists of I; negative moves them inwards.
+    slope, intercept: Platt's: P(up) becomes expit(slope · logit(P) + intercept).
+    interval: of the candles, such as ``"1h"``.
+    about: on what it was fitted.
+    """
+
+    temperature: float
+    top_p: float
+    widening: tuple[tuple[float, ...], ...]
+    slope: float
+    intercept: float
+    interval: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def apply(self, paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
+        """Calibrate sample paths ``(N, S, h, C)`` after the closes `last_close` ``(N,)``; returns a new array.
+
+        Every path keeps its rank among the paths at every step, and every candle its shape: its four prices move by
+        the same factor. The median of an odd number of paths stays where it is, of an even number nearly. Steps beyond
+        those calibrated are treated like the last one.
+        """
+        close = paths[..., CLOSE].astype(np.float64)
+        factor = widen(close, last_close, self._widening(close.shape[2])) / close
+        prices = paths[..., : CLOSE + 1] * factor[..., None]
+        return np.concatenate([prices, paths[..., CLOSE + 1 :]], axis=-1).astype(paths.dtype)
+
+    def probability_up(self, share: np.ndarray) -> np.ndarray:
+        """Calibrated P(up) from the share of calibrated paths that rise, any shape."""
+        return platt(share, self.slope, self.intercept)
+
+    def _widening(self, horizon: int) -> np.ndarray:
+        known = np.array(self.widening)
+        return known[np.minimum(np.arange(horizon), len(known) - 1)]
+
+    def save(self, directory: Path) -> None:
+        """Write `calibration.json`."""
+        (directory / FILE).write_text(json.dumps(asdict(self), indent=2))
+
+    @classmethod
+    def load(cls, directory: Path) -> Self | None:
+        """Read what `save` wrote; None where there is none."""
+        try:
+            content = json.loads((directory / FILE).read_text())
+            return cls(**content | {"widening": tuple(tuple(step) for step in content["widening"])})
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise CalibrationError(f"{directory / FILE}: damaged ({error}); delete it or evaluate again") from error
+
+
+def widen(close: np.ndarray, last_close: np.ndarray, widening: np.ndarray) -> np.ndarray:
+    """Move the ends of the central intervals of paths, and with them every path.
+
+    Args:
+        close: closes ``(N, S, h)``; where one is not positive, its cutoff's step stays as it is.
+        last_close: ``(N,)``.
+        widening: see `Calibration`, ``(h, I)`` or for each cutoff ``(N, h, I)``.
+
+    Returns:
+        Closes ``(N, S, h)``. Between the ends paths move in proportion, outside as far as the outermost end.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns = np.log(close / last_close[:, None, None])
+    ends = path_quantiles(returns, EDGES)  # (2I, N, h), ascending
+    moves = np.moveaxis(np.broadcast_to(widening, (*ends.shape[1:], len(INTERVALS))), -1, 0) * spread(returns)
+    outwards = np.concatenate([-moves[::-1], moves])
+    half, centre = len(INTERVALS), path_quantiles(returns, (0.5,))
+    moved = ends + outwards
+    # The wider interval is never inside the narrower one, nor is an end on the wrong side of the median.
+    moved[half:] = np.maximum.accumulate(np.maximum(moved[half:], centre), axis=0)
+    moved[:half] = np.minimum.accumulate(np.minimum(moved[:half], centre)[::-1], axis=0)[::-1]
+    knots = np.concatenate([ends[:half], centre, ends[half:]])
+    targets = np.concatenate([moved[:half], centre, moved[half:]])
+    result = close.copy()
+    for i, k in zip(*np.nonzero(np.isfinite(returns).all(axis=1)), strict=True):
+        x, y, values = knots[:, i, k], targets[:, i, k], returns[i, :, k]
+        beyond = np.where(values < x[0], values - x[0], np.maximum(values - x[-1], 0))
+        result[i, :, k] = last_close[i] * np.exp(np.interp(values, x, y) + beyond)
+    return result
+
+
+def spread(returns: np.ndarray) -> np.ndarray:
+    """Standard deviation over the paths ``(N, S, h)`` at each step, ``(N, h)``: the unit of `widening`."""
+    return returns.std(axis=1)
+
+
+def platt(share: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Platt's scaling; shares of 0 and 1 stand for one path in ten thousand."""
+    return expit(slope * logit(np.clip(share, 1e-4, 1 - 1e-4)) + intercept)

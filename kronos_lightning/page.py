@@ -1,0 +1,200 @@
+"""The report of an evaluation: what a person reads, on the page and on the terminal."""
+
+import math
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table as TerminalTable
+
+from .evaluation import metrics as figures_of
+from .evaluation.pictures import fan_charts, pit_chart, reliability_chart, skill_chart, step_chart
+from .evaluation.report import Picture, Report, Table, number
+from .forecast import validity
+from .scoreboard import MODEL, MOVING, SAMPLED, Board, Result, all_notices, by_fold, p_words, sentences
+from .trading import trading_pictures, trading_tables
+
+BOARD = ("crps", "mae", "direction_accuracy", "ic", "coverage_90", "width_90", "brier")
+
+
+def report(result: Result) -> Report:
+    """Assemble the page."""
+    settings, candles, forecasts, board = result.settings, result.candles, result.forecasts, result.board
+    whole, sources = result.whole, result.whole.sources
+    words, tone = sentences(result)
+    note = ", SYNTHETIC candles" if candles.synthetic else ""
+    span = f"{pd.Timestamp(forecasts.cutoffs[0])} .. {pd.Timestamp(forecasts.stamps[-1, -1])} UTC"
+    size = f"{len(forecasts)} cutoffs, {forecasts.horizon} candles ahead, {forecasts.paths.shape[1]} sample paths"
+    shown = {name: board.scores[name] for name in (MODEL, SAMPLED, board.best) if name in board.scores}
+    model = board.scores[MODEL]
+    calibration = [_calibration_table(result)] if whole.calibration else []
+    folds = [_fold_table(result)] if len(result.parts) > 1 else []
+    return Report(
+        title=f"{settings.model.name} on {candles.symbol} {settings.data.interval}",
+        subtitle=f"{size}; {span}",
+        verdict=words,
+        tone=tone,
+        notices=all_notices(result),
+        tables=[
+            _board_table(board),
+            *folds,
+            *calibration,
+            _figures_table(board),
+            _regime_table(board),
+            *trading_tables(result.trading),
+        ],
+        pictures=[
+            Picture("Fan charts", "fan_charts", fan_charts(forecasts, model, candles.frame, note)),
+            Picture("Error and coverage by step", "by_step", step_chart(shown, note)),
+            Picture("Where the truth fell", "pit", pit_chart(shown, note)),
+            Picture("Reliability of P(up)", "reliability", reliability_chart(shown, note)),
+            Picture(
+                "Skill over time", "skill_over_time", skill_chart(model, board.scores[board.best], board.best, note)
+            ),
+            *trading_pictures(result.trading, note),
+        ],
+        facts=[
+            ("Candles", f"{candles.source}: {len(candles)} of {settings.data.interval}, {len(candles.gaps)} gap(s)"),
+            ("Fingerprint", candles.fingerprint),
+            ("Predictor", sources.predictor),
+            ("Tokenizer", sources.tokenizer),
+            *((f"Compared: {name}", one.predictor) for name, one in whole.compared_sources.items()),
+            ("Candle validity", str(validity(forecasts.paths))),
+            ("Baselines", f"fitted anew every {settings.evaluation.refit_every} candles, on the past alone"),
+            ("Sampling", ", ".join(f"{key} {value}" for key, value in settings.forecast.model_dump().items())),
+            ("Calibration", _calibration_words(result)),
+            ("Backtest", ", ".join(f"{key} {value}" for key, value in settings.backtest.model_dump().items())),
+            ("Seed", str(settings.seed)),
+        ],
+    )
+
+
+def _board_table(board: Board) -> Table:
+    rows = []
+    for row in board.table().to_dict("records"):
+        test = board.verdict if row["forecaster"] == MODEL else board.beside[row["forecaster"]]
+        interval = f"{test.lower:+.1%} … {test.upper:+.1%}" if test.judged else "–"
+        best = row["forecaster"] == board.best
+        compared = ["best baseline", "", ""] if best else [f"{test.skill:+.1%}", interval, p_words(test.p_value)]
+        rows.append([row["forecaster"], number(row["crps"]), *compared, *(number(row[name]) for name in BOARD[1:])])
+    columns = [
+        "Forecaster",
+        "CRPS %",
+        "Skill",
+        "95 % interval",
+        "DM",
+        "MAE",
+        "Direction",
+        "IC",
+        "Cov. 90",
+        "Width %",
+        "Brier",
+    ]
+    majority = figures_of.majority_direction(board.scores[MODEL].truth)
+    notes = [
+        f"Skill: 1 − CRPS / CRPS of {board.best}, the best baseline on these cutoffs; its interval from blocks of "
+        f"neighbouring cutoffs; DM: p-value of the Diebold–Mariano test. Always saying the commoner direction is right "
+        f"in {majority:.1%}.",
+    ]
+    return Table("Scoreboard", columns, rows, notes=notes)
+
+
+def _calibration_table(result: Result) -> Table:
+    names = ("crps", *(f"coverage_{i * 100:.0f}" for i in figures_of.INTERVALS), "width_90", "brier")
+    rows = []
+    for label, name in (
+        ("before", SAMPLED),
+        ("after (split conformal)", MODEL),
+        ("after (adaptive conformal)", MOVING),
+    ):
+        found = figures_of.figures(result.board.scores[name])
+        rows.append([label, *(number(found[figure]) for figure in names)])
+    columns = ["Calibration", "CRPS %", "Cov. 50", "Cov. 80", "Cov. 90", "Cov. 95", "Width 90 %", "Brier"]
+    notes = [
+        f"{_calibration_words(result)}. The adaptive correction also learns from the test's own outcomes, each once it "
+        f"is known; it is shown, not used."
+    ]
+    return Table("Calibration, fitted on validation, measured on test", columns, rows, notes=notes)
+
+
+def _calibration_words(result: Result) -> str:
+    calibration = result.whole.calibration
+    if calibration is None:
+        return "none"
+    about, fold = calibration.about, "last fold: " if len(result.parts) > 1 else ""
+    return (
+        f"{fold}temperature {calibration.temperature:g}, top_p {calibration.top_p:g}, intervals and P(up) (slope "
+        f"{calibration.slope:.2f}, intercept {calibration.intercept:+.2f}) from {about['cutoffs']} cutoffs, "
+        f"{about['fitted_from'][:16]} .. {about['fitted_to'][:16]}"
+    )
+
+
+def _figures_table(board: Board) -> Table:
+    model, best = (figures_of.figures(board.scores[name]) for name in (MODEL, board.best))
+    rows = []
+    for name, description in figures_of.DESCRIPTIONS.items():
+        skill = 1 - model[name] / best[name] if name in figures_of.LOSSES and best[name] > 0 else math.nan
+        shown = f"{skill:+.2%}" if math.isfinite(skill) else "–"
+        rows.append([name, number(model[name]), number(best[name]), shown, description])
+    return Table("All figures beside the best baseline", ["Figure", "Model", board.best, "Skill", ""], rows, words=True)
+
+
+def _regime_table(board: Board) -> Table:
+    rows = []
+    model, best = (figures_of.by_slice(board.scores[name], "regime") for name in (MODEL, board.best))
+    for one, other in zip(model.to_dict("records"), best.to_dict("records"), strict=True):
+        figures = (one["crps"], other["crps"], one["coverage_90"], other["coverage_90"], one["direction_accuracy"])
+        skill = f"{1 - one['crps'] / other['crps']:+.2%}"
+        rows.append([one["regime"], str(one["cutoffs"]), *map(number, figures[:2]), skill, *map(number, figures[2:])])
+    columns = [
+        "Known volatility",
+        "Cutoffs",
+        "CRPS %",
+        f"of {board.best}",
+        "Skill",
+        "Cov. 90",
+        f"of {board.best}",
+        "Direction",
+    ]
+    return Table("By volatility regime (thirds of the cutoffs)", columns, rows)
+
+
+def _fold_table(result: Result) -> Table:
+    rows = []
+    for row in by_fold(result).to_dict("records"):
+        figures = (row["crps"], row["baseline_crps"])
+        test = [
+            f"{row['skill']:+.1%}",
+            p_words(row["p_value"]),
+            number(row["coverage_90"]),
+            number(row["direction_accuracy"]),
+        ]
+        span = f"{row['from'][:16]} .. {row['to'][:16]}"
+        rows.append([str(row["fold"]), span, str(row["cutoffs"]), *map(number, figures), row["best_baseline"], *test])
+    columns = [
+        "Fold",
+        "Test",
+        "Cutoffs",
+        "CRPS %",
+        "Baseline's",
+        "Best baseline",
+        "Skill",
+        "DM",
+        "Cov. 90",
+        "Direction",
+    ]
+    return Table("Walk-forward folds", columns, rows)
+
+
+def print_tables(page: Report, console: Console) -> None:
+    """Verdict and tables on the terminal."""
+    for notice in page.notices:
+        console.print(notice, style="bold yellow")
+    for table in page.tables:
+        grid = TerminalTable(title=table.title)
+        for i, name in enumerate(table.columns[: -1 if table.words else None]):
+            grid.add_column(name, justify="right" if i else "left")
+        for row in table.rows:
+            grid.add_row(*row[: -1 if table.words else None])
+        console.print(grid)
+    for sentence in page.verdict:
+        console.print(sentence, style="bold")

@@ -1,0 +1,135 @@
+"""Calibration: fitted on one half, right on the other."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kronos_lightning.evaluation.calibration import adaptive, conformity, fit_platt, fit_widening
+from kronos_lightning.evaluation.metrics import figures, score
+from kronos_lightning.forecast.calibration import Calibration, CalibrationError, platt, widen
+from tests.evaluation.made import HOUR, truth_of, walks
+
+
+def fitted(forecasts, **changes):
+    scores = conformity(forecasts.close_paths, forecasts.last_close, forecasts.actual_close)
+    widening = tuple(tuple(step) for step in fit_widening(scores).tolist())
+    return Calibration(**{"temperature": 1.0, "top_p": 1.0, "widening": widening, "slope": 1.0, "intercept": 0.0,
+                          "interval": "1h"} | changes)  # fmt: skip
+
+
+def measured(forecasts):
+    return figures(score(forecasts.close_paths, truth_of(forecasts)))
+
+
+@pytest.mark.parametrize("spread", [0.3, 2.5])
+def test_intervals_that_are_too_narrow_or_too_wide_become_right_on_new_candles(spread):
+    calibration, test = fitted(walks(400, seed=1, spread=spread)), walks(600, seed=2, spread=spread)
+    before, after = measured(test), measured(test.with_paths(calibration.apply(test.paths, test.last_close)))
+    assert abs(before["coverage_90"] - 0.9) > 0.08
+    for interval in (50, 80, 90, 95):
+        assert after[f"coverage_{interval}"] == pytest.approx(interval / 100, abs=0.035)
+    assert after["crps"] < before["crps"]
+
+
+def test_what_is_right_already_hardly_changes():
+    calibration, test = fitted(walks(500, seed=1)), walks(200, seed=2)
+    calibrated = calibration.apply(test.paths, test.last_close)
+    moved = np.abs(np.log(calibrated[..., 3] / test.paths[..., 3]))
+    assert np.quantile(moved, 0.9) < 0.2 * np.log(test.paths[:, :, -1, 3] / 100).std()
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    seed=st.integers(0, 1000),
+    spread=st.sampled_from([0.2, 1.0, 3.0]),
+    paths=st.integers(2, 30).map(lambda n: 2 * n + 1),
+)
+def test_paths_keep_their_order_their_median_and_the_shape_of_their_candles(seed, spread, paths):
+    rng = np.random.default_rng(seed)
+    calibration, test = fitted(walks(60, seed=seed, spread=spread)), walks(5, paths=paths, seed=seed + 1)
+    candles = test.paths * (1 + rng.random((*test.paths.shape[:-1], 6)).astype(np.float32) * 0.01)
+    changed = calibration.apply(candles, test.last_close)
+    before, after = (np.sort(part[..., 3], axis=1) for part in (candles, changed))
+    np.testing.assert_array_equal(
+        np.take_along_axis(changed[..., 3], np.argsort(candles[..., 3], axis=1), axis=1), after
+    )
+    np.testing.assert_allclose(np.median(after, axis=1), np.median(before, axis=1), rtol=1e-5)
+    ratio = changed[..., :4] / candles[..., :4]
+    np.testing.assert_allclose(ratio, np.repeat(ratio[..., 3:], 4, axis=-1), rtol=1e-5)
+    np.testing.assert_array_equal(changed[..., 4:], candles[..., 4:])
+
+
+def test_wider_intervals_never_end_inside_narrower_ones():
+    close = walks(3, paths=50).close_paths
+    strange = np.tile([3.0, 0.0, -2.0, -5.0], (5, 1))  # the 50 % interval far wider than the 95 % one
+    result = np.sort(widen(close, np.full(3, 100.0), strange), axis=1)
+    assert (np.diff(result, axis=1) >= -1e-9).all()
+
+
+def test_steps_beyond_those_calibrated_are_treated_like_the_last_one():
+    short, long = fitted(walks(100, horizon=2, spread=0.5)), walks(3, horizon=4)
+    doubled = Calibration(1.0, 1.0, (*short.widening, short.widening[-1], short.widening[-1]), 1.0, 0.0, "1h")
+    np.testing.assert_array_equal(short.apply(long.paths, long.last_close), doubled.apply(long.paths, long.last_close))
+
+
+def test_the_adaptive_correction_follows_a_change_that_validation_did_not_see():
+    validation, test = walks(200, seed=1), walks(600, seed=2, spread=0.4)
+    scores = conformity(validation.close_paths, validation.last_close, validation.actual_close)
+    split = test.with_paths(fitted(validation).apply(test.paths, test.last_close))
+    truth = test.last_close, test.actual_close, test.cutoffs, test.stamps
+    moved = adaptive(test.close_paths, *truth, scores)
+    found = figures(score(moved[300:], truth_of(test).__class__(*(p[300:] for p in vars(truth_of(test)).values()))))
+    assert measured(split)["coverage_90"] < 0.65
+    assert found["coverage_90"] == pytest.approx(0.9, abs=0.03)
+
+
+def test_the_adaptive_correction_never_sees_an_outcome_before_its_candle_has_closed():
+    validation, test = walks(50, seed=1), walks(60, horizon=4, seed=2, spread=0.4)
+    scores = np.zeros((50, 4, 4))
+    cutoffs = test.cutoffs[0] + np.arange(60) * HOUR  # every hour: the outcomes of the last four are open
+    stamps = cutoffs[:, None] + np.arange(1, 5) * HOUR
+    actual = test.actual_close.copy()
+    before = adaptive(test.close_paths, test.last_close, actual, cutoffs, stamps, scores)
+    for step in range(4):
+        changed = actual.copy()
+        changed[30, step] *= 3
+        after = adaptive(test.close_paths, test.last_close, changed, cutoffs, stamps, scores)
+        known_from = 30 + step + 1
+        np.testing.assert_array_equal(before[:known_from], after[:known_from])
+        assert not np.array_equal(before[known_from:, :, step], after[known_from:, :, step])
+    assert len(validation) == 50
+
+
+def test_platt_finds_what_overconfident_probabilities_mean():
+    rng = np.random.default_rng(0)
+    honest = rng.uniform(0.2, 0.8, 4000)
+    rose = rng.random(4000) < honest
+    said = platt(honest, 3.0, 0.4)  # three times too sure, and shifted
+    slope, intercept = fit_platt(said, rose)
+    np.testing.assert_allclose(platt(said, slope, intercept), honest, atol=0.04)
+    assert platt(np.array([0.0, 1.0]), 1.0, 0.0) == pytest.approx([1e-4, 1 - 1e-4])
+
+
+def test_probabilities_that_are_wrong_way_round_are_flattened_not_inverted():
+    rng = np.random.default_rng(0)
+    share = rng.random(2000)
+    slope, _ = fit_platt(share, rng.random(2000) > share)
+    assert slope == pytest.approx(0, abs=1e-6)
+
+
+def test_too_few_cutoffs_or_paths_that_are_all_one_are_refused():
+    with pytest.raises(CalibrationError, match="only 10 validation cutoffs"):
+        fitted(walks(10))
+    with pytest.raises(CalibrationError, match="one and the same"):
+        fitted(walks(30, spread=0.0))
+
+
+def test_a_calibration_survives_the_disk_and_a_damaged_one_is_named(tmp_path):
+    calibration = fitted(walks(30), about={"cutoffs": 30})
+    calibration.save(tmp_path)
+    assert Calibration.load(tmp_path) == calibration
+    (tmp_path / "calibration.json").write_text("{}")
+    with pytest.raises(CalibrationError, match=r"calibration\.json: damaged"):
+        Calibration.load(tmp_path)
+    assert Calibration.load(tmp_path / "nowhere") is None

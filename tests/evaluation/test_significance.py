@@ -1,0 +1,90 @@
+"""Better, worse, or no edge: the verdict errs as rarely as it says."""
+
+import numpy as np
+import pytest
+from statsmodels.tsa.stattools import diebold_mariano_test
+
+from kronos_lightning.evaluation.metrics import score
+from kronos_lightning.evaluation.significance import against_best, block_bootstrap, compare, diebold_mariano
+from tests.evaluation.made import truth_of, walks
+
+
+@pytest.mark.parametrize("overlap", [1, 4, 12])
+@pytest.mark.parametrize("n", [30, 101, 500])
+def test_diebold_mariano_equals_that_of_statsmodels(n, overlap):
+    a, b = np.random.default_rng(n).exponential(size=(2, n))
+    theirs = diebold_mariano_test(np.zeros(n), a, b, criterion=lambda y, loss: loss, harvey_adj=True, horizon=overlap)
+    statistic, p_value = diebold_mariano(a, b, overlap)
+    assert statistic == pytest.approx(float(theirs.statistic), abs=1e-10)
+    assert p_value == pytest.approx(float(theirs.pvalue), abs=1e-10)
+
+
+def test_equal_losses_differ_by_nothing():
+    assert diebold_mariano(np.ones(50), np.ones(50), 1) == (0.0, 1.0)
+
+
+def losses(seed, n=200, **options):
+    """Mean CRPS of a forecaster of random walks, by cutoff. The same seed is the same reality."""
+    forecasts = walks(n, paths=40, seed=seed, **options)
+    return score(forecasts.close_paths, truth_of(forecasts)).loss
+
+
+def redrawn(seed, **options):
+    """The loss of other paths on the reality of `seed`."""
+    forecasts, other = walks(200, paths=40, seed=seed), walks(200, paths=40, seed=seed + 50_000, **options)
+    return score(other.close_paths, truth_of(forecasts)).loss
+
+
+def verdict(loss, seed):
+    baseline = losses(seed)
+    return compare(loss, baseline, "the baseline", overlap=1, samples=500, seed=seed)
+
+
+def test_a_forecaster_that_knows_something_wins_and_one_that_adds_noise_loses():
+    assert verdict(losses(0, known=0.3), 0).words == "better than the baseline"
+    assert verdict(redrawn(0, spread=2.0), 0).words == "worse than the baseline: no edge"
+    assert verdict(redrawn(0, spread=0.2), 0).words == "worse than the baseline: no edge"
+
+
+def test_without_skill_there_is_no_edge_in_at_least_180_of_200_repetitions():
+    verdicts = [verdict(redrawn(seed), seed) for seed in range(200)]
+    assert sum(one.words == "no difference to the baseline: no edge" for one in verdicts) >= 180
+    assert sum(one.better for one in verdicts) <= 10
+
+
+def test_overlapping_forecasts_are_not_taken_for_independent_ones():
+    """Differences that hang together over ten cutoffs: with the overlap told, few false alarms; without, many."""
+    rng = np.random.default_rng(0)
+    alarms = {1: 0, 10: 0}
+    for _ in range(200):
+        noise = np.convolve(rng.normal(size=409), np.ones(10) / 10, mode="valid")
+        for overlap in alarms:
+            found = compare(10 + noise, np.full(400, 10.0), "it", overlap, 300, 0)
+            alarms[overlap] += found.p_value < 0.05
+    assert alarms[10] <= 26  # 5 % would be 10; the small-sample estimate of a variance is a little low
+    assert alarms[1] > alarms[10]
+
+
+def test_the_skill_is_one_less_the_ratio_of_the_mean_losses():
+    found = compare(np.full(100, 2.0), np.full(100, 4.0), "it", 1, 100, 0)
+    assert (found.skill, found.lower, found.upper) == (0.5, 0.5, 0.5)
+
+
+def test_few_cutoffs_are_not_judged():
+    found = compare(*np.random.default_rng(0).random((2, 20)), "it", overlap=5, samples=100, seed=0)
+    assert "too few" in found.words
+    assert not found.better
+    assert np.isnan(found.lower)
+
+
+def test_the_model_is_compared_with_the_baseline_that_was_best_on_these_cutoffs():
+    rng = np.random.default_rng(0)
+    loss, weak, strong = rng.random(100), rng.random(100) + 1, rng.random(100) - 0.2
+    assert against_best(loss, {"weak": weak, "strong": strong}, 1, 100, 0).other == "strong"
+
+
+def test_bootstrap_blocks_are_neighbours():
+    rows = block_bootstrap(n=20, block=5, samples=50, seed=0)
+    assert rows.shape == (50, 20)
+    steps = np.diff(rows.reshape(50, 4, 5), axis=2) % 20
+    assert (steps == 1).all()
