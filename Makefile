@@ -12,7 +12,7 @@ help:  ## This list
 
 demo: $(INSTALLED)  ## Fine-tune, forecast and backtest on synthetic candles, some minutes on two cores
 	$(RUN)python train.py -m stage=tokenizer,predictor $(DEMO) trainer=cpu stage.learning_rate=3e-3 stage.max_epochs=3
-	$(RUN)python evaluate.py $(DEMO) evaluation.max_cutoffs=120
+	$(RUN)python evaluate.py $(DEMO) evaluation.max_cutoffs=240
 	@echo "Open outputs/backtest_results/sample/report.html"
 
 test: $(INSTALLED)  ## All tests
@@ -29,8 +29,8 @@ format: $(INSTALLED)  ## Put the code into shape
 bench: $(INSTALLED)  ## Speed and memory of the data path and of forecasting, some minutes
 	$(RUN)python -m pytest -n 0 -m "benchmark or minutes" -s
 
-tensorboard: $(INSTALLED)  ## Watch the runs
-	$(RUN)tensorboard --logdir outputs/models
+tensorboard: $(INSTALLED)  ## Watch runs, and compare evaluations
+	$(RUN)tensorboard --logdir outputs
 
 clean:  ## Remove caches and the environment; data/ and outputs/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -159,12 +159,18 @@ def sentences(result: Result) -> tuple[list[str], str]:
 
 def notices(candles: Candles, part: Part) -> list[str]:
     """What a reader has to know before any figure of a part."""
-    found = dict.fromkeys(_notices(candles, part.forecasts, part.sources))  # a set that keeps its order
+    found = _notices(candles, part.forecasts, part.sources)
+    if part.validation is not None and part.sources.info is not None:
+        first = pd.Timestamp(part.validation.stamps[0, 0], tz="UTC")
+        trained = end_of(part.sources.info["data"]["ranges"]["train"][1])
+        if first < trained:
+            found.append(
+                f"LEAK: calibrated from {first} on, but the predictor was fine-tuned on candles up to {trained}."
+            )
     for name, sources in part.compared_sources.items():
-        found |= dict.fromkeys(
-            f"{name}: {text}" for text in _notices(candles, part.forecasts, sources) if text not in found
-        )
-    return list(found)
+        others = _notices(candles, part.forecasts, sources)
+        found += [f"{name}: {text}" for text in others if text not in found]
+    return found
 
 
 def all_notices(result: Result) -> list[str]:

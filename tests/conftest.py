@@ -109,7 +109,7 @@ QUICK_TRAIN = [
 QUICK_EVALUATE = [*QUICK, "evaluation.max_cutoffs=24", "backtest.random_runs=10"]
 
 
-def command(script, *arguments, cwd, check=True, env=None):
+def command(script, *arguments, cwd, check=True, env=None, timeout=300):
     """Run train.py, evaluate.py or a module of the package as a user would, from folder `cwd`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "140", "PYTHONPATH": str(ROOT)} | (env or {})
     program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
@@ -119,7 +119,7 @@ def command(script, *arguments, cwd, check=True, env=None):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
     if check and result.returncode:

@@ -268,6 +268,13 @@ def test_synthetic_candles_are_named_first(candles):
     assert first_words(told(candles, forecasts("2024-07-01"), trained(candles)))[0] == "SYNTHETIC CANDLES"
 
 
+def test_a_calibration_on_candles_that_were_trained_on_is_a_leak(real):
+    part = replace(uncalibrated(forecasts("2024-07-01")), sources=trained(real))
+    early, late = (replace(part, validation=forecasts(begin)) for begin in ("2024-01-31 23:00", "2024-02-01"))
+    assert "LEAK: calibrated from 2024-01-31 23:00" in notices(real, early)[0]
+    assert notices(real, late) == []
+
+
 def test_what_holds_for_a_compared_checkpoint_alone_is_told_with_its_name(real):
     found = told(real, forecasts("2024-07-01"), trained(real), untuned=Sources("random", "kept", None))
     assert found == ["untuned: RANDOM WEIGHTS: the predictor was never trained."]

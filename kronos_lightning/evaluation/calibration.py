@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from kronos_lightning.forecast.calibration import EDGES, INTERVALS, CalibrationError, spread, widen
+from kronos_lightning.forecast.calibration import EDGES, INTERVALS, SMALLEST, CalibrationError, spread, widen
 from kronos_lightning.forecast.distribution import path_quantiles
 
 FEWEST = 20  # cutoffs below which the ends of a 95 % interval cannot be told
@@ -23,12 +23,17 @@ def conformity(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) ->
         close: paths of the close ``(N, S, h)``.
         last_close: ``(N,)``.
         actual: closes ``(N, h)``.
+
+    Returns:
+        NaN where a path leaves the positive prices.
     """
-    returns, came = np.log(close / last_close[:, None, None]), np.log(actual / last_close[:, None])
-    ends, unit, half = path_quantiles(returns, EDGES), spread(returns), len(INTERVALS)
-    if not (unit > 0).all():
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns, came = np.log(close / last_close[:, None, None]), np.log(actual / last_close[:, None])
+        ends, unit, half = path_quantiles(returns, EDGES), spread(returns), len(INTERVALS)
+    if (unit < SMALLEST).any():
         raise CalibrationError("there are steps at which all sample paths are one and the same: nothing to calibrate")
-    outside = np.maximum(ends[:half][::-1] - came, came - ends[half:]) / unit
+    with np.errstate(invalid="ignore"):
+        outside = np.maximum(ends[:half][::-1] - came, came - ends[half:]) / unit
     return np.moveaxis(outside, 0, -1)
 
 

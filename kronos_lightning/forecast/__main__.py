@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -89,8 +88,7 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta)
         log.warning("Not calibrated: %s was fitted on candles of %s", sources.directory / FILE, calibration.interval)
         return forecaster
     log.info("Calibration: %s", sources.directory / FILE)
-    sampling = replace(forecaster.sampling, temperature=calibration.temperature, top_p=calibration.top_p)
-    return replace(forecaster, sampling=sampling, calibration=calibration)
+    return forecaster.with_calibration(calibration)
 
 
 def tell(

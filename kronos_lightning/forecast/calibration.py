@@ -19,7 +19,7 @@ from .distribution import CLOSE, path_quantiles
 FILE = "calibration.json"
 INTERVALS = (0.5, 0.8, 0.9, 0.95)  # central intervals that are corrected
 EDGES = tuple(sorted((1 + sign * width) / 2 for width in INTERVALS for sign in (-1, 1)))
-SMALLEST = 1e-12  # spread of the log returns below which paths are one and the same
+SMALLEST = 1e-9  # spread of the log returns below which paths are one and the same
 
 
 class CalibrationError(ValueError):
@@ -71,6 +71,14 @@ class Calibration:
         (directory / FILE).write_text(json.dumps(asdict(self), indent=2))
 
     @classmethod
+    def of(cls, directory: Path) -> Self:
+        """Read what `save` wrote; raises `CalibrationError` where there is none."""
+        found = cls.load(directory)
+        if found is None:
+            raise CalibrationError(f"{directory}: not calibrated, no {FILE}; evaluate.py makes one")
+        return found
+
+    @classmethod
     def load(cls, directory: Path) -> Self | None:
         """Read what `save` wrote; None where there is none."""
         try:
@@ -95,8 +103,9 @@ def widen(close: np.ndarray, last_close: np.ndarray, widening: np.ndarray) -> np
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = np.log(close / last_close[:, None, None])
+        unit = spread(returns)
     ends = path_quantiles(returns, EDGES)  # (2I, N, h), ascending
-    moves = np.moveaxis(np.broadcast_to(widening, (*ends.shape[1:], len(INTERVALS))), -1, 0) * spread(returns)
+    moves = np.moveaxis(np.broadcast_to(widening, (*ends.shape[1:], len(INTERVALS))), -1, 0) * unit
     outwards = np.concatenate([-moves[::-1], moves])
     half, centre = len(INTERVALS), path_quantiles(returns, (0.5,))
     moved = ends + outwards

@@ -6,7 +6,8 @@ Shape letters: N series, S sample paths, T known candles, h horizon, C = 6 featu
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -88,6 +89,7 @@ class Forecaster:
         tokenizer_revision: str | None = None,
         predictor_revision: str | None = None,
         device: str = "auto",
+        calibrated: bool = False,
         **options: object,
     ) -> Self:
         """Load both from local directories or the Hub.
@@ -96,14 +98,22 @@ class Forecaster:
             tokenizer, predictor: directories or Hub names.
             tokenizer_revision, predictor_revision: commit, tag or branch on the Hub.
             device: auto, cpu, cuda, cuda:1, mps.
+            calibrated: use the `calibration.json` that an evaluation left in the predictor's directory: its sampling,
+                intervals and all.
             options: the other fields of this class. `max_context` is 512 unless told; Kronos-mini's is 2048.
         """
         place = best_device(device)
-        return cls(
+        forecaster = cls(
             KronosTokenizer.from_pretrained(tokenizer, revision=tokenizer_revision).to(place),
             Kronos.from_pretrained(predictor, revision=predictor_revision).to(place),
             **options,
         )
+        return forecaster.with_calibration(Calibration.of(Path(predictor))) if calibrated else forecaster
+
+    def with_calibration(self, calibration: Calibration) -> Self:
+        """The same forecaster, sampling and correcting as an evaluation found best."""
+        sampling = replace(self.sampling, temperature=calibration.temperature, top_p=calibration.top_p)
+        return replace(self, sampling=sampling, calibration=calibration)
 
     def to(self, device: torch.device | str) -> Self:
         """Move both networks to a device."""

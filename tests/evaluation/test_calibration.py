@@ -125,6 +125,20 @@ def test_too_few_cutoffs_or_paths_that_are_all_one_are_refused():
         fitted(walks(30, spread=0.0))
 
 
+def test_paths_that_leave_the_positive_prices_are_left_out_and_left_alone():
+    forecasts = walks(60, spread=0.5)
+    paths = forecasts.paths.copy()
+    paths[3, 0, 2] = -1.0
+    changed = forecasts.with_paths(paths)
+    calibration = fitted(changed)
+    others = forecasts.with_paths(np.delete(paths, 3, axis=0))
+    rest = conformity(others.close_paths, np.full(59, 100.0), np.delete(forecasts.actual_close, 3, axis=0))
+    np.testing.assert_array_equal(calibration.widening, fit_widening(rest))
+    applied = calibration.apply(paths, forecasts.last_close)
+    np.testing.assert_array_equal(applied[3, :, 2], paths[3, :, 2])
+    assert not np.array_equal(applied[3, :, 1], paths[3, :, 1])
+
+
 def test_a_calibration_survives_the_disk_and_a_damaged_one_is_named(tmp_path):
     calibration = fitted(walks(30), about={"cutoffs": 30})
     calibration.save(tmp_path)
@@ -133,3 +147,5 @@ def test_a_calibration_survives_the_disk_and_a_damaged_one_is_named(tmp_path):
     with pytest.raises(CalibrationError, match=r"calibration\.json: damaged"):
         Calibration.load(tmp_path)
     assert Calibration.load(tmp_path / "nowhere") is None
+    with pytest.raises(CalibrationError, match="not calibrated"):
+        Calibration.of(tmp_path / "nowhere")

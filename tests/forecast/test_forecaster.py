@@ -1,5 +1,8 @@
 """DataFrames in, sample paths and tables out."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +13,7 @@ from kronos_lightning.data import CandleError, read_candles
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.forecast import ForecastSet, Sampling, series_generators, validity
+from kronos_lightning.forecast.calibration import Calibration, CalibrationError
 from tests.conftest import GOLDEN
 
 GREEDY = Sampling(temperature=0.0)
@@ -276,3 +280,22 @@ def test_a_forecast_set_survives_the_disk(tmp_path):
         np.quantile(written.paths[1, :, 1, 3].astype(float), 0.95, method="weibull")
     )
     assert row["actual_volume"] == written.actual[1, 1, 4]
+
+
+def test_a_calibrated_forecaster_samples_and_corrects_as_its_evaluation_found(tmp_path, frame):
+    directory = tmp_path / "predictor"
+    shutil.copytree(GOLDEN / "tiny-predictor", directory)
+    with pytest.raises(CalibrationError, match="not calibrated"):
+        Forecaster.from_pretrained(GOLDEN / "tiny-tokenizer", directory, device="cpu", calibrated=True)
+    Calibration(0.5, 1.0, ((2.0, 2.0, 2.0, 2.0),), 1.0, 0.0, "1h").save(directory)
+    plain, calibrated = (
+        Forecaster.from_pretrained(GOLDEN / "tiny-tokenizer", directory, device="cpu", calibrated=choice)
+        for choice in (False, True)
+    )
+    assert plain.calibration is None
+    assert calibrated.sampling.temperature == 0.5
+    plain = replace(plain, sampling=calibrated.sampling)
+    before, after = (one.sample_paths(frame[:50], 3, 31, generator=seeded()) for one in (plain, calibrated))
+    last = frame["close"].to_numpy()[49:50]
+    np.testing.assert_array_equal(after, calibrated.calibration.apply(before, last))
+    assert (np.ptp(after[..., 3], axis=1) > np.ptp(before[..., 3], axis=1)).all()
