@@ -8,12 +8,13 @@ from rich.table import Table as TerminalTable
 
 from .evaluation import metrics as figures_of
 from .evaluation.pictures import fan_charts, pit_chart, reliability_chart, skill_chart, step_chart
-from .evaluation.report import Picture, Report, Table, number
+from .evaluation.report import UNDEFINED, Picture, Report, Table, number
 from .forecast import validity
 from .scoreboard import MODEL, MOVING, SAMPLED, Board, Result, all_notices, by_fold, p_words, sentences
 from .trading import trading_pictures, trading_tables
 
-BOARD = ("crps", "mae", "direction_accuracy", "ic", "coverage_90", "width_90", "brier")
+BOARD = ("mae", "direction_accuracy", "ic", "coverage_90", "width_90", "brier")
+SHARES = {"direction_accuracy", "trend_accuracy", *(f"coverage_{i * 100:.0f}" for i in figures_of.INTERVALS)}
 
 
 def report(result: Result) -> Report:
@@ -70,44 +71,32 @@ def report(result: Result) -> Report:
 
 def _board_table(board: Board) -> Table:
     rows = []
-    for row in board.table().to_dict("records"):
-        test = board.verdict if row["forecaster"] == MODEL else board.beside[row["forecaster"]]
-        interval = f"{test.lower:+.1%} … {test.upper:+.1%}" if test.judged else "–"
-        best = row["forecaster"] == board.best
-        compared = ["best baseline", "", ""] if best else [f"{test.skill:+.1%}", interval, p_words(test.p_value)]
-        rows.append([row["forecaster"], number(row["crps"]), *compared, *(number(row[name]) for name in BOARD[1:])])
-    columns = [
-        "Forecaster",
-        "CRPS %",
-        "Skill",
-        "95 % interval",
-        "DM",
-        "MAE",
-        "Direction",
-        "IC",
-        "Cov. 90",
-        "Width %",
-        "Brier",
-    ]
+    for row in board.table().sort_values("crps").to_dict("records"):
+        name = row["forecaster"]
+        test = board.verdict if name == MODEL else board.beside[name]
+        interval = f"{test.lower:+.1%} … {test.upper:+.1%}" if test.judged else UNDEFINED
+        compared = [f"{test.skill:+.1%}", interval, p_words(test.p_value)]
+        if name == board.best:
+            compared = ["best baseline", "", ""]
+        rows.append([name, number(row["crps"]), *compared, *(number(row[key], key in SHARES) for key in BOARD)])
+    columns = ["Forecaster", "CRPS %", "Skill", "95 % interval", "DM"]
+    columns += ["MAE", "Direction", "IC", "Cov. 90", "Width 90 %", "Brier"]
     majority = figures_of.majority_direction(board.scores[MODEL].truth)
     notes = [
         f"Skill: 1 − CRPS / CRPS of {board.best}, the best baseline on these cutoffs; its interval from blocks of "
         f"neighbouring cutoffs; DM: p-value of the Diebold–Mariano test. Always saying the commoner direction is right "
         f"in {majority:.1%}.",
     ]
-    return Table("Scoreboard", columns, rows, notes=notes)
+    return Table("Scoreboard, best CRPS first", columns, rows, notes=notes)
 
 
 def _calibration_table(result: Result) -> Table:
     names = ("crps", *(f"coverage_{i * 100:.0f}" for i in figures_of.INTERVALS), "width_90", "brier")
     rows = []
-    for label, name in (
-        ("before", SAMPLED),
-        ("after (split conformal)", MODEL),
-        ("after (adaptive conformal)", MOVING),
-    ):
+    labels = {SAMPLED: "before", MODEL: "after (split conformal)", MOVING: "after (adaptive conformal)"}
+    for name, label in labels.items():
         found = figures_of.figures(result.board.scores[name])
-        rows.append([label, *(number(found[figure]) for figure in names)])
+        rows.append([label, *(number(found[figure], figure in SHARES) for figure in names)])
     columns = ["Calibration", "CRPS %", "Cov. 50", "Cov. 80", "Cov. 90", "Cov. 95", "Width 90 %", "Brier"]
     notes = [
         f"{_calibration_words(result)}. The adaptive correction also learns from the test's own outcomes, each once it "
@@ -134,42 +123,31 @@ def _figures_table(board: Board) -> Table:
     for name, description in figures_of.DESCRIPTIONS.items():
         skill = 1 - model[name] / best[name] if name in figures_of.LOSSES and best[name] > 0 else math.nan
         shown = f"{skill:+.2%}" if math.isfinite(skill) else "–"
-        rows.append([name, number(model[name]), number(best[name]), shown, description])
+        values = (number(one[name], name in SHARES) for one in (model, best))
+        rows.append([name, *values, shown, description])
     return Table("All figures beside the best baseline", ["Figure", "Model", board.best, "Skill", ""], rows, words=True)
 
 
 def _regime_table(board: Board) -> Table:
-    rows = []
-    model, best = (figures_of.by_slice(board.scores[name], "regime") for name in (MODEL, board.best))
-    for one, other in zip(model.to_dict("records"), best.to_dict("records"), strict=True):
-        figures = (one["crps"], other["crps"], one["coverage_90"], other["coverage_90"], one["direction_accuracy"])
-        skill = f"{1 - one['crps'] / other['crps']:+.2%}"
-        rows.append([one["regime"], str(one["cutoffs"]), *map(number, figures[:2]), skill, *map(number, figures[2:])])
-    columns = [
-        "Known volatility",
-        "Cutoffs",
-        "CRPS %",
-        f"of {board.best}",
-        "Skill",
-        "Cov. 90",
-        f"of {board.best}",
-        "Direction",
-    ]
+    rows, other = [], board.best
+    model, best = (figures_of.by_slice(board.scores[name], "regime") for name in (MODEL, other))
+    for one, two in zip(model.to_dict("records"), best.to_dict("records"), strict=True):
+        skill = f"{1 - one['crps'] / two['crps']:+.2%}"
+        shares = (one["coverage_90"], two["coverage_90"], one["direction_accuracy"])
+        scores = [number(one["crps"]), number(two["crps"]), skill]
+        rows.append([one["regime"], str(one["cutoffs"]), *scores, *(number(share, percent=True) for share in shares)])
+    columns = ["Known volatility", "Cutoffs", "CRPS %", f"of {other}", "Skill", "Cov. 90", f"of {other}", "Direction"]
     return Table("By volatility regime (thirds of the cutoffs)", columns, rows)
 
 
 def _fold_table(result: Result) -> Table:
     rows = []
     for row in by_fold(result).to_dict("records"):
-        figures = (row["crps"], row["baseline_crps"])
-        test = [
-            f"{row['skill']:+.1%}",
-            p_words(row["p_value"]),
-            number(row["coverage_90"]),
-            number(row["direction_accuracy"]),
-        ]
         span = f"{row['from'][:16]} .. {row['to'][:16]}"
-        rows.append([str(row["fold"]), span, str(row["cutoffs"]), *map(number, figures), row["best_baseline"], *test])
+        scores = [number(row["crps"]), number(row["baseline_crps"]), row["best_baseline"]]
+        test = [f"{row['skill']:+.1%}", p_words(row["p_value"])]
+        shares = [number(row[name], percent=True) for name in ("coverage_90", "direction_accuracy")]
+        rows.append([str(row["fold"]), span, str(row["cutoffs"]), *scores, *test, *shares])
     columns = [
         "Fold",
         "Test",

@@ -19,6 +19,7 @@ from .distribution import CLOSE, path_quantiles
 FILE = "calibration.json"
 INTERVALS = (0.5, 0.8, 0.9, 0.95)  # central intervals that are corrected
 EDGES = tuple(sorted((1 + sign * width) / 2 for width in INTERVALS for sign in (-1, 1)))
+FARTHEST = 20.0  # log return to which a path is moved at most; what untrained networks say must stay a number
 SMALLEST = 1e-9  # spread of the log returns below which paths are one and the same
 
 
@@ -118,7 +119,8 @@ def widen(close: np.ndarray, last_close: np.ndarray, widening: np.ndarray) -> np
     for i, k in zip(*np.nonzero(np.isfinite(returns).all(axis=1)), strict=True):
         x, y, values = knots[:, i, k], targets[:, i, k], returns[i, :, k]
         beyond = np.where(values < x[0], values - x[0], np.maximum(values - x[-1], 0))
-        result[i, :, k] = last_close[i] * np.exp(np.interp(values, x, y) + beyond)
+        reached = np.clip(np.interp(values, x, y) + beyond, -FARTHEST, FARTHEST)
+        result[i, :, k] = last_close[i] * np.exp(reached)
     return result
 
 

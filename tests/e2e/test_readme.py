@@ -16,6 +16,7 @@ MODULES = {  # configuration and reading of the command line
     "kronos_lightning.forecast": ("forecast", file_as_override),
     "kronos_lightning.data.doctor": ("doctor", file_as_override),
     "kronos_lightning.data.binance": ("download", as_lists),
+    "kronos_lightning.evaluation.leakcheck": ("evaluate", lambda arguments: arguments),
 }
 
 

@@ -1,0 +1,230 @@
+"""Proof by mutation: replace every candle after t, and nothing that is known at t may change by a single bit.
+
+A proof needs two controls. What nobody can know, the next close, has to change, else the mutation did nothing. And
+every subject has to change when all candles do, else it is bit-identical because it is constant.
+
+Shape letter: T candles.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+from scipy.signal import lfilter
+
+from kronos_lightning.data import Candles
+from kronos_lightning.data.formats import FEATURES
+
+PERSISTENCE = 0.98  # of the log price of a made-up future, so that it stays at its level however long it is
+ALL = -1  # the row after which every candle is mutated
+
+Arrays = Mapping[str, np.ndarray]
+R = TypeVar("R")
+
+
+class VoidProof(ValueError):
+    """The mutation changed nothing that could be seen, so that nothing is proved."""
+
+
+class Future(NamedTuple):
+    """What the candles after a cutoff are replaced by."""
+
+    name: str
+    level: float  # of the prices, in last closes before it
+    volatility: float  # of the log close, a candle
+
+
+FUTURES = (
+    Future("like the past", 1.0, 0.01),
+    Future("calm and far below", 0.2, 0.001),
+    Future("wild and far above", 5.0, 0.08),
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that must not look ahead.
+
+    name, what: for people; `what` says what is compared.
+    function: from all candles, later ones too, and a row t to named arrays.
+    knows: what they may depend on. "close": the candles up to t. "open": these and the open of t + 1, as a fill does.
+        "nothing": they must not be known at the close of t, as the price of that fill, so they have to change; empty
+        arrays stand for "nothing here".
+    """
+
+    name: str
+    what: str
+    function: Callable[[Candles, int], Arrays]
+    knows: Literal["close", "open", "nothing"] = "close"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first value that a later candle changed, or that none changed though it had to.
+
+    index: in the array; empty where all of it is meant.
+    """
+
+    cutoff: pd.Timestamp
+    future: str
+    array: str
+    index: tuple[int, ...]
+    original: str
+    mutated: str
+
+    def __str__(self) -> str:
+        at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
+        became = f"became {self.mutated}" if self.mutated != self.original else "stayed so"
+        return (
+            f"{self.array}{at} at {self.cutoff:%Y-%m-%d %H:%M} was {self.original} and {became} when the later candles "
+            f"were {self.future}"
+        )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found about a subject.
+
+    cutoffs, values: how many were looked at; a value counts once for each future.
+    verdict: "unproved" is no leak: `detail` says why nothing can be said.
+    """
+
+    name: str
+    what: str
+    cutoffs: int
+    values: int
+    verdict: Literal["proved", "leak", "unproved"]
+    detail: str = ""
+    first: Difference | None = None
+
+
+def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int], seed: int) -> list[Finding]:
+    """Mutate the candles after each cutoff in every way of `FUTURES`, and compare each subject bit for bit.
+
+    Args:
+        subjects: what to look at, names apart.
+        candles: T of them.
+        cutoffs: rows t, ascending; after each of them there has to be a candle.
+        seed: of the mutations.
+
+    Returns:
+        One finding a subject, in their order.
+
+    Raises:
+        VoidProof: a next close did not change.
+    """
+    counted = dict.fromkeys((subject.name for subject in subjects), 0)
+    leaks: dict[str, Difference] = {}
+    for row in cutoffs:
+        stamp = candles.frame["timestamps"].iloc[row]
+        known = {subject.name: subject.function(candles, row) for subject in subjects}
+        for future, opens in product(FUTURES, sorted({subject.knows == "open" for subject in subjects})):
+            copy = mutate(candles, row, future, seed, opens)
+            if compare(_next_close(candles, row), _next_close(copy, row)) is None:
+                raise VoidProof(f"the candles after row {row} of {len(candles)} could not be changed")
+            for subject in subjects:
+                given, name = known[subject.name], subject.name
+                size = sum(array.size for array in given.values())
+                if (subject.knows == "open") != opens or name in leaks or (subject.knows == "nothing" and size == 0):
+                    continue
+                counted[name] += size
+                found = compare(given, subject.function(copy, row))
+                if subject.knows == "nothing":
+                    array = next(iter(given))
+                    found = (array, (), *[str(given[array])] * 2) if found is None else None
+                if found is not None:
+                    leaks[name] = Difference(stamp, future.name, *found)
+    everything, last = mutate(candles, ALL, FUTURES[0], seed), cutoffs[-1]
+    findings = []
+    for subject in subjects:
+        about = subject.name, subject.what, len(cutoffs), counted[subject.name]
+        first = leaks.get(subject.name)
+        if first is not None:
+            findings.append(Finding(*about, "leak", str(first), first))
+        elif counted[subject.name] == 0:
+            findings.append(Finding(*about, "unproved", "there was nothing to compare"))
+        elif subject.knows == "nothing":
+            findings.append(Finding(*about, "proved", "changed, so it was not known"))
+        elif compare(subject.function(candles, last), subject.function(everything, last)) is None:
+            findings.append(Finding(*about, "unproved", "it did not even change when all candles did"))
+        else:
+            findings.append(Finding(*about, "proved", "bit-identical"))
+    return findings
+
+
+def mutate(candles: Candles, row: int, future: Future, seed: int, keep_open: bool = False) -> Candles:
+    """The same candles up to `row`, and valid ones after it of which no number is as it was.
+
+    Args:
+        candles: T of them; not changed. Times and gaps are kept, since a calendar is known in advance.
+        row: the last one to keep, or `ALL` to keep none.
+        future: what comes after it.
+        seed: the same seed gives the same candles.
+        keep_open: the next candle's open stays too.
+
+    Raises:
+        VoidProof: a number stayed.
+    """
+    values = candles.frame[FEATURES].to_numpy(np.float64, copy=True)
+    later = values[row + 1 :]
+    rng = np.random.default_rng([seed, row + 1, FUTURES.index(future)])
+    anchor = np.log(values[max(row, 0), FEATURES.index("close")] * future.level)
+    steps = rng.normal(0.0, future.volatility, len(later) + 1)
+    walk = np.exp(anchor + lfilter([1.0], [1.0, -PERSISTENCE], steps))
+    open_, close = walk[:-1], walk[1:]
+    if keep_open:
+        open_[:1] = later[:1, FEATURES.index("open")]
+    above, below = np.exp(np.abs(rng.normal(0.0, future.volatility, (2, len(later)))) + 1e-6)
+    high, low = np.maximum(open_, close) * above, np.minimum(open_, close) / below
+    volume = rng.lognormal(np.log(values[:, FEATURES.index("volume")].mean() * future.level + 1.0), 0.5, len(later))
+    made = np.stack([open_, high, low, close, volume, volume * (open_ + high + low + close) / 4], axis=1)
+    same = made == later
+    if keep_open:
+        same[:1, FEATURES.index("open")] = False
+    if same.any():
+        raise VoidProof(f"{same.sum()} of the numbers after row {row} stayed as they were")
+    values[row + 1 :] = made
+    return replace(candles, frame=candles.frame.assign(**dict(zip(FEATURES, values.T.copy(), strict=True))))
+
+
+def compare(original: Arrays, mutated: Arrays) -> tuple[str, tuple[int, ...], str, str] | None:
+    """The first difference between two results, bit for bit: array, index, both values. None = there is none.
+
+    Unlike ``==`` this tells NaN from NaN with other bits, 0.0 from −0.0, and float32 from float64.
+    """
+    for name in [*original, *(name for name in mutated if name not in original)]:
+        if name not in original or name not in mutated:
+            return name, (), *("there" if name in one else "missing" for one in (original, mutated))
+        a, b = np.asarray(original[name]), np.asarray(mutated[name])
+        if a.dtype != b.dtype or a.shape != b.shape:
+            return name, (), f"{a.dtype} of shape {a.shape}", f"{b.dtype} of shape {b.shape}"
+        unlike = (_bytes(a) != _bytes(b)).any(axis=1)
+        if unlike.any():
+            index = tuple(int(i) for i in np.unravel_index(unlike.argmax(), a.shape))
+            return name, index, str(a[index]), str(b[index])
+    return None
+
+
+def remembered(function: Callable[[Candles], R]) -> Callable[[Candles], R]:
+    """The function, computed once for the same candles."""
+    results: dict[str, R] = {}
+
+    def recalled(candles: Candles) -> R:
+        if candles.fingerprint not in results:
+            results[candles.fingerprint] = function(candles)
+        return results[candles.fingerprint]
+
+    return recalled
+
+
+def _next_close(candles: Candles, row: int) -> Arrays:
+    return {"next close": candles.frame["close"].to_numpy()[row + 1 : row + 2]}
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    if array.dtype.hasobject:
+        raise TypeError(f"an array of {array.dtype} has no bits to compare")
+    return np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8).reshape(array.size, array.dtype.itemsize)

@@ -1,0 +1,75 @@
+"""Whether the splits, and what a checkpoint was made from, end before what the test forecasts."""
+
+from collections.abc import Mapping
+from itertools import combinations, pairwise
+from typing import Any
+
+import pandas as pd
+
+from kronos_lightning.data.candles import end_of
+from kronos_lightning.data.datamodule import SPLITS
+
+from .proof import Finding
+
+
+def check_splits(files: Mapping[str, pd.DataFrame], stamps: pd.Series, embargo: int) -> list[Finding]:
+    """Order of the splits as they were written.
+
+    Args:
+        files: by split, the candles of its windows with columns `timestamps` and `target`.
+        stamps: open times of all candles.
+        embargo: candles between two splits that none may forecast.
+    """
+    targets = {split: files[split].loc[files[split]["target"], "timestamps"] for split in SPLITS}
+    problems, count = [], sum(map(len, targets.values()))
+    for earlier, later in combinations(SPLITS, 2):
+        if (first := targets[later].min()) <= (last := targets[earlier].max()):
+            problems.append(f"{later} forecasts {first}, {earlier} up to {last}")
+    for earlier, later in pairwise(SPLITS):
+        between = stamps.searchsorted(targets[later].min()) - stamps.searchsorted(targets[earlier].max()) - 1
+        if 0 <= between < embargo:
+            problems.append(
+                f"{between} candle(s) between the targets of {earlier} and {later}, the embargo is {embargo}"
+            )
+    apart = f"disjoint and in order, at least {embargo} candle(s) apart"
+    what = "targets of train, validation and test"
+    found = [_finding("split targets", what, count, "; ".join(problems), apart)]
+
+    problems, count = [], sum(len(files[split]) for split in SPLITS[:-1])
+    for earlier, later in combinations(SPLITS, 2):
+        if (last := files[earlier]["timestamps"].max()) >= (first := targets[later].min()):
+            problems.append(f"{earlier} windows hold candles up to {last}, {later} forecasts from {first} on")
+    what = "candles of the train and validation windows, contexts and targets"
+    return [*found, _finding("split windows", what, count, "; ".join(problems), "all before the next split's targets")]
+
+
+def check_record(name: str, info: Mapping[str, Any] | None, first: pd.Timestamp) -> Finding:
+    """Whether a network's training and validation ranges end before the first forecast candle.
+
+    Args:
+        name: tokenizer or predictor.
+        info: what its checkpoint says of its training; None = nothing.
+        first: open time of that candle.
+    """
+    what = "ranges of training and validation, as its checkpoint tells them"
+    if info is None:
+        return Finding(
+            f"{name}'s record", what, 0, 0, "unproved", "the checkpoint does not tell what it was trained on"
+        )
+    seen = max(end_of(info["data"]["ranges"][split][1]) for split in ("train", "val"))
+    problem = f"it has seen candles up to {seen}, the test forecasts from {first} on" if first < seen else ""
+    return _finding(f"{name}'s record", what, 2, problem, f"ends by {seen}, before {first}")
+
+
+def check_calibration(about: Mapping[str, Any], first_cutoff: pd.Timestamp) -> Finding:
+    """Whether a kept calibration was fitted on outcomes that the first cutoff of the test knew."""
+    fitted_to = pd.Timestamp(about["fitted_to"], tz="UTC")
+    problem = (
+        f"fitted on candles up to {fitted_to}, the first cutoff is {first_cutoff}" if fitted_to > first_cutoff else ""
+    )
+    what = "outcomes that the calibration beside the checkpoint was fitted on"
+    return _finding("calibration's record", what, 1, problem, f"ends with {fitted_to}, known at {first_cutoff}")
+
+
+def _finding(name: str, what: str, values: int, problem: str, proved: str) -> Finding:
+    return Finding(name, what, 0, values, "leak" if problem else "proved", problem or proved)

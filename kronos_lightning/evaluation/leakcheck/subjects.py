@@ -1,0 +1,116 @@
+"""What must not look ahead in a forecast, from the features to the baselines.
+
+Shape letters: L lookback, h horizon, W rows of a training window, N cutoffs, S sample paths, C = 6 features.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from kronos_lightning.data import Candles
+from kronos_lightning.data.windows import CandleWindows, WindowBatch, normalise
+from kronos_lightning.evaluation.baselines import baseline_paths
+from kronos_lightning.evaluation.rolling import Cutoffs
+from kronos_lightning.forecast import Forecaster, ForecastSet
+
+from .proof import Arrays, Subject
+
+
+def features(lookback: int, horizon: int, clip: float) -> Subject:
+    """What the forecaster is given at a cutoff."""
+
+    def at(candles: Candles, row: int) -> Arrays:
+        target = _after(row, horizon, len(candles))
+        batch = Cutoffs(candles, target, lookback, horizon, None, 1)[0]
+        x, mean, std = normalise(batch.context, lookback, clip)
+        return _arrays(context=batch.context, x=x, mean=mean, std=std, stamp=batch.stamp, future=batch.future_stamp)
+
+    return Subject("features", "candles, time features and normalised context of the forecasts", at)
+
+
+def training_windows(lookback: int, horizon: int, clip: float) -> Subject:
+    """Context of a training window and the statistics that normalise it, targets included in it or not."""
+
+    def at(candles: Candles, row: int) -> Arrays:
+        window = _window(candles, row, lookback, horizon, clip)
+        x, stamp = window.x[:, :lookback], window.stamp[:, :lookback]
+        return _arrays(x=x, mean=window.mean, std=window.std, stamp=stamp)
+
+    return Subject("training windows", "normalised context and its statistics, in windows that hold the targets", at)
+
+
+def tokens(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
+    """Tokens of the context, encoded together with the candles that follow, as in training."""
+
+    def at(candles: Candles, row: int) -> Arrays:
+        window = _window(candles, row, lookback, horizon, forecaster.clip)
+        s1, s2 = _encode(forecaster, window)
+        return _arrays(s1=s1[:, :lookback], s2=s2[:, :lookback])
+
+    return Subject("tokens", "tokens of the context, encoded in one window with the candles after it", at)
+
+
+def logits(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
+    """Next-token logits of the context's positions under teacher forcing, as in training."""
+
+    def at(candles: Candles, row: int) -> Arrays:
+        window = _window(candles, row, lookback, horizon, forecaster.clip)
+        s1, s2 = _encode(forecaster, window)
+        predictor = forecaster.predictor.eval()
+        with torch.inference_mode():
+            stamp = window.stamp[:, :-1].to(s1.device)
+            coarse, fine = predictor(s1[:, :-1], s2[:, :-1], stamp, s1_next=s1[:, 1:])
+        # The fine token's logits at the last known candle are told the next coarse token: that is the factorisation.
+        return _arrays(s1=coarse[:, :lookback], s2=fine[:, : lookback - 1])
+
+    return Subject("logits", "next-token logits at every position of the context, later tokens in the same pass", at)
+
+
+def forecasts(name: str, what: str, forecast: Callable[[Candles], ForecastSet]) -> Subject:
+    """Sample paths of all cutoffs up to a row, made together with those of later cutoffs."""
+
+    def at(candles: Candles, row: int) -> Arrays:
+        found = forecast(candles)
+        known = found.cutoffs <= time_of(candles, row)
+        return {"paths": found.paths[known], "last close": found.last_close[known]}
+
+    return Subject(name, what, at)
+
+
+def baseline(name: str, horizon: int, num_paths: int, refit_every: int, seed: int) -> Subject:
+    """Sample paths of one of `BASELINES`, where these candles have it."""
+
+    def at(candles: Candles, row: int) -> Arrays:
+        paths = baseline_paths(name, candles, np.array([row]), horizon, num_paths, refit_every, seed)
+        return {} if paths is None else {"paths": paths}
+
+    return Subject(f"baseline {name}", "sample paths, fitted on all candles at hand", at)
+
+
+def time_of(candles: Candles, row: int) -> np.datetime64:
+    """Open time of a candle, as forecast sets have it."""
+    return candles.frame["timestamps"].iloc[row].tz_localize(None).to_datetime64()
+
+
+def _after(row: int, count: int, length: int) -> np.ndarray:
+    """Bool ``(length,)``: the next `count` rows."""
+    return np.isin(np.arange(length), np.arange(row + 1, row + 1 + count))
+
+
+def _window(candles: Candles, row: int, lookback: int, horizon: int, clip: float) -> WindowBatch:
+    """The training window whose context ends at `row`, ``(1, L + h, …)``."""
+    begin, end = row + 1 - lookback, row + 1 + horizon
+    frame = candles.frame.iloc[begin:end].assign(target=True)
+    return CandleWindows(frame, lookback, horizon, clip).__getitems__([0])
+
+
+def _encode(forecaster: Forecaster, window: WindowBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Coarse and fine tokens of a whole window, ``(1, L + h)`` each."""
+    tokenizer = forecaster.tokenizer.eval()
+    with torch.inference_mode():
+        return tokenizer.encode(window.x.to(next(tokenizer.parameters()).device), half=True)
+
+
+def _arrays(**tensors: torch.Tensor) -> Arrays:
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
