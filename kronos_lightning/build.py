@@ -31,8 +31,9 @@ def build_module(settings: Training, datamodule: CandleDataModule) -> tuple[Stag
     )
     if not isinstance(stage, PredictorStage):
         tokenizer, source = initial_network(KronosTokenizer, settings)
-        return TokenizerModule(tokenizer, optimization, data.lookback, data.horizon), {"initial_weights": source}
-    tokenizer, tokenizer_source = find_tokenizer(settings, stage.tokenizer, datamodule)
+        about = {"initial_weights": source, "initial_record": earlier(settings)}
+        return TokenizerModule(tokenizer, optimization, data.lookback, data.horizon), about
+    tokenizer, tokenizer_source, tokenizer_record = find_tokenizer(settings, stage.tokenizer, datamodule)
     predictor, source = initial_network(Kronos, settings)
     forecaster = build_forecaster(settings, tokenizer, predictor, data.clip)
     module = PredictorModule(
@@ -44,7 +45,8 @@ def build_module(settings: Training, datamodule: CandleDataModule) -> tuple[Stag
         settings.forecast.num_paths,
         settings.seed,
     )
-    return module, {"initial_weights": source, "tokenizer": tokenizer_source}
+    about = {"initial_weights": source, "initial_record": earlier(settings)}
+    return module, about | {"tokenizer": tokenizer_source, "tokenizer_record": tokenizer_record}
 
 
 def build_forecaster(
@@ -76,6 +78,11 @@ def initial_network(cls: type[Network], settings: Training) -> tuple[Network, st
     return network, source
 
 
+def earlier(settings: Training) -> dict[str, Any] | None:
+    """What the checkpoint that a run starts from says of its own training."""
+    return read_record(best_model(Path(settings.init_from))) if settings.init_from is not None else None
+
+
 def published_network(cls: type[Network], settings: Common | Forecasting) -> tuple[Network, str]:
     """The model group's published network, or a random one where `model.pretrained` is null."""
     kind, pretrained = _kind(cls), settings.model.pretrained
@@ -85,12 +92,15 @@ def published_network(cls: type[Network], settings: Common | Forecasting) -> tup
     return cls.from_pretrained(name, revision=revision), name
 
 
-def find_tokenizer(settings: Common, wanted: str, datamodule: CandleDataModule) -> tuple[KronosTokenizer, str]:
-    """The frozen tokenizer of the predictor stage, and a sentence about it."""
+def find_tokenizer(
+    settings: Common, wanted: str, datamodule: CandleDataModule
+) -> tuple[KronosTokenizer, str, dict[str, Any] | None]:
+    """The frozen tokenizer of the predictor stage, a sentence about it, and what is known of its training."""
+    directory, source = None, ""
     if wanted not in ("auto", "published"):
-        tokenizer, source = KronosTokenizer.from_pretrained(best_model(Path(wanted))), wanted
+        directory, source = best_model(Path(wanted)), wanted
+        tokenizer = KronosTokenizer.from_pretrained(directory)
     else:
-        directory, source = None, ""
         if wanted == "auto":
             run_dir = Path(settings.paths.models) / f"finetune_tokenizer_{settings.data.label}"
             directory, source = find_finished(run_dir, data_key(datamodule))
@@ -103,7 +113,7 @@ def find_tokenizer(settings: Common, wanted: str, datamodule: CandleDataModule) 
             if settings.model.pretrained is None:
                 log.warning("The tokenizer has random weights: %s. Run stage=tokenizer first", reason)
     log.info("Tokenizer: %s", source)
-    return tokenizer, source
+    return tokenizer, source, read_record(directory) if directory is not None else None
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,7 @@ class Sources:
     """Where the parts of a forecaster came from.
 
     predictor, tokenizer: a sentence each.
-    info: what the predictor's checkpoint says of its training, or None where it says nothing.
+    info, tokenizer_info: what their checkpoints say of their training, or None where they say nothing.
     directory: the predictor's checkpoint directory; None from the Hub or at random.
     """
 
@@ -119,6 +129,7 @@ class Sources:
     tokenizer: str
     info: dict[str, Any] | None
     directory: Path | None = None
+    tokenizer_info: dict[str, Any] | None = None
 
 
 def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple[Forecaster, Sources]:
@@ -170,9 +181,10 @@ def load_forecaster(
     else:
         predictor = Kronos.from_pretrained(directory)
 
+    beside = None
     if settings.tokenizer not in ("auto", "published"):
-        tokenizer_source = settings.tokenizer
-        tokenizer = KronosTokenizer.from_pretrained(best_model(Path(settings.tokenizer)))
+        tokenizer_source, beside = settings.tokenizer, best_model(Path(settings.tokenizer))
+        tokenizer = KronosTokenizer.from_pretrained(beside)
     elif directory is None or settings.tokenizer == "published":
         tokenizer, tokenizer_source = published_network(KronosTokenizer, settings)
     else:
@@ -180,10 +192,15 @@ def load_forecaster(
         if not kept.is_dir():
             raise CheckpointError(f"{kept}: missing; name the tokenizer that belongs to {directory}: tokenizer=DIR")
         tokenizer, tokenizer_source = KronosTokenizer.from_pretrained(kept), f"kept beside the predictor ({kept})"
+        beside = kept
     log.info("Predictor: %s", source)
     log.info("Tokenizer: %s", tokenizer_source)
-    info = read_record(directory) if directory is not None else None
-    return build_forecaster(settings, tokenizer, predictor, clip), Sources(source, tokenizer_source, info, directory)
+    info, tokenizer_info = (read_record(place) if place is not None else None for place in (directory, beside))
+    size = (info or {}).get("settings", {}).get("model", settings.model.name)
+    if size != settings.model.name:
+        raise RunError(f"{directory} is a {size}, not a {settings.model.name}: model={size}")
+    sources = Sources(source, tokenizer_source, info, directory, tokenizer_info)
+    return build_forecaster(settings, tokenizer, predictor, clip), sources
 
 
 def best_model(directory: Path) -> Path:

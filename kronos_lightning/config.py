@@ -53,7 +53,8 @@ def check_evaluation(cfg: DictConfig) -> Evaluation:
             f"data.symbol={','.join(settings.data.symbol)} measures each (with the data group you named)"
         )
     strategy = plain["trainer"].get("strategy")
-    if isinstance(strategy, dict) and strategy.get("start_method") == "spawn":
+    start = strategy.get("start_method") if isinstance(strategy, dict) else str(strategy)
+    if start is not None and any(method in start for method in ("spawn", "notebook", "fork")):
         raise ConfigError(
             "trainer: a multirun spawns its processes, and those cannot hand their forecasts back; run evaluate.py "
             "without -m, or with a trainer of one process"

@@ -10,15 +10,20 @@ import lightning as L
 import numpy as np
 
 from .build import Sources, find_candidate, find_forecaster
+from .config import ConfigError
 from .data import CandleDataModule, Candles
-from .evaluation.baselines import baseline_paths
-from .evaluation.calibration import adaptive, conformity, fit_platt, fit_widening
+from .data.formats import FEATURES
+from .evaluation.baselines import baseline_paths, season_of
+from .evaluation.calibration import FEWEST, adaptive, conformity, fit_platt, fit_widening
 from .evaluation.rolling import Cutoffs, rolling_forecasts
 from .forecast import Forecaster, ForecastSet
 from .forecast.calibration import FILE, Calibration, CalibrationError
 from .forecast.distribution import crps, probability_up
 from .forecast.sampling import Sampling
 from .schema import Evaluation
+
+LARGEST = 4 * 2**30  # bytes of one set of sample paths; measuring them takes several times as many
+WAY_OUT = "; or calibration.fit=false, for figures as sampled"
 
 log = logging.getLogger("evaluate")
 
@@ -51,31 +56,32 @@ class Part:
 def measure(settings: Evaluation, datamodule: CandleDataModule, candles: Candles, trainer: L.Trainer) -> Part:
     """Calibrate on the validation range, forecast the test range, on all devices of the trainer."""
     forecaster, sources = find_forecaster(settings, datamodule)
+    if settings.evaluation.baselines == ["seasonal"] and season_of(candles.interval) is None:
+        raise ConfigError(f"evaluation.baselines: candles of {settings.data.interval} have no season, name another")
+    members = dict.fromkeys(member for name in settings.compare for member in name.split("+"))
+    others = {member: find_candidate(settings, member, sources, datamodule) for member in members}
     run = _Runner(settings, datamodule, candles, trainer)
     calibration, calibrated, up, moving, validation, validation_up = [None] * 6
     if settings.calibration.fit:
-        forecaster, sampled = run.best_sampling(forecaster)
+        forecaster = run.best_sampling("the model", forecaster)
+        sampled = run.forecast("validation", run.cutoffs("val", settings.calibration.max_cutoffs), forecaster)
         calibration, scores = fit_calibration(settings, sampled, forecaster.sampling)
         validation, validation_up = _calibrated(sampled, calibration)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and settings.tokenizer == "auto":  # with the tokenizer that stays with the checkpoint
             keep(calibration, sources)
     cutoffs = run.cutoffs("test", settings.evaluation.max_cutoffs)
-    log.info("Test forecasts: %d cutoffs", len(cutoffs.rows))
-    forecasts = run.forecast(cutoffs, forecaster)
+    forecasts = run.forecast("test", cutoffs, forecaster)
     if calibration is not None:
         calibrated, up = _calibrated(forecasts, calibration)
         truth = forecasts.last_close, forecasts.actual_close, forecasts.cutoffs, forecasts.stamps
         moving = adaptive(forecasts.close_paths, *truth, scores)
-    compared, compared_sources = {}, {}
-    for name in settings.compare:
-        pooled = []
-        for member in name.split("+"):
-            other, compared_sources[member] = find_candidate(settings, member, sources, datamodule)
-            log.info("Test forecasts of %s", member)
-            pooled.append(run.forecast(cutoffs, other).close_paths)
-        compared[name] = np.concatenate(pooled, axis=1)
+    closes = {}
+    for member, (other, _) in others.items():
+        chosen = run.best_sampling(member, other) if settings.calibration.fit else other
+        closes[member] = run.forecast(member, cutoffs, chosen).close_paths
+    compared = {name: np.concatenate([closes[m] for m in name.split("+")], axis=1) for name in settings.compare}
     fitted = calibration, calibrated, up, moving, validation, validation_up
-    return Part(sources, forecasts, *fitted, compared, compared_sources)
+    return Part(sources, forecasts, *fitted, compared, {member: found for member, (_, found) in others.items()})
 
 
 def join(parts: Sequence[Part]) -> Part:
@@ -107,6 +113,9 @@ def fit_calibration(
         "fitted_to": str(validation.stamps[-1, -1]),
         "cutoffs": len(validation),
         "num_paths": close.shape[1],
+        "lookback": settings.data.lookback,
+        "top_k": sampling.top_k,
+        "trained_positions": settings.forecast.trained_positions,
     }
     widened = Calibration(sampling.temperature, sampling.top_p, widening, 1.0, 0.0, settings.data.interval, about)
     share = probability_up(widened.apply(validation.paths, last), last)
@@ -166,30 +175,41 @@ class _Runner:
         batch = self.settings.evaluation.cutoffs_per_batch
         return Cutoffs(self.candles, self.masks[split], data.lookback, data.horizon, at_most, batch)
 
-    def forecast(self, cutoffs: Cutoffs, forecaster: Forecaster) -> ForecastSet:
+    def forecast(self, what: str, cutoffs: Cutoffs, forecaster: Forecaster) -> ForecastSet:
         settings = self.settings
+        log.info("Forecasts, %s: %d cutoffs", what, len(cutoffs.rows))
+        size = len(cutoffs.rows) * settings.forecast.num_paths * settings.data.horizon * len(FEATURES) * 4
+        if size > LARGEST:
+            raise ConfigError(
+                f"evaluation.max_cutoffs: the paths of {len(cutoffs.rows)} cutoffs take {size / 2**30:.0f} GiB; "
+                f"take fewer cutoffs or paths"
+            )
         return rolling_forecasts(cutoffs, forecaster, settings.forecast.num_paths, settings.seed, self.trainer)
 
-    def best_sampling(self, forecaster: Forecaster) -> tuple[Forecaster, ForecastSet]:
-        """The forecaster with the temperature and top-p of lowest CRPS, and its validation forecasts."""
+    def best_sampling(self, what: str, forecaster: Forecaster) -> Forecaster:
+        """The forecaster with the temperature and top-p of lowest CRPS on validation, its own ones among them."""
         options, sampling = self.settings.calibration, forecaster.sampling
-        if sampling.greedy:
+        few = self.cutoffs("val", options.search_cutoffs)
+        known = min(len(self.cutoffs("val", None).rows), options.max_cutoffs or len(few.frame))
+        if sampling.greedy or self.settings.forecast.num_paths == 1:
             raise CalibrationError(
-                "greedy forecasts (forecast.temperature=0 or top_k=1) have one path only: nothing to calibrate. Set "
-                "calibration.fit=false"
+                "one path only (greedy sampling or forecast.num_paths=1): nothing to calibrate" + WAY_OUT
             )
-        few, tried = self.cutoffs("val", options.search_cutoffs), {}
-        choices = [replace(sampling, temperature=t, top_p=p) for t, p in product(options.temperatures, options.top_ps)]
-        for choice in choices if len(choices) > 1 else []:
-            found = self.forecast(few, replace(forecaster, sampling=choice))
-            returns = found.close_paths / found.last_close[:, None, None]
-            tried[choice] = crps(returns, found.actual_close / found.last_close[:, None]).mean()
-            score = tried[choice] * 100
-            log.info("Validation: temperature %g, top_p %g: CRPS %.4f %%", choice.temperature, choice.top_p, score)
-        best = replace(forecaster, sampling=min(tried, key=tried.get) if tried else choices[0])
-        cutoffs = self.cutoffs("val", options.max_cutoffs)
-        log.info("Validation forecasts: %d cutoffs", len(cutoffs.rows))
-        return best, self.forecast(cutoffs, best)
+        if known < FEWEST:
+            raise CalibrationError(
+                f"{known} validation cutoffs, {FEWEST} are needed to calibrate: lengthen data.val_time_range, cut "
+                f"fewer folds, raise calibration.max_cutoffs" + WAY_OUT
+            )
+        temperatures = dict.fromkeys([sampling.temperature, *options.temperatures])
+        choices = product(temperatures, dict.fromkeys([sampling.top_p, *options.top_ps]))
+        tried = {replace(sampling, temperature=t, top_p=p): np.inf for t, p in choices}
+        for choice in tried if len(tried) > 1 else []:
+            found = self.forecast(f"{what} at temperature {choice.temperature:g}, top_p {choice.top_p:g}", few,
+                                  replace(forecaster, sampling=choice))  # fmt: skip
+            last = found.last_close
+            tried[choice] = crps(found.close_paths / last[:, None, None], found.actual_close / last[:, None]).mean()
+            log.info("CRPS on validation: %.4f %%", tried[choice] * 100)
+        return replace(forecaster, sampling=min(tried, key=tried.get))
 
 
 def _calibrated(forecasts: ForecastSet, calibration: Calibration) -> tuple[ForecastSet, np.ndarray]:

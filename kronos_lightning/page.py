@@ -10,7 +10,7 @@ from .evaluation import metrics as figures_of
 from .evaluation.pictures import fan_charts, pit_chart, reliability_chart, skill_chart, step_chart
 from .evaluation.report import UNDEFINED, Picture, Report, Table, number
 from .forecast import validity
-from .scoreboard import MODEL, MOVING, SAMPLED, Board, Result, all_notices, by_fold, p_words, sentences
+from .scoreboard import MODEL, MOVING, SAMPLED, Board, Result, all_notices, by_fold, p_words, sampling, sentences
 from .trading import trading_pictures, trading_tables
 
 BOARD = ("mae", "direction_accuracy", "ic", "coverage_90", "width_90", "brier")
@@ -58,10 +58,13 @@ def report(result: Result) -> Report:
             ("Fingerprint", candles.fingerprint),
             ("Predictor", sources.predictor),
             ("Tokenizer", sources.tokenizer),
-            *((f"Compared: {name}", one.predictor) for name, one in whole.compared_sources.items()),
+            *(
+                (f"Compared: {name}", f"predictor {one.predictor}, tokenizer {one.tokenizer}")
+                for name, one in whole.compared_sources.items()
+            ),
             ("Candle validity", str(validity(forecasts.paths))),
             ("Baselines", f"fitted anew every {settings.evaluation.refit_every} candles, on the past alone"),
-            ("Sampling", ", ".join(f"{key} {value}" for key, value in settings.forecast.model_dump().items())),
+            ("Sampling", ", ".join(f"{key} {value}" for key, value in sampling(result).items())),
             ("Calibration", _calibration_words(result)),
             ("Backtest", ", ".join(f"{key} {value}" for key, value in settings.backtest.model_dump().items())),
             ("Seed", str(settings.seed)),
@@ -75,7 +78,7 @@ def _board_table(board: Board) -> Table:
         name = row["forecaster"]
         test = board.verdict if name == MODEL else board.beside[name]
         interval = f"{test.lower:+.1%} … {test.upper:+.1%}" if test.judged else UNDEFINED
-        compared = [f"{test.skill:+.1%}", interval, p_words(test.p_value)]
+        compared = [UNDEFINED if math.isnan(test.skill) else f"{test.skill:+.1%}", interval, p_words(test.p_value)]
         if name == board.best:
             compared = ["best baseline", "", ""]
         rows.append([name, number(row["crps"]), *compared, *(number(row[key], key in SHARES) for key in BOARD)])
@@ -132,7 +135,7 @@ def _regime_table(board: Board) -> Table:
     rows, other = [], board.best
     model, best = (figures_of.by_slice(board.scores[name], "regime") for name in (MODEL, other))
     for one, two in zip(model.to_dict("records"), best.to_dict("records"), strict=True):
-        skill = f"{1 - one['crps'] / two['crps']:+.2%}"
+        skill = f"{1 - one['crps'] / two['crps']:+.2%}" if two["crps"] > 0 else UNDEFINED
         shares = (one["coverage_90"], two["coverage_90"], one["direction_accuracy"])
         scores = [number(one["crps"]), number(two["crps"]), skill]
         rows.append([one["regime"], str(one["cutoffs"]), *scores, *(number(share, percent=True) for share in shares)])

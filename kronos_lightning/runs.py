@@ -14,10 +14,12 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from .data import CandleDataModule
+from .data.candles import end_of
 from .data.files import atomic_directory, atomic_path
 from .model import KronosTokenizer
 from .schema import Training
@@ -49,9 +51,19 @@ def read_info(run_dir: Path) -> dict[str, Any] | None:
 def record(info: dict[str, Any]) -> dict[str, Any]:
     """What of `run_info.json` goes along with a checkpoint directory, wherever it is taken.
 
-    Those of earlier versions have no `settings`.
+    Those of earlier versions have no `settings` and no `initial_record`.
     """
-    return {key: info[key] for key in ("stage", "initial_weights", "synthetic", "data", "settings") if key in info}
+    keys = "stage", "initial_weights", "initial_record", "synthetic", "data", "settings"
+    return {key: info[key] for key in keys if key in info}
+
+
+def trained_until(info: dict[str, Any] | None, splits: tuple[str, ...] = ("train", "val")) -> pd.Timestamp | None:
+    """The end of all candles that a checkpoint, and what it started from, was trained or chosen on; None = unknown."""
+    if info is None:
+        return None
+    ends = [end_of(info["data"]["ranges"][split][1]) for split in splits]
+    before = trained_until(info.get("initial_record"), splits)
+    return max([*ends, before] if before is not None else ends)
 
 
 def optimisation(settings: Training) -> dict[str, float | int | str | bool | None]:
@@ -127,6 +139,8 @@ def begin(
     if tokenizer is not None:
         with atomic_directory(run_dir / "checkpoints" / "tokenizer") as directory:
             tokenizer.save_pretrained(directory)
+            if info["tokenizer_record"] is not None:
+                write_json(directory / RECORD, info["tokenizer_record"])
 
 
 @rank_zero_only

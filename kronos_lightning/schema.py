@@ -118,6 +118,16 @@ class Evaluation(Common):
     predictor: str
     compare: list[str]
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "Evaluation":
+        for name in self.compare:
+            members = name.split("+")
+            if not all(members) or len(set(members)) < len(members) or self.compare.count(name) > 1:
+                raise ValueError(f"compare names {name!r}: each once, and each member of a pool once")
+        if self.backtest.thresholds == "validation" and not self.calibration.fit:
+            raise ValueError("backtest.thresholds=validation needs calibration.fit=true, which forecasts that range")
+        return self
+
 
 class Forecasting(Section):
     """The whole configuration of python -m kronos_lightning.forecast."""

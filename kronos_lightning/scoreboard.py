@@ -16,13 +16,15 @@ from .data import Candles
 from .data.candles import end_of
 from .evaluation import metrics as figures_of
 from .evaluation.metrics import Scores, Truth, score
-from .evaluation.significance import Comparison, against_best, compare
+from .evaluation.significance import Comparison, against_best, compare, mean_interval
 from .forecast import ForecastSet, validity
 from .measure import Part, overlap
+from .runs import trained_until
 from .schema import Evaluation
 from .trading import Trading, trading_metrics, trading_sentence
 
 PRETRAINING_END = "2024-06-30"  # of the published weights' data (arXiv 2508.02739); Binance is in it
+ENOUGH_PATHS = 39  # the first and last of them are the ends of a 95 % interval
 MODEL, SAMPLED, MOVING = "model", "model, as sampled", "model, adaptive"
 
 
@@ -128,45 +130,61 @@ def by_fold(result: Result) -> pd.DataFrame:
 
 def sentences(result: Result) -> tuple[list[str], str]:
     """The verdict in words, and its tone for the page."""
-    board, verdict, calibration = result.board, result.board.verdict, result.whole.calibration
-    model = figures_of.figures(board.scores[MODEL])
-    test = ""
-    if verdict.judged:
-        test = (
-            f" (95 % interval {verdict.lower:+.1%} to {verdict.upper:+.1%}, Diebold–Mariano {p_words(verdict.p_value)})"
-        )
-    words = [f"Forecast: {verdict.words}, the best baseline here. Skill on CRPS {verdict.skill:+.1%}{test}."]
-    if board.helped:
-        words.append(
-            "As sampled, the model is " + "; ".join(f"{c.words} ({c.skill:+.1%})" for c in board.helped.values())
-        )
-        words[-1] += "."
-    coverage = f"Intervals: the 90 % interval held {model['coverage_90']:.1%} of the actual closes"
-    if calibration is not None:
+    board, verdict = result.board, result.board.verdict
+    model, truth = board.scores[MODEL], board.scores[MODEL].truth
+    figures = figures_of.figures(model)
+    words = [f"Forecast: {verdict.words}, the best baseline here. {_test_words(verdict)}"]
+    if SAMPLED in board.beside:
+        sampled = board.beside[SAMPLED]
+        words.append(f"Without calibration, which no baseline has: {sampled.words}. {_test_words(sampled)}")
+    for comparison in board.helped.values():
+        words.append(f"As sampled, beside another checkpoint: {comparison.words}. {_test_words(comparison)}")
+    coverage = f"Intervals: the 90 % interval held {figures['coverage_90']:.1%} of the actual closes"
+    if SAMPLED in board.scores:
         coverage += f" after calibration, {figures_of.figures(board.scores[SAMPLED])['coverage_90']:.1%} before"
     words.append(coverage + ".")
-    accuracy, majority = model["direction_accuracy"], figures_of.majority_direction(board.scores[MODEL].truth)
-    if math.isnan(accuracy):
-        words.append("Direction: the forecasts name none.")
+    change = np.sign(truth.actual[:, -1] - truth.last_close)
+    said = np.sign(model.point[:, -1] - truth.last_close)
+    if not said.any() or not change.any():
+        words.append("Direction: there is none, in the forecasts or in the market.")
     else:
-        side = "above" if accuracy > majority else "not above"
+        right, majority = (said == change)[change != 0], figures_of.majority_direction(truth)
+        options = overlap(result.forecasts), result.settings.evaluation.bootstrap_samples, result.settings.seed
+        lower, upper = mean_interval(right.astype(float), *options)
+        side = "above" if lower > majority else "below" if upper < majority else "no different from"
         words.append(
-            f"Direction: right in {accuracy:.1%} of the cutoffs, {side} the commoner direction's {majority:.1%}."
+            f"Direction: right in {right.mean():.1%} of the cutoffs (95 % interval {lower:.1%} to {upper:.1%}), {side} "
+            f"the commoner direction's {majority:.1%}."
         )
     words.append(trading_sentence(result.trading))
     return words, "good" if verdict.better else "bad" if verdict.worse else ""
 
 
+def _test_words(found: Comparison) -> str:
+    if np.isnan(found.skill):
+        return "Skill undefined."
+    test = f" (95 % interval {found.lower:+.1%} to {found.upper:+.1%}, Diebold–Mariano {p_words(found.p_value)})"
+    return f"Skill on CRPS {found.skill:+.1%}{test if found.judged else ''}."
+
+
 def notices(candles: Candles, part: Part) -> list[str]:
     """What a reader has to know before any figure of a part."""
     found = _notices(candles, part.forecasts, part.sources)
-    if part.validation is not None and part.sources.info is not None:
+    if part.validation is not None:
         first = pd.Timestamp(part.validation.stamps[0, 0], tz="UTC")
-        trained = end_of(part.sources.info["data"]["ranges"]["train"][1])
-        if first < trained:
+        for name, info in (("predictor", part.sources.info), ("tokenizer", part.sources.tokenizer_info)):
+            trained = trained_until(info, ("train",))
+            if trained is not None and first < trained:
+                found.append(
+                    f"LEAK: calibrated from {first} on, but the {name} was trained on candles up to {trained}."
+                )
+        if not candles.synthetic and not _random_start(part.sources) and first < end_of(PRETRAINING_END):
             found.append(
-                f"LEAK: calibrated from {first} on, but the predictor was fine-tuned on candles up to {trained}."
+                f"CALIBRATION: the validation range begins before {PRETRAINING_END}; if the pretraining has seen it, "
+                f"the intervals are too narrow and the thresholds too good."
             )
+        if (paths := part.forecasts.paths.shape[1]) < ENOUGH_PATHS:
+            found.append(f"FEW PATHS: {paths} cannot tell the ends of a 95 % interval, {ENOUGH_PATHS} can.")
     for name, sources in part.compared_sources.items():
         others = _notices(candles, part.forecasts, sources)
         found += [f"{name}: {text}" for text in others if text not in found]
@@ -178,26 +196,31 @@ def all_notices(result: Result) -> list[str]:
     return list(dict.fromkeys(text for part in result.parts for text in notices(result.candles, part)))
 
 
+def _random_start(sources: Sources) -> bool:
+    """Whether the predictor's weights began at random, and not with published ones."""
+    return (sources.info or {"initial_weights": sources.predictor})["initial_weights"].startswith("random")
+
+
 def _notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list[str]:
-    found = []
-    first = pd.Timestamp(forecasts.stamps[0, 0], tz="UTC")
-    info = sources.info or {"initial_weights": sources.predictor, "data": None}
-    random_start = info["initial_weights"].startswith("random")
+    found, first = [], pd.Timestamp(forecasts.stamps[0, 0], tz="UTC")
     if candles.synthetic:
         found.append("SYNTHETIC CANDLES: made by a generator. No figure here says anything about a market.")
-    elif not random_start and first < end_of(PRETRAINING_END):
+    elif not _random_start(sources) and first < end_of(PRETRAINING_END):
         found.append(
             f"CONTAMINATED: the test range begins before {PRETRAINING_END}, and the published weights' pretraining may "
             f"have seen it. If these weights descend from them, the forecasts look better than they are."
         )
-    if info["data"] is not None:
-        seen = max(end_of(info["data"]["ranges"][split][1]) for split in ("train", "val"))
-        if first < seen:
-            found.append(f"LEAK: the predictor was fine-tuned on candles up to {seen}, the test begins at {first}.")
-        if candles.fingerprint not in info["data"]["fingerprints"].values():
+    for name, info in (("predictor", sources.info), ("tokenizer", sources.tokenizer_info)):
+        seen = trained_until(info)
+        if seen is not None and first < seen:
+            found.append(f"LEAK: the {name} was fine-tuned on candles up to {seen}, the test begins at {first}.")
+    if sources.info is not None:
+        if candles.fingerprint not in sources.info["data"]["fingerprints"].values():
             found.append("OTHER DATA: the predictor was fine-tuned on other candles than it is measured on.")
-    elif random_start:
+    elif _random_start(sources):
         found.append("RANDOM WEIGHTS: the predictor was never trained.")
+    elif "not fine-tuned" in sources.predictor:
+        found.append(f"NOT FINE-TUNED: {sources.predictor}.")
     if sources.tokenizer.startswith("random"):
         found.append("RANDOM WEIGHTS: the tokenizer was never trained.")
     return found
@@ -272,10 +295,18 @@ def hyperparameters(result: Result) -> dict[str, str | float | bool]:
         "lookback": settings.data.lookback,
         "horizon": settings.data.horizon,
         "calibrated": result.whole.calibration is not None,
-        **{f"forecast.{name}": value for name, value in settings.forecast.model_dump().items()},
+        **{f"forecast.{name}": value for name, value in sampling(result).items()},
     }
     stage = (sources.info or {}).get("settings", {})
     return given | {f"stage.{name}": value for name, value in stage.items() if isinstance(value, str | float | int)}
+
+
+def sampling(result: Result) -> dict[str, Any]:
+    """The `forecast` settings with the sampling that was really used; of the last fold where there are several."""
+    found, calibration = result.settings.forecast.model_dump(), result.whole.calibration
+    if calibration is None:
+        return found
+    return found | {"temperature": calibration.temperature, "top_p": calibration.top_p}
 
 
 def p_words(value: float) -> str:

@@ -33,7 +33,7 @@ class Trading:
     signals: how many of each.
     sell_threshold, buy_threshold, thresholds_from: what made the signals, and where they come from, in words.
     random: total returns of strategies with the same signals at random times.
-    break_even_fee: cost per side at which the strategy loses nothing; NaN = there is none.
+    break_even_fee: cost per side at which the strategy loses nothing; NaN = there is none, infinite = above 5 %.
     costs, returns_at_costs: total return of the strategy by cost per side.
     sharpe_interval: 95 % bootstrap interval of the strategy's Sharpe ratio, a year.
     probabilistic_sharpe: probability that the strategy's true Sharpe ratio is above zero.
@@ -127,7 +127,8 @@ def trade(
     signals = on_candles(decided, test.rows, len(market))
     strategy = run_backtest(market, signals, rules, options.initial_equity)
     fee = break_even_fee(market, signals, rules)
-    costs = np.linspace(0, np.nanmax([1.2 * fee, 2 * options.cost, *options.sweep_costs]), COSTS_DRAWN)
+    drawn = [1.2 * fee] if math.isfinite(fee) else []
+    costs = np.linspace(0, max(*drawn, 2 * options.cost, *options.sweep_costs), COSTS_DRAWN)
     interval = sharpe_interval(strategy.returns, settings.evaluation.bootstrap_samples, settings.seed)
     a_year = math.sqrt(YEAR / market.interval)
     return Trading(
@@ -267,13 +268,15 @@ def _notes(trading: Trading) -> list[str]:
         f"{trading.buy_threshold:g} ({trading.thresholds_from}). Signals: {signals}.",
         f"The same signals at random times: median {middle:+.2%}, 5–95 % {low:+.2%} to {high:+.2%}; the strategy is "
         f"better than {trading.beaten:.0%} of them. "
-        f"Break-even fee a side: {'none' if math.isnan(fee) else f'{fee:.3%}'}; paid were {options.cost:.3%} and "
+        f"Break-even fee a side: {_fee_words(fee)}; paid were {options.cost:.3%} and "
         f"{options.slippage:.3%} of slippage.",
         f"Candles that held both stop and target: {strategy.ambiguous} in which the stop was assumed to come first, "
         f"{strategy.settled} settled by finer candles.",
         "Decided at a candle's close, filled at the next open. Sharpe, Sortino and drawdown are the usual definitions, "
         "not the guide's rougher ones.",
     ]
+    if trading.search is None:
+        notes.append("No thresholds were searched: without calibration there are no forecasts of the validation range.")
     if not math.isnan(lower):
         notes.insert(
             1,
@@ -285,6 +288,12 @@ def _notes(trading: Trading) -> list[str]:
         resumed = "for good" if options.cooldown is None else f"for {options.cooldown} candles each"
         notes.insert(1, f"The drawdown limit halted trading {len(halts)} time(s), {resumed}; first at {halts[0]}.")
     return notes
+
+
+def _fee_words(fee: float) -> str:
+    if math.isnan(fee):
+        return "none, it does not win without costs"
+    return f"{fee:.3%}" if math.isfinite(fee) else "above 5 %"
 
 
 def _search_table(trading: Trading, search: Search) -> Table:

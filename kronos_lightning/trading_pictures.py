@@ -77,7 +77,7 @@ def random_histogram(returns: np.ndarray, strategy: float, note: str) -> Figure:
 
 
 def cost_curve(costs: np.ndarray, returns: np.ndarray, cost: float, break_even: float, note: str) -> Figure:
-    """Total return by cost per side; marked the configured cost and, unless NaN, the break-even fee."""
+    """Total return by cost per side; marked the configured cost and, if it is finite, the break-even fee."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color=GREY, linewidth=0.8)

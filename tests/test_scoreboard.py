@@ -73,7 +73,7 @@ def test_a_forecaster_that_knows_a_part_of_what_comes_wins_and_one_that_adds_noi
     knowing = market.truth * ((actual / last) ** 0.3)[:, None]
     assert board(market, knowing).verdict.words == "better than garch"
     noise = np.exp(np.random.default_rng(0).normal(0, 0.02, (len(last), 1, HORIZON)))
-    assert board(market, market.truth * noise).verdict.words == "worse than garch: no edge"
+    assert board(market, market.truth * noise).verdict.words == "no edge, worse than garch"
 
 
 def test_other_checkpoints_stand_in_the_same_table_and_the_model_beside_each(market):
@@ -183,7 +183,8 @@ def test_pictures_tables_and_verdict_of_the_report(folded, tmp_path):
     names = {"fan_charts", "by_step", "pit", "reliability", "skill_over_time", "equity", "costs"}
     assert names <= {path.stem for path in tmp_path.glob("*.png")}
     assert page.verdict[0].startswith("Forecast: ")
-    assert "after calibration" in page.verdict[1]
+    assert page.verdict[1].startswith("Without calibration, which no baseline has: ")
+    assert any("after calibration" in sentence for sentence in page.verdict)
     assert "Calibration, fitted on validation, measured on test" in {table.title for table in page.tables}
 
 
@@ -272,7 +273,27 @@ def test_a_calibration_on_candles_that_were_trained_on_is_a_leak(real):
     part = replace(uncalibrated(forecasts("2024-07-01")), sources=trained(real))
     early, late = (replace(part, validation=forecasts(begin)) for begin in ("2024-01-31 23:00", "2024-02-01"))
     assert "LEAK: calibrated from 2024-01-31 23:00" in notices(real, early)[0]
-    assert notices(real, late) == []
+    assert first_words(notices(real, late)) == ["FEW PATHS"]
+    later_tokenizer = replace(late.sources, tokenizer_info=trained(real, val_end="2024-06-30").info)
+    assert first_words(notices(real, replace(late, sources=later_tokenizer))) == ["FEW PATHS"]
+    tested = replace(late, forecasts=forecasts("2024-06-15"), sources=later_tokenizer)
+    assert "LEAK: the tokenizer was fine-tuned" in notices(real, tested)[0]
+
+
+def test_what_a_run_started_from_counts_as_seen(real):
+    sources = trained(real)
+    started = replace(sources, info=sources.info | {"initial_record": trained(real, val_end="2024-12-31").info})
+    assert first_words(told(real, forecasts("2024-07-01"), started)) == ["LEAK"]
+
+
+def test_a_validation_range_inside_the_pretraining_is_told(real):
+    part = replace(uncalibrated(forecasts("2024-07-01")), sources=trained(real, initial=PUBLISHED))
+    assert "CALIBRATION" in first_words(notices(real, replace(part, validation=forecasts("2024-02-01"))))
+
+
+def test_published_weights_in_place_of_fine_tuned_ones_are_told(real):
+    found = told(real, forecasts("2024-07-01"), Sources(f"{PUBLISHED}, not fine-tuned (no run in x)", PUBLISHED, None))
+    assert found == [f"NOT FINE-TUNED: {PUBLISHED}, not fine-tuned (no run in x)."]
 
 
 def test_what_holds_for_a_compared_checkpoint_alone_is_told_with_its_name(real):

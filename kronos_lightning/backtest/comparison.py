@@ -83,12 +83,14 @@ def returns_by_cost(market: Market, signals: np.ndarray, rules: Rules, costs: np
 def break_even_fee(market: Market, signals: np.ndarray, rules: Rules) -> float:
     """Cost per side, beside the slippage of the rules, at which the strategy would just lose nothing.
 
-    NaN if it never trades, loses even without costs, or still wins at 5 % a side.
+    NaN if it never trades or loses even without costs; infinite if it still wins at 5 % a side.
     """
 
     def total(cost: float) -> float:
         return float(returns_by_cost(market, signals, rules, np.array([cost]))[0])
 
-    if not signals.any() or total(0.0) <= 0 or total(HIGHEST_FEE) >= 0:
+    if not signals.any() or total(0.0) <= 0:
         return np.nan
+    if total(HIGHEST_FEE) >= 0:
+        return np.inf
     return float(bisect(total, 0.0, HIGHEST_FEE, xtol=1e-6))

@@ -25,13 +25,12 @@ def conformity(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) ->
         actual: closes ``(N, h)``.
 
     Returns:
-        NaN where a path leaves the positive prices.
+        NaN where a path leaves the positive prices, or all paths are one and the same.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         returns, came = np.log(close / last_close[:, None, None]), np.log(actual / last_close[:, None])
         ends, unit, half = path_quantiles(returns, EDGES), spread(returns), len(INTERVALS)
-    if (unit < SMALLEST).any():
-        raise CalibrationError("there are steps at which all sample paths are one and the same: nothing to calibrate")
+    unit = np.where(unit < SMALLEST, np.nan, unit)
     with np.errstate(invalid="ignore"):
         outside = np.maximum(ends[:half][::-1] - came, came - ends[half:]) / unit
     return np.moveaxis(outside, 0, -1)
@@ -46,7 +45,9 @@ def fit_widening(scores: np.ndarray) -> np.ndarray:
     scores = scores[np.isfinite(scores).all(axis=(1, 2))]
     n = len(scores)
     if n < FEWEST:
-        raise CalibrationError(f"only {n} validation cutoffs to calibrate on, at least {FEWEST} are needed")
+        raise CalibrationError(
+            f"only {n} cutoffs to calibrate on whose paths differ and stay positive, at least {FEWEST} are needed"
+        )
     ranked = np.sort(scores, axis=0)
     places = [min(int(np.ceil((n + 1) * width)), n) - 1 for width in INTERVALS]
     return np.stack([ranked[place, :, i] for i, place in enumerate(places)], axis=-1)
@@ -63,7 +64,7 @@ def adaptive(
     """Conformal correction that moves with time: each cutoff uses the latest scores known at it.
 
     As many scores as validation gave, by step: first those, then more and more of the test's own, each from when its
-    actual candle had closed.
+    actual candle had closed. Where too few of them can be told, the correction stays as it was.
 
     Args:
         close: paths ``(N, S, h)``, cutoffs ascending.
@@ -76,11 +77,15 @@ def adaptive(
     """
     scores, window = conformity(close, last_close, actual), len(earlier)
     widening = np.empty(scores.shape)
+    latest = fit_widening(earlier)
     for k in range(scores.shape[1]):
         known = np.searchsorted(stamps[:, k], cutoffs, side="right")  # how many outcomes each cutoff has seen
         together = np.concatenate([earlier[:, k : k + 1], scores[:, k : k + 1]])
         for count in np.unique(known):
-            widening[known == count, k] = fit_widening(together[count : count + window])[0]
+            recent = together[count : count + window]
+            if np.isfinite(recent).all(axis=(1, 2)).sum() >= FEWEST:
+                latest[k] = fit_widening(recent)[0]
+            widening[known == count, k] = latest[k]
     return widen(close, last_close, widening)
 
 

@@ -104,7 +104,7 @@ class Scores:
     inside, width: whether the actual return was in each of `INTERVALS`, and their widths, ``(N, h, I)``.
     pit: where the actual close fell in the distribution, in (0, 1), ties and gaps between paths broken at random.
     up: P(close above the last known one), ``(N, h)``.
-    volatility: mean over the paths of their volatility inside the horizon, ``(N,)``.
+    volatility: mean over the paths of their realised volatility, the root mean square of the log returns, ``(N,)``.
     """
 
     truth: Truth
@@ -237,10 +237,11 @@ def reliability(scores: Scores, bins: int = 10) -> Reliability:
 
 
 def _volatility(close: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Deviation of the log returns of closes ``(N, S, h)``, the step from `last` ``(N, 1)`` included: ``(N, S)``."""
+    """Root mean square of the log returns of closes ``(N, S, h)`` from `last` ``(N, 1)`` on: ``(N, S)``."""
     first = np.broadcast_to(last[:, None], (*close.shape[:2], 1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.diff(np.log(np.concatenate([first, close], axis=-1))).std(axis=-1)
+        returns = np.diff(np.log(np.concatenate([first, close], axis=-1)))
+    return np.sqrt(np.square(returns).mean(axis=-1))
 
 
 def _ratio(a: float, b: float) -> float:

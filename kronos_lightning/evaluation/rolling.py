@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kronos_lightning.data import Candles
+from kronos_lightning.data import CandleError, Candles
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.data.windows import ShardSampler, window_starts
@@ -58,10 +58,19 @@ class Cutoffs(Dataset):
         starts = window_starts(frame["segment"].to_numpy(), target, lookback, horizon)
         starts = starts[:: max(1, -(-len(starts) // max_cutoffs))] if max_cutoffs else starts
         self.rows = torch.from_numpy(starts)[:, None] + torch.arange(lookback + horizon)
-        self.lookback, self.batches, self.frame = lookback, self.rows.split(batch_size), frame
+        self.lookback, self.batch_size, self.frame = lookback, batch_size, frame
+        self.batches = self.rows.split(batch_size)
         self.values = torch.from_numpy(frame[FEATURES].to_numpy(np.float32, copy=True))
         self.stamps = torch.from_numpy(time_features(frame["timestamps"]))
         self.times = frame["timestamps"].dt.tz_localize(None).to_numpy()
+
+    def share(self, processes: int) -> None:
+        """Cut the cutoffs into batches so that every process has at least one."""
+        if len(self.rows) < processes:
+            raise CandleError(
+                f"{len(self.rows)} cutoff(s) for {processes} process(es): too few to share; use trainer=cpu"
+            )
+        self.batches = self.rows.split(min(self.batch_size, len(self.rows) // processes))
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -83,6 +92,9 @@ class RollingData(L.LightningDataModule):
     def __init__(self, cutoffs: Cutoffs):
         super().__init__()
         self.cutoffs = cutoffs
+
+    def setup(self, stage: str) -> None:
+        self.cutoffs.share(self.trainer.world_size)
 
     def predict_dataloader(self) -> DataLoader:
         sampler = ShardSampler(len(self.cutoffs), self.trainer.global_rank, self.trainer.world_size)

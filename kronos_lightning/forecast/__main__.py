@@ -87,6 +87,13 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta)
     if parse_interval(calibration.interval) != interval:
         log.warning("Not calibrated: %s was fitted on candles of %s", sources.directory / FILE, calibration.interval)
         return forecaster
+    about = calibration.about
+    if (about["top_k"], about["trained_positions"]) != (forecaster.sampling.top_k, forecaster.trained_positions):
+        log.warning(
+            "Not calibrated: %s was fitted with forecast.top_k=%d forecast.trained_positions=%s",
+            *(sources.directory / FILE, about["top_k"], str(about["trained_positions"]).lower()),
+        )
+        return forecaster
     log.info("Calibration: %s", sources.directory / FILE)
     return forecaster.with_calibration(calibration)
 

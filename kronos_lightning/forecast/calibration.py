@@ -14,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 from scipy.special import expit, logit
 
+from kronos_lightning.data.files import atomic_path
+
 from .distribution import CLOSE, path_quantiles
 
 FILE = "calibration.json"
@@ -69,7 +71,8 @@ class Calibration:
 
     def save(self, directory: Path) -> None:
         """Write `calibration.json`."""
-        (directory / FILE).write_text(json.dumps(asdict(self), indent=2))
+        with atomic_path(directory / FILE) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=2))
 
     @classmethod
     def of(cls, directory: Path) -> Self:

@@ -81,11 +81,11 @@ def test_at_the_break_even_fee_nothing_is_won_or_lost():
     assert run(candles, signals, replace(slipping, cost=fees[1])).equity[-1] == pytest.approx(1000, rel=1e-5)
 
 
-def test_there_is_no_break_even_fee_without_trades_without_profit_or_beyond_five_per_cent():
+def test_there_is_no_break_even_fee_without_trades_or_profit_and_an_infinite_one_beyond_five_per_cent():
     rising = market(FLAT, FLAT, (150, 150, 150, 150))
+    assert break_even_fee(rising, np.array([BUY, HOLD, HOLD]), FREE) == np.inf
     for signals, candles in (
         ([HOLD, HOLD, HOLD], rising),
-        ([BUY, HOLD, HOLD], rising),
         ([BUY, HOLD, HOLD], market(FLAT, FLAT, (99, 99, 99, 99))),
     ):
         assert np.isnan(break_even_fee(candles, np.array(signals), FREE))

@@ -119,9 +119,9 @@ def test_probabilities_that_are_wrong_way_round_are_flattened_not_inverted():
 
 
 def test_too_few_cutoffs_or_paths_that_are_all_one_are_refused():
-    with pytest.raises(CalibrationError, match="only 10 validation cutoffs"):
+    with pytest.raises(CalibrationError, match="only 10 cutoffs"):
         fitted(walks(10))
-    with pytest.raises(CalibrationError, match="one and the same"):
+    with pytest.raises(CalibrationError, match=r"only 0 cutoffs .* whose paths differ"):
         fitted(walks(30, spread=0.0))
 
 
@@ -137,6 +137,17 @@ def test_paths_that_leave_the_positive_prices_are_left_out_and_left_alone():
     applied = calibration.apply(paths, forecasts.last_close)
     np.testing.assert_array_equal(applied[3, :, 2], paths[3, :, 2])
     assert not np.array_equal(applied[3, :, 1], paths[3, :, 1])
+
+
+def test_the_adaptive_correction_stays_as_it_was_where_too_few_outcomes_can_be_told():
+    validation, test = walks(25, seed=1), walks(40, seed=2)
+    scores = conformity(validation.close_paths, validation.last_close, validation.actual_close)
+    paths = test.close_paths
+    paths[:, :, 1] = 100.0  # all paths the same at one step
+    truth = test.last_close, test.actual_close, test.cutoffs, test.stamps
+    moved = adaptive(paths, *truth, scores)
+    np.testing.assert_allclose(moved[:, :, 1], paths[:, :, 1])
+    assert np.isfinite(moved).all()
 
 
 def test_a_calibration_survives_the_disk_and_a_damaged_one_is_named(tmp_path):

@@ -5,7 +5,13 @@ import pytest
 from statsmodels.tsa.stattools import diebold_mariano_test
 
 from kronos_lightning.evaluation.metrics import score
-from kronos_lightning.evaluation.significance import against_best, block_bootstrap, compare, diebold_mariano
+from kronos_lightning.evaluation.significance import (
+    against_best,
+    block_bootstrap,
+    compare,
+    diebold_mariano,
+    mean_interval,
+)
 from tests.evaluation.made import truth_of, walks
 
 
@@ -42,14 +48,47 @@ def verdict(loss, seed):
 
 def test_a_forecaster_that_knows_something_wins_and_one_that_adds_noise_loses():
     assert verdict(losses(0, known=0.3), 0).words == "better than the baseline"
-    assert verdict(redrawn(0, spread=2.0), 0).words == "worse than the baseline: no edge"
-    assert verdict(redrawn(0, spread=0.2), 0).words == "worse than the baseline: no edge"
+    assert verdict(redrawn(0, spread=2.0), 0).words == "no edge, worse than the baseline"
+    assert verdict(redrawn(0, spread=0.2), 0).words == "no edge, worse than the baseline"
 
 
 def test_without_skill_there_is_no_edge_in_at_least_180_of_200_repetitions():
     verdicts = [verdict(redrawn(seed), seed) for seed in range(200)]
-    assert sum(one.words == "no difference to the baseline: no edge" for one in verdicts) >= 180
+    assert sum(one.words == "no edge, no difference shown to the baseline" for one in verdicts) >= 180
     assert sum(one.better for one in verdicts) <= 10
+
+
+@pytest.mark.parametrize(("n", "overlap"), [(175, 10), (384, 24), (400, 1)])
+def test_overlapping_forecasts_without_a_difference_are_rarely_called_better_or_worse(n, overlap):
+    """2.5 % each would be exact; an estimate from 17 independent cutoffs may double it."""
+    rng, called = np.random.default_rng(1), []
+    for seed in range(300):
+        noise = np.convolve(rng.normal(size=n + overlap - 1), np.ones(overlap) / np.sqrt(overlap), mode="valid")
+        found = compare(10 + noise, np.full(n, 10.0), "it", overlap, 200, seed)
+        called.append((found.better, found.worse))
+    assert (np.mean(called, axis=0) <= 0.06).all()
+
+
+def test_a_loss_that_is_no_number_is_said_to_be_none():
+    found = compare(np.full(200, np.nan), np.ones(200), "it", 1, 100, 0)
+    assert not found.judged
+    assert "no number" in found.words
+
+
+def test_the_interval_of_a_mean_is_wider_where_neighbours_hang_together():
+    values = np.repeat(np.random.default_rng(0).random(40) > 0.5, 10).astype(float)
+    alone, together = (mean_interval(values, overlap, 500, 0) for overlap in (1, 10))
+    assert together[1] - together[0] > 1.15 * (alone[1] - alone[0])
+    assert together[0] < values.mean() < together[1]
+
+
+def test_the_original_kernel_counts_every_covariance_inside_the_overlap_fully():
+    a, b = np.random.default_rng(3).exponential(size=(2, 90))
+    d = a - b - (a - b).mean()
+    variance = (d @ d + 2 * (d[1:] @ d[:-1] + d[2:] @ d[:-2])) / 90 / 90
+    correction = np.sqrt((90 + 1 - 6 + 3 * 2 / 90) / 90)
+    statistic, _ = diebold_mariano(a, b, 3, "rectangular")
+    assert statistic == pytest.approx((a - b).mean() / np.sqrt(variance) * correction)
 
 
 def test_overlapping_forecasts_are_not_taken_for_independent_ones():

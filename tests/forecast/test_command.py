@@ -105,7 +105,7 @@ def test_the_levels_of_the_touch_change_what_is_told(override, capsys):
 
 
 def test_a_calibration_beside_the_checkpoint_is_used_and_told(tmp_path, caplog, capsys):
-    about = {"fitted_from": "2024-02-01T00", "fitted_to": "2024-06-30T23"}
+    about = {"fitted_from": "2024-02-01T00", "fitted_to": "2024-06-30T23", "top_k": 0, "trained_positions": False}
     Calibration(0.8, 0.9, ((1.0, 2.0, 3.0, 4.0),), 0.5, 0.0, "1h", about).save(tmp_path)
     settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", "forecast.num_paths=41"))
     candles, plain = read_candles(HOURS, None, "x"), build_forecaster(settings, *networks(), settings.clip)
@@ -121,6 +121,9 @@ def test_a_calibration_beside_the_checkpoint_is_used_and_told(tmp_path, caplog, 
     assert calibrated(plain, sources, pd.Timedelta("1D")) is plain
     assert "was fitted on candles of 1h" in caplog.text
     assert calibrated(plain, Sources("a", "b", None), candles.interval) is plain
+    other = replace(plain, trained_positions=True)
+    assert calibrated(other, sources, candles.interval) is other
+    assert "forecast.trained_positions=false" in caplog.text
 
 
 def test_the_file_may_have_any_name():
