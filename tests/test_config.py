@@ -2,6 +2,7 @@
 
 import ast
 import re
+from typing import get_args
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -18,6 +19,7 @@ from kronos_lightning.config import (
     check_forecasting,
     check_training,
 )
+from kronos_lightning.evaluation.baselines import BASELINES
 from kronos_lightning.resolvers import register_resolvers
 from tests.conftest import ROOT, command
 
@@ -94,6 +96,16 @@ BAD = [
     ("evaluate", "backtest.cost=2", "backtest.cost"),
     ("evaluate", "backtest.side=both", "backtest.side"),
     ("evaluate", "evaluation.max_cutoffs=0", "evaluation.max_cutoffs"),
+    ("evaluate", "evaluation.baselines=[oracle]", "evaluation.baselines"),
+    ("evaluate", "evaluation.baselines=[]", "evaluation.baselines"),
+    ("evaluate", "calibration.temperatures=[0.0]", "calibration.temperatures"),
+    ("evaluate", "compare=[untuned,untuned]", "compare names 'untuned'"),
+    ("evaluate", "compare=[both+both]", "each member of a pool once"),
+    ("evaluate", "compare=[both+]", "compare names"),
+    ("evaluate", "backtest.thresholds=validation calibration.fit=false", "needs calibration.fit=true"),
+    ("evaluate", "data.fold=5", "fold 5: data.folds=5"),
+    ("train", "data.fold=all", "a run trains on one fold"),
+    ("evaluate", "trainer.strategy=ddp_spawn", "cannot hand their forecasts back"),
     ("evaluate", "trainer.accelerator=[tpu]", "trainer.accelerator"),
     ("evaluate", "forecast.precision=float8", "forecast.precision"),
     ("forecast", "device=tpu", "device"),
@@ -128,6 +140,10 @@ def test_a_wrong_key_or_value_is_named(name, override, message):
 def test_an_evaluation_that_would_lose_its_forecasts_is_refused():
     with pytest.raises(ConfigError, match="cannot hand their forecasts back"):
         check_evaluation(composed("evaluate", "trainer=ddp", "trainer.strategy.start_method=spawn"))
+
+
+def test_the_schema_names_the_baselines_that_there_are():
+    assert get_args(sections.Baseline) == BASELINES
 
 
 def test_resume_and_init_from_exclude_each_other():

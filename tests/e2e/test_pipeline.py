@@ -127,33 +127,44 @@ def test_the_calibration_is_kept_beside_the_checkpoint_with_the_sampling_that_va
     beside = cwd / MODELS / "finetune_predictor_sample" / "checkpoints" / "best_model"
     calibration = Calibration.load(beside)
     assert calibration == Calibration.load(cwd / "outputs" / "backtest_results" / "sample")
-    assert f"temperature {calibration.temperature:g}" in evaluated.stderr
+    assert f"the model at temperature {calibration.temperature:g}" in evaluated.stderr
     assert calibration.about["fitted_to"] < "2023-02-01"  # validation ends on 31 January
     assert len(calibration.widening) == 4
 
 
-CHOICES = [
-    (["calibration.temperatures=[0.5]"], lambda c: c.temperature == 0.5),
-    (["calibration.temperatures=[1.0]", "calibration.top_ps=[0.7]"], lambda c: c.top_p == 0.7),
-    (["calibration.temperatures=[1.0]", "calibration.max_cutoffs=30"], lambda c: c.about["cutoffs"] <= 30),
-]
-
-
-@pytest.mark.parametrize(("overrides", "holds"), CHOICES)
-def test_calibration_settings_change_the_calibration(trained, monkeypatch, overrides, holds):
-    cwd, *_ = trained
-    monkeypatch.chdir(cwd)
-    assert holds(measured(*overrides).calibration)
-
-
-def test_the_search_looks_at_as_many_cutoffs_as_it_is_given(trained, monkeypatch, caplog):
+def test_the_sampling_of_lowest_crps_on_validation_is_chosen(trained, monkeypatch, caplog):
     cwd, *_ = trained
     monkeypatch.chdir(cwd)
     caplog.set_level("INFO")
-    for few in (5, 40):
-        measured("calibration.temperatures=[0.9,1.0]", f"calibration.search_cutoffs={few}")
-    tried = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Validation: ")]
-    assert len(tried) == len(set(tried)) == 4
+    part = measured("calibration.temperatures=[0.5]", "calibration.top_ps=[0.7]", "forecast.temperature=1.1")
+    told = [record.getMessage() for record in caplog.records]
+    tried = [text.split(", ")[1:3] for text in told if "the model at temperature" in text]
+    assert len(tried) == len(set(map(tuple, tried))) == 4
+    scores = [float(text.split()[-2]) for text in told if text.startswith("CRPS on validation")]
+    chosen = f"the model at temperature {part.calibration.temperature:g}"
+    assert tried[int(np.argmin(scores))] == [chosen, f"top_p {part.calibration.top_p:g}: {told_cutoffs(told)} cutoffs"]
+
+
+def told_cutoffs(told):
+    return next(text.rpartition(": ")[2].split()[0] for text in told if "the model at temperature" in text)
+
+
+def test_calibration_looks_at_as_many_cutoffs_as_it_is_given(trained, monkeypatch, caplog):
+    cwd, *_ = trained
+    monkeypatch.chdir(cwd)
+    caplog.set_level("INFO")
+    part = measured("calibration.search_cutoffs=6", "calibration.max_cutoffs=30")
+    searched = int(told_cutoffs([record.getMessage() for record in caplog.records]))
+    assert searched <= 6 < part.calibration.about["cutoffs"] <= 30
+
+
+def test_too_few_validation_cutoffs_are_an_error_with_a_way_out_before_any_forecast(trained, monkeypatch, caplog):
+    cwd, *_ = trained
+    monkeypatch.chdir(cwd)
+    caplog.set_level("INFO")
+    with pytest.raises(CalibrationError, match=r"5 validation cutoffs, 20 are needed.*calibration\.fit=false"):
+        measured("calibration.max_cutoffs=5")
+    assert not [record for record in caplog.records if "Forecasts, " in record.getMessage()]
 
 
 def test_without_calibration_the_model_is_as_it_samples(trained, monkeypatch):

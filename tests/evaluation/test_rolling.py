@@ -4,7 +4,9 @@ import re
 
 import lightning as L
 import numpy as np
+import pytest
 
+from kronos_lightning.data import CandleError
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.evaluation.report import Picture, Report, Table, number
 from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
@@ -58,6 +60,17 @@ def test_a_cutoffs_forecast_does_not_depend_on_the_other_cutoffs_or_their_batche
 
 def test_every_cutoff_is_taken_without_a_limit(candles, tiny_tokenizer, tiny_predictor):
     assert len(forecasts(candles, tiny_tokenizer, tiny_predictor, max_cutoffs=None, num_paths=1, horizon=2)) == 499
+
+
+def test_every_process_gets_cutoffs_or_the_evaluation_is_refused(candles):
+    target = np.arange(len(candles)) >= 100
+    cutoffs = Cutoffs(candles, target, lookback=30, horizon=4, max_cutoffs=7, batch_size=100)
+    assert len(cutoffs) == 1
+    cutoffs.share(3)
+    assert len(cutoffs) >= 3
+    assert sum(len(cutoffs[i].cutoff) for i in range(len(cutoffs))) == len(cutoffs.rows)
+    with pytest.raises(CandleError, match="too few to share"):
+        cutoffs.share(8)
 
 
 def test_overlap_counts_the_cutoffs_that_share_target_candles(candles, tiny_tokenizer, tiny_predictor):
