@@ -56,12 +56,12 @@ LOSSES = {  # lower is better, so that 1 − model / baseline is a skill
 class Truth:
     """What came after the cutoffs, and what was known at them.
 
-    cutoffs: open times ``(N,)``. last_close: ``(N,)``. actual: closes ``(N, h)``.
+    begins: open times of the first forecast candles ``(N,)``. last_close: ``(N,)``. actual: closes ``(N, h)``.
     scale: mean absolute change a candle before the cutoff, quote units ``(N,)``.
     volatility: of the log returns before the cutoff, a candle, ``(N,)``.
     """
 
-    cutoffs: np.ndarray
+    begins: np.ndarray
     last_close: np.ndarray
     actual: np.ndarray
     scale: np.ndarray
@@ -77,7 +77,7 @@ class Truth:
         rows = np.searchsorted(frame["timestamps"].dt.tz_localize(None).to_numpy(), forecasts.cutoffs)
         scale = change.rolling(SCALE, min_periods=1).mean().to_numpy()[rows]
         volatility = returns.rolling(RECENT, min_periods=2).std().to_numpy()[rows]
-        return cls(forecasts.cutoffs, forecasts.last_close, forecasts.actual_close, scale, volatility)
+        return cls(forecasts.stamps[:, 0], forecasts.last_close, forecasts.actual_close, scale, volatility)
 
     @property
     def actual_return(self) -> np.ndarray:
@@ -87,7 +87,7 @@ class Truth:
     def slices(self, by: str) -> dict[str, np.ndarray]:
         """Cutoffs as rows by ``"month"`` or by volatility ``"regime"`` (thirds of the cutoffs' known volatility)."""
         if by == "month":
-            keys = pd.DatetimeIndex(self.cutoffs).strftime("%Y-%m").to_numpy()
+            keys = pd.DatetimeIndex(self.begins).strftime("%Y-%m").to_numpy()
             return {key: np.flatnonzero(keys == key) for key in np.unique(keys)}
         known = np.flatnonzero(np.isfinite(self.volatility))
         parts = np.array_split(known[np.argsort(self.volatility[known], kind="stable")], len(REGIMES))
@@ -198,11 +198,11 @@ def by_step(scores: Scores) -> pd.DataFrame:
     rows = []
     for k in range(scores.point.shape[1]):
         truth = scores.truth
-        at = Truth(truth.cutoffs, truth.last_close, truth.actual[:, k : k + 1], truth.scale, truth.volatility)
+        at = Truth(truth.begins, truth.last_close, truth.actual[:, k : k + 1], truth.scale, truth.volatility)
         parts = {
             name: getattr(scores, name)[:, k : k + 1] for name in vars(scores) if name not in ("truth", "volatility")
         }
-        row = figures(Scores(at, **parts, volatility=np.full(len(truth.cutoffs), np.nan)))
+        row = figures(Scores(at, **parts, volatility=np.full(len(truth.begins), np.nan)))
         del row["volatility_error"], row["trend_accuracy"]  # figures of a whole path
         rows.append({"step": k + 1, **row})
     return pd.DataFrame(rows)

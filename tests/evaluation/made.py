@@ -21,7 +21,7 @@ def made(paths, actual, last, stride=1):
 def truth_of(forecasts):
     """What came, with a scale and a volatility of one."""
     ones = np.ones(len(forecasts))
-    return Truth(forecasts.cutoffs, forecasts.last_close, forecasts.actual_close, ones, ones)
+    return Truth(forecasts.stamps[:, 0], forecasts.last_close, forecasts.actual_close, ones, ones)
 
 
 def walks(n, horizon=5, paths=200, seed=0, spread=1.0, drift=0.0, step=0.01, known=0.0):

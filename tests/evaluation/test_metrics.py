@@ -151,20 +151,20 @@ def test_figures_by_step_average_to_those_over_all_steps():
     assert steps["crps"].is_monotonic_increasing  # the farther the harder
 
 
-def test_figures_by_month_are_those_of_the_cutoffs_in_it():
+def test_figures_by_month_are_those_of_the_forecasts_that_begin_in_it():
     forecasts = walks(300, horizon=5, paths=10)
     scores = scored(forecasts)
     months = by_slice(scores, "month")
     assert months["month"].tolist() == ["2024-07", "2024-08", "2024-09"]
     assert months["cutoffs"].sum() == 300
-    july = (forecasts.cutoffs < np.datetime64("2024-08-01")).sum()
+    july = (forecasts.stamps[:, 0] < np.datetime64("2024-08-01")).sum()
     assert months["crps"][0] == pytest.approx(scores.crps[:july].mean() * 100)
 
 
 def test_regimes_are_thirds_by_the_volatility_known_at_the_cutoff():
     forecasts = walks(9, paths=10)
     volatility = np.array([5.0, 1, 9, 2, 8, 3, 7, 4, 6])
-    truth = Truth(forecasts.cutoffs, forecasts.last_close, forecasts.actual_close, np.ones(9), volatility)
+    truth = Truth(forecasts.stamps[:, 0], forecasts.last_close, forecasts.actual_close, np.ones(9), volatility)
     assert {name: volatility[rows].tolist() for name, rows in truth.slices("regime").items()} == {
         "calm": [1, 2, 3], "middle": [5, 4, 6], "volatile": [9, 8, 7],
     }  # fmt: skip
