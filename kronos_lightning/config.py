@@ -1,6 +1,7 @@
 """Checks a composed configuration within seconds, naming the key that is wrong."""
 
 import inspect
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra.utils import get_class
@@ -52,6 +53,9 @@ def check_evaluation(cfg: DictConfig) -> Evaluation:
             f"data.symbol: evaluate.py measures one market at a time; evaluate.py -m "
             f"data.symbol={','.join(settings.data.symbol)} measures each (with the data group you named)"
         )
+    finer = settings.backtest.finer_csv
+    if finer is not None and not Path(finer).is_file():
+        raise ConfigError(f"backtest.finer_csv: {finer}: no such file")
     strategy = plain["trainer"].get("strategy")
     start = strategy.get("start_method") if isinstance(strategy, dict) else str(strategy)
     if start is not None and any(method in start for method in ("spawn", "notebook", "fork")):

@@ -103,6 +103,7 @@ BAD = [
     ("evaluate", "compare=[both+both]", "each member of a pool once"),
     ("evaluate", "compare=[both+]", "compare names"),
     ("evaluate", "backtest.thresholds=validation calibration.fit=false", "needs calibration.fit=true"),
+    ("evaluate", "backtest.finer_csv=nothing.csv", "backtest.finer_csv: nothing.csv: no such file"),
     ("evaluate", "data.fold=5", "fold 5: data.folds=5"),
     ("train", "data.fold=all", "a run trains on one fold"),
     ("evaluate", "trainer.strategy=ddp_spawn", "cannot hand their forecasts back"),
