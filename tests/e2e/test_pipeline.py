@@ -223,6 +223,10 @@ def test_two_processes_forecast_what_one_does(trained):
 def test_the_forecast_command_takes_a_runs_folder_and_says_that_its_candles_were_made_up(trained, guide_csv):
     cwd, *_ = trained
     run = cwd / MODELS / "finetune_predictor_sample"
-    result = command("kronos_lightning.forecast", str(guide_csv), f"predictor={run}", "horizon=3", cwd=cwd)
+    arguments = [str(guide_csv), f"predictor={run}", "horizon=3"]
+    refused = command("kronos_lightning.forecast", *arguments, cwd=cwd, check=False)
+    assert "is a kronos-tiny, not a kronos-small: model=kronos-tiny" in refused.stderr
+    result = command("kronos_lightning.forecast", *arguments, "model=kronos-tiny", cwd=cwd)
+    assert "Calibrated on candles from" in result.stdout
     assert "SYNTHETIC: the predictor was fine-tuned on made-up candles" in result.stdout
     assert (cwd / "outputs" / "forecasts" / "candles" / "fan.png").is_file()
