@@ -13,6 +13,8 @@ from .forecast import validity
 from .scoreboard import MODEL, MOVING, SAMPLED, Board, Result, all_notices, by_fold, p_words, sampling, sentences
 from .trading import trading_pictures, trading_tables
 
+CORRELATIONS = {"ic", "rank_ic", "price_correlation", "return_correlation"}
+WIDTH = 140  # of the tables on the terminal, at least
 BOARD = ("mae", "direction_accuracy", "ic", "coverage_90", "width_90", "brier")
 SHARES = {"direction_accuracy", "trend_accuracy", *(f"coverage_{i * 100:.0f}" for i in figures_of.INTERVALS)}
 
@@ -78,11 +80,12 @@ def _board_table(board: Board) -> Table:
         name = row["forecaster"]
         test = board.verdict if name == MODEL else board.beside[name]
         interval = f"{test.lower:+.1%} … {test.upper:+.1%}" if test.judged else UNDEFINED
-        compared = [UNDEFINED if math.isnan(test.skill) else f"{test.skill:+.1%}", interval, p_words(test.p_value)]
+        skill = UNDEFINED if math.isnan(test.skill) else f"{test.skill:+.1%}"
+        compared = [skill, interval, p_words(test.p_value).removeprefix("p = ").removeprefix("p ")]
         if name == board.best:
             compared = ["best baseline", "", ""]
-        rows.append([name, number(row["crps"]), *compared, *(number(row[key], key in SHARES) for key in BOARD)])
-    columns = ["Forecaster", "CRPS %", "Skill", "95 % interval", "DM"]
+        rows.append([name, number(row["crps"]), *compared, *(_figure(key, row[key]) for key in BOARD)])
+    columns = ["Forecaster", "CRPS %", "Skill", "95 % interval", "p (DM)"]
     columns += ["MAE", "Direction", "IC", "Cov. 90", "Width 90 %", "Brier"]
     majority = figures_of.majority_direction(board.scores[MODEL].truth)
     notes = [
@@ -99,7 +102,7 @@ def _calibration_table(result: Result) -> Table:
     labels = {SAMPLED: "before", MODEL: "after (split conformal)", MOVING: "after (adaptive conformal)"}
     for name, label in labels.items():
         found = figures_of.figures(result.board.scores[name])
-        rows.append([label, *(number(found[figure], figure in SHARES) for figure in names)])
+        rows.append([label, *(_figure(figure, found[figure]) for figure in names)])
     columns = ["Calibration", "CRPS %", "Cov. 50", "Cov. 80", "Cov. 90", "Cov. 95", "Width 90 %", "Brier"]
     notes = [
         f"{_calibration_words(result)}. The adaptive correction also learns from the test's own outcomes, each once it "
@@ -126,7 +129,7 @@ def _figures_table(board: Board) -> Table:
     for name, description in figures_of.DESCRIPTIONS.items():
         skill = 1 - model[name] / best[name] if name in figures_of.LOSSES and best[name] > 0 else math.nan
         shown = f"{skill:+.2%}" if math.isfinite(skill) else "–"
-        values = (number(one[name], name in SHARES) for one in (model, best))
+        values = (_figure(name, one[name]) for one in (model, best))
         rows.append([name, *values, shown, description])
     return Table("All figures beside the best baseline", ["Figure", "Model", board.best, "Skill", ""], rows, words=True)
 
@@ -138,7 +141,7 @@ def _regime_table(board: Board) -> Table:
         skill = f"{1 - one['crps'] / two['crps']:+.2%}" if two["crps"] > 0 else UNDEFINED
         shares = (one["coverage_90"], two["coverage_90"], one["direction_accuracy"])
         scores = [number(one["crps"]), number(two["crps"]), skill]
-        rows.append([one["regime"], str(one["cutoffs"]), *scores, *(number(share, percent=True) for share in shares)])
+        rows.append([one["regime"], str(one["cutoffs"]), *scores, *(_figure("coverage_90", share) for share in shares)])
     columns = ["Known volatility", "Cutoffs", "CRPS %", f"of {other}", "Skill", "Cov. 90", f"of {other}", "Direction"]
     return Table("By volatility regime (thirds of the cutoffs)", columns, rows)
 
@@ -149,7 +152,7 @@ def _fold_table(result: Result) -> Table:
         span = f"{row['from'][:16]} .. {row['to'][:16]}"
         scores = [number(row["crps"]), number(row["baseline_crps"]), row["best_baseline"]]
         test = [f"{row['skill']:+.1%}", p_words(row["p_value"])]
-        shares = [number(row[name], percent=True) for name in ("coverage_90", "direction_accuracy")]
+        shares = [_figure(name, row[name]) for name in ("coverage_90", "direction_accuracy")]
         rows.append([str(row["fold"]), span, str(row["cutoffs"]), *scores, *test, *shares])
     columns = [
         "Fold",
@@ -166,8 +169,18 @@ def _fold_table(result: Result) -> Table:
     return Table("Walk-forward folds", columns, rows)
 
 
+def _figure(name: str, value: float) -> str:
+    """A figure for people: shares in per cent, correlations with three decimals."""
+    if math.isnan(value):
+        return UNDEFINED
+    if name in SHARES:
+        return f"{value:.1%}"
+    return f"{value:+.3f}" if name in CORRELATIONS else number(value)
+
+
 def print_tables(page: Report, console: Console) -> None:
     """Verdict and tables on the terminal."""
+    console.width = max(console.width, WIDTH)
     for notice in page.notices:
         console.print(notice, style="bold yellow")
     for table in page.tables:
