@@ -190,7 +190,7 @@ class _Runner:
         """The forecaster with the temperature and top-p of lowest CRPS on validation, its own ones among them."""
         options, sampling = self.settings.calibration, forecaster.sampling
         few = self.cutoffs("val", options.search_cutoffs)
-        known = min(len(self.cutoffs("val", None).rows), options.max_cutoffs or len(few.frame))
+        known = len(self.cutoffs("val", options.max_cutoffs).rows)
         if sampling.greedy or self.settings.forecast.num_paths == 1:
             raise CalibrationError(
                 "one path only (greedy sampling or forecast.num_paths=1): nothing to calibrate" + WAY_OUT

@@ -57,7 +57,8 @@ class Calibration:
         those calibrated are treated like the last one.
         """
         close = paths[..., CLOSE].astype(np.float64)
-        factor = widen(close, last_close, self._widening(close.shape[2])) / close
+        widened = widen(close, last_close, self._widening(close.shape[2]))
+        factor = np.divide(widened, close, out=np.ones_like(close), where=close != 0)
         prices = paths[..., : CLOSE + 1] * factor[..., None]
         return np.concatenate([prices, paths[..., CLOSE + 1 :]], axis=-1).astype(paths.dtype)
 

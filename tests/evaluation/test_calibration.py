@@ -128,7 +128,7 @@ def test_too_few_cutoffs_or_paths_that_are_all_one_are_refused():
 def test_paths_that_leave_the_positive_prices_are_left_out_and_left_alone():
     forecasts = walks(60, spread=0.5)
     paths = forecasts.paths.copy()
-    paths[3, 0, 2] = -1.0
+    paths[3, 0, 2], paths[3, 1, 2] = -1.0, 0.0
     changed = forecasts.with_paths(paths)
     calibration = fitted(changed)
     others = forecasts.with_paths(np.delete(paths, 3, axis=0))

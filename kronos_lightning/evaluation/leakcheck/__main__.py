@@ -124,7 +124,6 @@ def main(cfg: DictConfig) -> None:
     whole, parts = check_evaluation(cfg), []
     for fold in fold_configs(cfg):
         settings = check_evaluation(fold)
-        L.seed_everything(settings.seed, verbose=False)  # random weights, where any are asked for
         datamodule = instantiate(fold.data, _convert_="all")
         datamodule.prepare_data()
         options = OmegaConf.to_container(fold.trainer, resolve=True)
