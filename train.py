@@ -10,11 +10,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from kronos_lightning import runs
-from kronos_lightning.build import build_module
+from kronos_lightning.build import build_module, scale
 from kronos_lightning.command import one_line_errors
 from kronos_lightning.config import check_training
 from kronos_lightning.resolvers import register_resolvers
 from kronos_lightning.schema import Training
+from kronos_lightning.training.profiling import PartsProfiler
 
 log = logging.getLogger("train")
 register_resolvers()
@@ -33,20 +34,23 @@ def main(cfg: DictConfig) -> float | None:
 def train(cfg: DictConfig, settings: Training, run_log: runs.RunLog) -> float:
     """Build, fit, export; from a checked configuration."""
     started, run_dir, monitor = time.monotonic(), Path(settings.run_dir), settings.callbacks["best"]["monitor"]
+    loggers = list(instantiate(cfg.logger, _convert_="all").values())  # first: a tracker may lack its key
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.prepare_data()
     resume = runs.find_resume(settings.resume, run_dir)
     if resume and runs.is_finished(run_dir):
         log.info("%s is finished, nothing to resume", run_dir)
         return runs.best_figures(run_dir)[monitor]
-    module, sources = build_module(settings, datamodule)
+    module, sources = build_module(settings, datamodule, runs.kept_tokenizer(run_dir, resume is not None))
     callbacks = list(instantiate(cfg.callbacks, _convert_="all").values())
-    loggers = list(instantiate(cfg.logger, _convert_="all").values())
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+    profiler = PartsProfiler(run_dir / "profile") if settings.profile else None
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, profiler=profiler, _convert_="all")
 
+    scaled = scale(settings, module, datamodule, trainer.num_devices * trainer.num_nodes)
     about = {"stage": settings.stage.name, "model": settings.model.name, "settings": runs.optimisation(settings)}
-    info = runs.describe(datamodule, settings.seed, **about, **sources)
-    module.record = runs.record(info)
+    info = runs.describe(datamodule, settings.seed, **about, scale=scaled, **sources)
+    module.record, module.compiled = runs.record(info), settings.compile
+    module.save_hyperparameters(about["settings"])  # for the trackers to show
     runs.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resumed=resume is not None)
     run_log.write_to(run_dir / "logs" / "train.log")
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)

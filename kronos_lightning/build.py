@@ -1,7 +1,7 @@
 """Networks and Lightning modules from the checked configuration."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,12 +9,16 @@ import torch
 
 from .data import CandleDataModule
 from .forecast import Forecaster, Sampling
+from .forecast.forecaster import trained_with_volume
 from .model import CheckpointError, Kronos, KronosTokenizer
 from .runs import RunError, data_key, find_finished, read_record
 from .schema import Common, Evaluation, Forecasting, Training
 from .sections import PredictorStage
+from .training.lora import add_adapters
 from .training.optimization import Optimization
 from .training.predictor_module import PredictorModule
+from .training.regularization import Regularization, freeze, override_dropout
+from .training.scaling import Scale
 from .training.stage_module import StageModule
 from .training.tokenizer_module import TokenizerModule
 
@@ -23,19 +27,26 @@ Network = TypeVar("Network", KronosTokenizer, Kronos)
 log = logging.getLogger(__name__)
 
 
-def build_module(settings: Training, datamodule: CandleDataModule) -> tuple[StageModule, dict[str, Any]]:
-    """The stage's module, and where its weights came from (for `run_info.json`)."""
+def build_module(
+    settings: Training, datamodule: CandleDataModule, kept: Path | None = None
+) -> tuple[StageModule, dict[str, Any]]:
+    """The stage's module, and where its weights came from (for `run_info.json`).
+
+    `kept` is the frozen tokenizer of a run that goes on; None = as the configuration says.
+    """
     stage, data = settings.stage, settings.data
-    optimization = Optimization(
-        stage.learning_rate, tuple(stage.betas), stage.weight_decay, stage.pct_start, stage.div_factor
-    )
+    rates = stage.learning_rate, tuple(stage.betas), stage.weight_decay, stage.pct_start, stage.div_factor
+    optimization = Optimization(*rates, settings.regularization.layer_decay)
+    regularization = build_regularization(settings, datamodule)
     if not isinstance(stage, PredictorStage):
         tokenizer, source = initial_network(KronosTokenizer, settings)
+        regularize(tokenizer, settings)
         about = {"initial_weights": source, "initial_record": earlier(settings)}
-        return TokenizerModule(tokenizer, optimization, data.lookback, data.horizon), about
-    tokenizer, tokenizer_source, tokenizer_record = find_tokenizer(settings, stage.tokenizer, datamodule)
+        return TokenizerModule(tokenizer, optimization, data.lookback, data.horizon, regularization), about
+    tokenizer, tokenizer_source, tokenizer_record = find_tokenizer(settings, str(kept or stage.tokenizer), datamodule)
     predictor, source = initial_network(Kronos, settings)
-    forecaster = build_forecaster(settings, tokenizer, predictor, data.clip)
+    regularize(predictor, settings)
+    forecaster = build_forecaster(settings, tokenizer, predictor, data.clip, data.volume)
     module = PredictorModule(
         forecaster,
         optimization,
@@ -44,13 +55,50 @@ def build_module(settings: Training, datamodule: CandleDataModule) -> tuple[Stag
         stage.s1_condition,
         settings.forecast.num_paths,
         settings.seed,
+        regularization,
+        stage.cache_tokens,
     )
     about = {"initial_weights": source, "initial_record": earlier(settings)}
     return module, about | {"tokenizer": tokenizer_source, "tokenizer_record": tokenizer_record}
 
 
+def scale(
+    settings: Training, module: StageModule, datamodule: CandleDataModule, processes: int
+) -> dict[str, int | float]:
+    """Set batch size and learning rate for so many processes by the rules of `scaling`; what came out."""
+    rules, accumulated = settings.scaling, settings.trainer.get("accumulate_grad_batches", 1)
+    found = Scale(settings.data.batch_size, processes, accumulated, settings.stage.learning_rate)
+    found = (found.shared() if rules.batch == "global" else found).with_rate(rules.rate, rules.reference_batch)
+    datamodule.hparams.batch_size = found.batch_size
+    module.optimization = replace(module.optimization, learning_rate=found.learning_rate)
+    if processes > 1 or rules.batch == "global" or rules.rate != "none":
+        shown = found.batch_size, processes, accumulated, found.global_batch, found.learning_rate
+        log.info("A step: %d windows × %d process(es) × %d batch(es) = %d, learning rate %.3g", *shown)
+    return found.about()
+
+
+def build_regularization(settings: Training, datamodule: CandleDataModule) -> Regularization:
+    """What the configuration asks for in each step."""
+    asked = settings.regularization
+    volatility = datamodule.recent_volatility() if asked.volatility == "market" else asked.volatility
+    same = asked.model_dump(include={"l1", "l2_pretrained", "label_smoothing", "ema", "volatility_base", "loss_on"})
+    return Regularization(volatility=volatility, **same)
+
+
+def regularize(network: KronosTokenizer | Kronos, settings: Training) -> None:
+    """Give the network that is trained its dropout, its adapters and its frozen parts."""
+    asked = settings.regularization
+    override_dropout(network, **asked.dropout.model_dump())
+    if asked.lora is not None:
+        add_adapters(network, **asked.lora.model_dump())
+    freeze(network, asked.freeze)
+    sizes = [p.numel() for p in network.parameters() if p.requires_grad]
+    if asked.lora is not None or asked.freeze:
+        log.info("Trained: %d parameters in %d tensors, the others are frozen", sum(sizes), len(sizes))
+
+
 def build_forecaster(
-    settings: Common | Forecasting, tokenizer: KronosTokenizer, predictor: Kronos, clip: float
+    settings: Common | Forecasting, tokenizer: KronosTokenizer, predictor: Kronos, clip: float, volume: bool = True
 ) -> Forecaster:
     """Tokenizer and predictor with the configuration's sampling."""
     forecast = settings.forecast
@@ -64,6 +112,7 @@ def build_forecaster(
         getattr(torch, forecast.precision),
         forecast.repair,
         forecast.compile,
+        volume=volume,
     )
 
 
@@ -104,6 +153,9 @@ def find_tokenizer(
         if wanted == "auto":
             run_dir = Path(settings.paths.models) / f"finetune_tokenizer_{settings.data.label}"
             directory, source = find_finished(run_dir, data_key(datamodule))
+            volume = trained_with_volume(directory) if directory is not None else None
+            if volume is not None and volume != settings.data.volume:
+                directory, source = None, f"{run_dir} was fine-tuned {'with' if volume else 'without'} volume"
         if directory is not None:
             tokenizer = KronosTokenizer.from_pretrained(directory)
         else:
@@ -122,7 +174,7 @@ class Sources:
 
     predictor, tokenizer: a sentence each.
     info, tokenizer_info: what their checkpoints say of their training, or None where they say nothing.
-    directory: the predictor's checkpoint directory; None from the Hub or at random.
+    directory, tokenizer_directory: their checkpoint directories; None from the Hub or at random.
     """
 
     predictor: str
@@ -130,6 +182,7 @@ class Sources:
     info: dict[str, Any] | None
     directory: Path | None = None
     tokenizer_info: dict[str, Any] | None = None
+    tokenizer_directory: Path | None = None
 
 
 def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple[Forecaster, Sources]:
@@ -148,7 +201,7 @@ def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple
         directory = best_model(Path(settings.predictor))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # random weights, where any are asked for, are the same each time
-        return load_forecaster(settings, directory, source, settings.data.clip)
+        return load_forecaster(settings, directory, source, settings.data.clip, settings.data.volume)
 
 
 def find_candidate(
@@ -159,7 +212,7 @@ def find_candidate(
     untuned: the published weights. tokenizer: the tokenizer of what is measured with the published predictor.
     predictor: the predictor of what is measured with the published tokenizer. both: what is measured.
     """
-    beside = str(measured.directory.parent / "tokenizer") if measured.directory else "published"
+    beside = str(tokenizer_beside(measured.directory)) if measured.directory else "published"
     words = {
         "untuned": ("published", "published"),
         "tokenizer": ("published", beside if settings.tokenizer == "auto" else settings.tokenizer),
@@ -172,9 +225,12 @@ def find_candidate(
 
 
 def load_forecaster(
-    settings: Evaluation | Forecasting, directory: Path | None, source: str, clip: float
+    settings: Evaluation | Forecasting, directory: Path | None, source: str, clip: float, volume: bool = True
 ) -> tuple[Forecaster, Sources]:
-    """The predictor in a checkpoint directory (None: the published one) and the tokenizer that belongs to it."""
+    """The predictor in a checkpoint directory (None: the published one) and the tokenizer that belongs to it.
+
+    `volume` holds for a predictor that does not say whether it was trained with volume.
+    """
     if directory is None:
         predictor, name = published_network(Kronos, settings)
         source = name if settings.predictor == "published" else f"{name}, not fine-tuned ({source})"
@@ -188,7 +244,7 @@ def load_forecaster(
     elif directory is None or settings.tokenizer == "published":
         tokenizer, tokenizer_source = published_network(KronosTokenizer, settings)
     else:
-        kept = directory.parent / "tokenizer"
+        kept = tokenizer_beside(directory)
         if not kept.is_dir():
             raise CheckpointError(f"{kept}: missing; name the tokenizer that belongs to {directory}: tokenizer=DIR")
         tokenizer, tokenizer_source = KronosTokenizer.from_pretrained(kept), f"kept beside the predictor ({kept})"
@@ -199,8 +255,17 @@ def load_forecaster(
     size = (info or {}).get("settings", {}).get("model", settings.model.name)
     if size != settings.model.name:
         raise RunError(f"{directory} is a {size}, not a {settings.model.name}: model={size}")
-    sources = Sources(source, tokenizer_source, info, directory, tokenizer_info)
-    return build_forecaster(settings, tokenizer, predictor, clip), sources
+    known = trained_with_volume(directory) if directory is not None else None
+    if known is not None and known != volume:
+        log.info("%s was trained %s volume, and forecasts so", directory, "with" if known else "without")
+    sources = Sources(source, tokenizer_source, info, directory, tokenizer_info, beside)
+    return build_forecaster(settings, tokenizer, predictor, clip, volume if known is None else known), sources
+
+
+def tokenizer_beside(directory: Path) -> Path:
+    """Where the tokenizer of a predictor's checkpoint directory is kept: in it, if it was exported, else beside it."""
+    inside = directory / "tokenizer"
+    return inside if inside.is_dir() else directory.parent / "tokenizer"
 
 
 def best_model(directory: Path) -> Path:

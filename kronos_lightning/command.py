@@ -15,10 +15,16 @@ OURS = {
     "CalibrationError": "kronos_lightning.forecast.calibration",
     "CandleError": "kronos_lightning.data.formats",
     "CheckpointError": "kronos_lightning.model.pretrained",
+    "CompilerError": "kronos_lightning.training.acceleration",
     "ConfigError": "kronos_lightning.config",
+    "DivergedError": "kronos_lightning.training.stopping",
     "DownloadError": "kronos_lightning.data.binance.http",
+    "RegularizationError": "kronos_lightning.training.regularization",
     "RunError": "kronos_lightning.runs",
+    "ScalingError": "kronos_lightning.training.scaling",
+    "SavingError": "kronos_lightning.training.checkpoints",
     "ScheduleError": "kronos_lightning.training.stage_module",
+    "TrackerError": "kronos_lightning.training.trackers",
 }
 
 
@@ -26,6 +32,7 @@ def silence_noise() -> None:
     """Leave out what libraries print on every run and no user can act on."""
     for message in (
         ".*in eval mode at the start of training.*",  # the frozen tokenizer
+        ".*You have overridden `on_after_batch_transfer`.*",
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*sync_dist=True.*",  # our means are summed over the processes already
         ".*`broadcast_buffers` is deprecated.*",
@@ -33,6 +40,7 @@ def silence_noise() -> None:
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",  # the predictor's tokenizer is kept there
         ".*Experiment logs directory .* exists.*",
+        ".*your dataloader is not resumable.*",  # it is: LastCheckpoint sees to it
         ".*predict returned None.*",  # the module keeps the paths itself
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -42,7 +50,8 @@ def silence_noise() -> None:
         )
     )
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; a failure is told in one line
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # torchrun, Lightning, srun
+    if int(next((rank for rank in ranks if rank is not None), 0)) > 0:
         logging.getLogger().setLevel(logging.WARNING)
 
 
@@ -55,6 +64,8 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return main(*args, **kwargs)
         except Exception as error:
+            if isinstance(error, InstantiationException) and isinstance(error.__cause__, _expected()):
+                error = error.__cause__  # ours is the better sentence
             if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(error, _expected()):
                 raise
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -66,12 +77,12 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def file_as_override(arguments: list[str]) -> list[str]:
-    """A command line in Hydra's grammar: the argument without "=" names the candles."""
+def file_as_override(arguments: list[str], key: str = "candles") -> list[str]:
+    """A command line in Hydra's grammar: the argument without "=" is the value of `key`, a file or folder."""
     return [
         argument
         if "=" in argument or argument.startswith(("-", "~"))
-        else "candles='{}'".format(argument.replace("'", "\\'"))
+        else "{}='{}'".format(key, argument.replace("'", "\\'"))
         for argument in arguments
     ]
 

@@ -4,17 +4,16 @@ import inspect
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .data.candles import as_list
-from .schema import Doctor, Download, Evaluation, Forecasting, Training
+from .figures import FIGURES, OF_PATHS, UNJUDGED
+from .schema import Doctor, Download, Evaluation, Export, Forecasting, Training
 from .sections import Section
-
-PATH_MONITORS = {"val/crps", "val/direction_accuracy"}  # of callbacks.validation_paths
-FIGURES = {"val/loss", *PATH_MONITORS}  # what callbacks may monitor in both stages
 
 
 class ConfigError(ValueError):
@@ -29,18 +28,35 @@ def check_training(cfg: DictConfig) -> Training:
         folds = ",".join(map(str, range(settings.data.folds)))
         raise ConfigError(f"data.fold: a run trains on one fold; train.py -m data.fold={folds} trains on each")
     check_call(plain["trainer"], "trainer")
+    _check_precision(plain["trainer"])
     for group in ("callbacks", "logger"):
         for name, node in plain[group].items():
             check_call(node, f"{group}.{name}")
-            if node.get("monitor") not in (None, *FIGURES):
-                raise ConfigError(f"{group}.{name}.monitor: {node['monitor']!r} is none of {sorted(FIGURES)}")
-            paths = plain["callbacks"].get("validation_paths", {})
-            if node.get("monitor") in PATH_MONITORS and paths.get("every_n_epochs") != 1:
-                raise ConfigError(
-                    f"{group}.{name}.monitor: {node['monitor']} has to be measured in every epoch that it judges: "
-                    f"callbacks.validation_paths.every_n_epochs=1"
-                )
+            if node.get("monitor") is not None:
+                _check_monitor(node, f"{group}.{name}", settings.stage.name, plain["callbacks"])
     return settings
+
+
+def _check_monitor(node: dict[str, Any], place: str, stage: str, callbacks: dict[str, Any]) -> None:
+    """Whether a callback watches a figure that its stage logs, in the right direction, whenever it asks."""
+    figure, figures = node["monitor"], FIGURES[stage]
+    if figure not in figures:
+        why = f": {UNJUDGED[figure]}" if figure in UNJUDGED else ""
+        raise ConfigError(f"{place}.monitor: {figure!r} is none of {sorted(figures)} (stage={stage}){why}")
+    if node.get("mode", "min") != figures[figure]:
+        raise ConfigError(f"{place}.mode: {figure} is better the other way: {place}.mode={figures[figure]}")
+    if figure in OF_PATHS and callbacks.get("validation_paths", {}).get("every_n_epochs") != 1:
+        raise ConfigError(
+            f"{place}.monitor: {figure} has to be measured in every epoch that it judges: "
+            f"callbacks.validation_paths.every_n_epochs=1"
+        )
+
+
+def _check_precision(trainer: dict[str, Any]) -> None:
+    precision, accelerator = str(trainer.get("precision")), trainer.get("accelerator")
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    if on_cpu and precision in ("16", "16-mixed"):
+        raise ConfigError(f"trainer.precision: {precision} needs a GPU; on a processor take bf16-mixed or 32-true")
 
 
 def check_evaluation(cfg: DictConfig) -> Evaluation:
@@ -89,6 +105,11 @@ def check_download(cfg: DictConfig) -> Download:
 def check_doctor(cfg: DictConfig) -> Doctor:
     """Validate the configuration of python -m kronos_lightning.data.doctor; raises `ConfigError`."""
     return _validate(Doctor, _plain(cfg))
+
+
+def check_export(cfg: DictConfig) -> Export:
+    """Validate the configuration of python -m kronos_lightning.export; raises `ConfigError`."""
+    return _validate(Export, _plain(cfg))
 
 
 def check_call(node: dict[str, Any], place: str) -> None:

@@ -8,7 +8,9 @@ import importlib.metadata
 import json
 import logging
 import os
+import shutil
 import subprocess
+import zipfile
 from datetime import UTC, datetime
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -22,8 +24,9 @@ from .data import CandleDataModule
 from .data.candles import end_of
 from .data.files import atomic_directory, atomic_path
 from .model import KronosTokenizer
+from .model.pretrained import RECORD_FILE
 from .schema import Training
-from .training.stage_module import RECORD
+from .training.checkpoints import LAST, PREVIOUS
 
 PACKAGES = ("torch", "lightning", "hydra-core", "pandas", "numpy", "huggingface-hub")
 
@@ -70,15 +73,28 @@ def optimisation(settings: Training) -> dict[str, float | int | str | bool | Non
     """The settings by which runs on the same data are compared: flat, each a primitive."""
     stage, data, trainer = settings.stage.model_dump(exclude={"name"}), settings.data, settings.trainer
     beta_1, beta_2 = stage.pop("betas")
-    return stage | {
+    means = settings.regularization.model_dump(exclude={"dropout", "freeze", "lora"})
+    dropout, lora = settings.regularization.dropout.model_dump(), settings.regularization.lora
+    means |= {f"dropout_{place}": p for place, p in dropout.items()}
+    means |= {
+        "freeze": " ".join(settings.regularization.freeze),
+        "lora_rank": lora and lora.rank,
+        "lora_alpha": lora and lora.alpha,
+        "lora_modules": lora and " ".join(lora.modules),
+    }
+    return {
+        **stage,
+        **means,
         "beta_1": beta_1,
         "beta_2": beta_2,
         "model": settings.model.name,
         "lookback": data.lookback,
         "horizon": data.horizon,
+        "volume": data.volume,
         "batch_size": data.batch_size,
         "samples_per_epoch": data.samples_per_epoch,
         "accumulate_grad_batches": trainer.get("accumulate_grad_batches", 1),
+        **{f"scaling_{key}": value for key, value in settings.scaling.model_dump().items()},
         "precision": trainer.get("precision"),
         "monitor": settings.callbacks.get("best", {}).get("monitor"),
         "seed": settings.seed,
@@ -88,7 +104,7 @@ def optimisation(settings: Training) -> dict[str, float | int | str | bool | Non
 def read_record(directory: Path) -> dict[str, Any] | None:
     """What a checkpoint directory says of its training, or None."""
     try:
-        return json.loads((directory / RECORD).read_text())
+        return json.loads((directory / RECORD_FILE).read_text())
     except FileNotFoundError:
         return None
 
@@ -106,16 +122,36 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def find_resume(resume: str | None, run_dir: Path) -> Path | None:
-    """The Lightning checkpoint to continue from; None = start anew."""
+    """The Lightning checkpoint to continue from; None = start anew.
+
+    Raises:
+        RunError: there are checkpoints, and none of them is whole.
+    """
     if resume is None:
         return None
-    path = run_dir / "checkpoints" / "last.ckpt" if resume == "auto" else Path(resume)
-    if path.is_file():
-        return path
-    if resume == "auto":
-        log.info("resume=auto: no %s, starting anew", path)
+    checkpoints = run_dir / "checkpoints"
+    candidates = [checkpoints / LAST, checkpoints / PREVIOUS] if resume == "auto" else [Path(resume)]
+    found = [path for path in candidates if path.is_file()]
+    if not found and resume == "auto":
+        log.info("resume=auto: no checkpoint in %s, starting anew", checkpoints)
         return None
-    raise RunError(f"resume={resume}: no such file; resume=auto looks in {run_dir}")
+    if not found:
+        raise RunError(f"resume={resume}: no such file; resume=auto looks in {run_dir}")
+    for path in found:
+        if is_whole(path):
+            log.info("Going on from %s", path)
+            return path
+        log.warning("%s is damaged, not used", path)
+    raise RunError(f"{' and '.join(map(str, found))}: damaged; another checkpoint can be named with resume=PATH")
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a file that torch wrote is as it was written, by its own checksums."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
+        return False
 
 
 @rank_zero_only
@@ -124,7 +160,8 @@ def begin(
 ) -> None:
     """Make the run's folder, setting an earlier run aside, and write what is known before the first step.
 
-    A predictor's folder keeps its frozen `tokenizer`, so that the two stay together whatever is trained later.
+    A resumed run loses what a kill left half-written. A predictor's folder keeps its frozen `tokenizer`, so that the
+    two stay together whatever is trained later.
     """
     if not resumed and run_dir.exists():
         stamp = datetime.fromtimestamp(run_dir.stat().st_mtime, UTC).strftime("%Y-%m-%d_%H-%M-%S")
@@ -133,14 +170,25 @@ def begin(
             aside = aside.with_name(aside.name + "+")
         os.replace(run_dir, aside)
         log.info("The earlier run was moved to %s", aside)
-    (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    try:
+        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"run_dir={run_dir}: cannot be written: {error.strerror}") from error
+    for leftover in (run_dir / "checkpoints").glob(".*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     write_json(run_dir / "config.json", config)
     write_json(run_dir / "run_info.json", info)
-    if tokenizer is not None:
+    if tokenizer is not None and not kept_tokenizer(run_dir, resumed):
         with atomic_directory(run_dir / "checkpoints" / "tokenizer") as directory:
             tokenizer.save_pretrained(directory)
             if info["tokenizer_record"] is not None:
-                write_json(directory / RECORD, info["tokenizer_record"])
+                write_json(directory / RECORD_FILE, info["tokenizer_record"])
+
+
+def kept_tokenizer(run_dir: Path, resumed: bool) -> Path | None:
+    """The frozen tokenizer that a resumed run began with, whatever was trained since."""
+    kept = run_dir / "checkpoints" / "tokenizer"
+    return kept if resumed and kept.is_dir() else None
 
 
 @rank_zero_only

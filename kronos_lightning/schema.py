@@ -21,6 +21,8 @@ from .sections import (
     PathsSection,
     Positive,
     PredictorStage,
+    RegularizationSection,
+    ScalingSection,
     Section,
     Share,
     Symbol,
@@ -69,6 +71,16 @@ class Doctor(Section):
         return self
 
 
+class Export(Section):
+    """The whole configuration of python -m kronos_lightning.export."""
+
+    run: str
+    output_dir: str
+    evaluation: str | None
+    push: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None
+    private: bool
+
+
 class Common(Section):
     """What training and evaluation share."""
 
@@ -93,12 +105,24 @@ class Training(Common):
     """The whole configuration of train.py."""
 
     stage: Annotated[TokenizerStage | PredictorStage, Field(discriminator="name")]
+    regularization: RegularizationSection
     trainer: dict[str, Any]
     callbacks: dict[str, dict[str, Any]]
     logger: dict[str, dict[str, Any]]
     resume: str | None
     init_from: str | None
+    compile: bool
+    profile: bool
     run_dir: str
+    scaling: ScalingSection
+
+    @model_validator(mode="after")
+    def _cacheable(self) -> "Training":
+        augmentation = self.data.augmentation
+        augmented = augmentation is not None and any(augmentation.model_dump().values())
+        if augmented and isinstance(self.stage, PredictorStage) and self.stage.cache_tokens is True:
+            raise ValueError("stage.cache_tokens=true: augmented windows differ in every epoch; auto leaves them out")
+        return self
 
     @model_validator(mode="after")
     def _one_start(self) -> "Training":

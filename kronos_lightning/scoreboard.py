@@ -14,11 +14,13 @@ from torch.utils.tensorboard import SummaryWriter
 from .build import Sources
 from .data import Candles
 from .data.candles import end_of
+from .data.files import sha256
 from .evaluation import metrics as figures_of
 from .evaluation.metrics import Scores, Truth, score
 from .evaluation.significance import Comparison, against_best, compare, mean_interval
 from .forecast import ForecastSet, validity
 from .measure import Part, overlap
+from .model.pretrained import WEIGHTS_FILE
 from .runs import trained_until
 from .schema import Evaluation
 from .trading import Trading, trading_metrics, trading_sentence
@@ -255,6 +257,7 @@ def metrics(result: Result) -> dict[str, Any]:
             "tokenizer": whole.sources.tokenizer,
             "info": whole.sources.info,
         },
+        "weights": [weights(part.sources) for part in result.parts],
         "cutoffs": len(forecasts),
         "horizon": forecasts.horizon,
         "num_paths": forecasts.paths.shape[1],
@@ -268,6 +271,12 @@ def metrics(result: Result) -> dict[str, Any]:
         "trading": trading_metrics(result.trading),
     }
     return _without_nan(content)
+
+
+def weights(sources: Sources) -> dict[str, str | None]:
+    """SHA-256 of the files that were measured; None from the Hub or at random."""
+    places = {"predictor": sources.directory, "tokenizer": sources.tokenizer_directory}
+    return {name: sha256(place / WEIGHTS_FILE) if place else None for name, place in places.items()}
 
 
 def write(result: Result, directory: Path) -> None:

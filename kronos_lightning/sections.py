@@ -75,6 +75,7 @@ class DataSection(Section):
     embargo: Annotated[int, Field(ge=0)]
     lookback: Annotated[int, Field(ge=2)]
     horizon: Count
+    volume: bool
     clip: Positive
     batch_size: Count
     samples_per_epoch: Count | None
@@ -205,6 +206,48 @@ class PredictorStage(StageSection):
     name: Literal["predictor"]
     s1_condition: Literal["teacher", "sampled"]
     tokenizer: str
+    cache_tokens: bool | Literal["auto"]
+
+
+class DropoutSection(Section):
+    ffn: Probability | None
+    attn: Probability | None
+    resid: Probability | None
+    token: Probability | None
+
+
+class LoraSection(Section):
+    rank: Count
+    alpha: Positive
+    modules: Annotated[list[str], Field(min_length=1)]
+
+
+class RegularizationSection(Section):
+    dropout: DropoutSection
+    l1: NotNegative
+    l2_pretrained: NotNegative
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    ema: Annotated[float, Field(gt=0, lt=1)] | None
+    freeze: list[str]
+    lora: LoraSection | None
+    layer_decay: Share
+    volatility: Literal["batch", "market"] | None
+    volatility_base: Positive
+    loss_on: Literal["window", "horizon"]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RegularizationSection":
+        if self.lora is not None and self.freeze:
+            raise ValueError("lora freezes all but its adapters; lora.modules says where they are, freeze must be []")
+        if self.lora is not None and self.l2_pretrained:
+            raise ValueError("with lora stage.weight_decay pulls to the weights of the start, l2_pretrained must be 0")
+        return self
+
+
+class ScalingSection(Section):
+    batch: Literal["process", "global"]
+    rate: Literal["none", "sqrt", "linear"]
+    reference_batch: Count
 
 
 class ForecastSection(Section):

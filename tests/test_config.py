@@ -6,16 +6,16 @@ from typing import get_args
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from kronos_lightning import resolvers, schema, sections
+from kronos_lightning import schema, sections
 from kronos_lightning.config import (
     ConfigError,
     check_doctor,
     check_download,
     check_evaluation,
+    check_export,
     check_forecasting,
     check_training,
 )
@@ -29,10 +29,12 @@ CHECKS = {
     "forecast": check_forecasting,
     "download": check_download,
     "doctor": check_doctor,
+    "export": check_export,
 }
 NEEDED = {  # what has no default
     "forecast": ["candles=a.csv"],
     "doctor": ["candles=a.csv"],
+    "export": ["run=folder"],
     "download": ["symbol=BTCUSDT", "interval=1d"],
 }
 
@@ -47,7 +49,9 @@ def groups(name):
     return sorted(path.stem for path in (ROOT / "conf" / name).glob("*.yaml") if path.stem != "default")
 
 
-@pytest.mark.parametrize("group", ["stage", "data", "augmentation", "model", "trainer", "logger"])
+@pytest.mark.parametrize("group", [
+    "stage", "data", "augmentation", "regularization", "experiment", "sweep", "model", "trainer", "logger",
+])  # fmt: skip
 def test_every_group_choice_is_valid(group):
     for choice in groups(group):
         assert check_training(composed("train", f"{group}={choice}")).run_dir.startswith("outputs/models/")
@@ -129,6 +133,10 @@ BAD = [
     ("download", "retries=-1", "retries"),
     ("download", "source=web", "source"),
     ("download", "rest_url=binance", "rest_url"),
+    ("train", "scaling.rate=cubic", "scaling.rate"),
+    ("train", "scaling.batch=half", "scaling.batch"),
+    ("export", "push=everywhere", "push"),
+    ("export", "private=1", "private"),
 ]
 
 
@@ -212,24 +220,3 @@ def test_every_key_of_the_schema_is_read_by_the_code():
     by_kind = {"PretrainedSection.tokenizer_revision", "PretrainedSection.predictor_revision"}
     by_hydra = {"Training.trainer", "Training.callbacks", "Training.logger", "Evaluation.trainer"}  # instantiated
     assert unread - by_range - by_kind - by_hydra == set()
-
-
-SWEPT = [
-    (["stage=predictor", "stage.learning_rate=1e-5,2e-5"], ["stage.learning_rate=2e-5"], "-learning_rate=2e-5"),
-    (["stage=tokenizer,predictor"], ["stage=predictor"], ""),
-    (["model=a,b", "stage=tokenizer", "seed=1"], ["model=b", "stage=tokenizer", "seed=1"], "-model=b"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "task", "expected"), SWEPT)
-def test_a_multirun_folder_is_named_after_what_is_swept(monkeypatch, arguments, task, expected):
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    fake = OmegaConf.create({"mode": RunMode.MULTIRUN, "overrides": {"task": task}})
-    monkeypatch.setattr(HydraConfig, "initialized", staticmethod(lambda: True))
-    monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: fake))
-    monkeypatch.setattr("sys.argv", ["train.py", "-m", *arguments])
-    assert OverridesParser.create().parse_overrides(arguments)
-    assert resolvers.swept_suffix() == expected
-    assert resolvers.ddp_start_method() == "spawn"

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pandas as pd
+import torch
 from filelock import FileLock
 from torch.utils.data import DataLoader
 
@@ -17,10 +18,10 @@ from .files import atomic_path
 from .folds import fold_label, fold_ranges
 from .formats import CandleError
 from .market import Market, join_frames
-from .windows import CandleWindows, EpochSampler, ShardSampler, WindowBatch, window_starts
+from .windows import CandleWindows, EpochSampler, ShardSampler, WindowArrays, WindowBatch, window_starts
 
 SPLITS = ("train", "val", "test")
-FORMAT = 2  # of the processed files; a change makes old ones stale
+FORMAT = 3  # of the processed files; a change makes old ones stale
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,9 @@ log = logging.getLogger(__name__)
 class CandleDataModule(L.LightningDataModule):
     """Windows of one market or several, split by date. No window holds candles of two markets.
 
-    `prepare_data` fetches, examines and checks the candles and writes ``{label}_{train,val,test}_data.parquet`` and
-    ``{label}_manifest.json``; when neither sources nor settings changed it reuses them.
+    `prepare_data` fetches, examines and checks the candles and writes ``{label}_{train,val,test}_data.parquet``, the
+    same as ``.npy`` arrays that all processes of a machine share, and ``{label}_manifest.json``; when neither sources
+    nor settings changed it reuses them.
 
     Args: every key of `conf/data/*.yaml` and `conf/augmentation/*.yaml`, documented there.
     """
@@ -64,6 +66,7 @@ class CandleDataModule(L.LightningDataModule):
         folds: int = 5,
         fold_scheme: str = "expanding",
         embargo: int = 0,
+        volume: bool = True,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -82,7 +85,8 @@ class CandleDataModule(L.LightningDataModule):
             Market(one, interval, csv_dir, csv_path, sample, binance, sessions, begin, end, on_defect)
             for one in as_list(symbol)
         ]
-        self.augmentation = Augmentation(**augmentation, seed=seed) if augmentation else None
+        changes = augmentation is not None and any(augmentation.values())
+        self.augmentation = Augmentation(**augmentation, seed=seed) if changes else None
 
     # --- candles ------------------------------------------------------------------------------------------------
 
@@ -106,11 +110,25 @@ class CandleDataModule(L.LightningDataModule):
             previous_end = end_of(end)
         return masks
 
+    def recent_volatility(self) -> float:
+        """Deviation of the log returns of the last `lookback` training candles, a candle; the mean over the markets."""
+        found = []
+        for frame in (candles.frame for candles in self.read()):
+            rows = np.flatnonzero(self.target_masks(frame["timestamps"])["train"])
+            known = frame[: rows[-1] + 1] if len(rows) else frame[:0]
+            returns = np.log(known["close"]).diff()[known["segment"].diff() == 0]
+            found.append(returns.tail(self.hparams.lookback).std(ddof=0))
+        return float(np.nanmean(found))
+
     # --- files --------------------------------------------------------------------------------------------------
 
     def path(self, split: str) -> Path:
         """Where the candles of a split are kept."""
         return Path(self.hparams.processed_dir) / f"{self.label}_{split}_data.parquet"
+
+    def array_paths(self, split: str) -> list[Path]:
+        """Where its `WindowArrays` are kept."""
+        return [self.path(split).with_name(f"{self.label}_{split}_{name}.npy") for name in WindowArrays._fields]
 
     @property
     def manifest_path(self) -> Path:
@@ -138,10 +156,12 @@ class CandleDataModule(L.LightningDataModule):
             manifest = self.manifest()
         except (FileNotFoundError, json.JSONDecodeError):
             return False
-        files = manifest.get("files", {})
-        return manifest.get("settings") == settings and all(
-            self.path(split).is_file() and self.path(split).stat().st_size == files.get(split) for split in SPLITS
-        )
+        return manifest.get("settings") == settings and manifest["files"] == self._sizes()
+
+    def _sizes(self) -> dict[str, int | None]:
+        """That of each processed file; None where it is missing."""
+        paths = [path for split in SPLITS for path in (self.path(split), *self.array_paths(split))]
+        return {path.name: path.stat().st_size if path.is_file() else None for path in paths}
 
     def prepare_data(self) -> None:
         if self.prepared:
@@ -186,8 +206,13 @@ class CandleDataModule(L.LightningDataModule):
                 log.warning("%s: no %s window in its candles %s", symbol, split, markets[symbol]["span"])
         self.manifest_path.unlink(missing_ok=True)  # from here to the end the files are not valid together
         for split in SPLITS:
+            frame = join_frames(parts[split])
             with atomic_path(self.path(split)) as temporary:
-                join_frames(parts[split]).to_parquet(temporary, index=False)
+                frame.to_parquet(temporary, index=False)
+            arrays = WindowArrays.of(frame, self.hparams.lookback, self.target_rows)
+            for path, array in zip(self.array_paths(split), arrays, strict=True):
+                with atomic_path(path) as temporary:
+                    np.save(temporary, array)
             if lost := windows[split]["dropped_for_earlier_split"]:
                 log.info("%s: %d window(s) dropped: their targets belong to an earlier split, or embargo", split, lost)
         manifest = {
@@ -196,7 +221,7 @@ class CandleDataModule(L.LightningDataModule):
             "candles": sum(about["candles"] for about in markets.values()),
             "markets": markets,
             "windows": windows,
-            "files": {split: self.path(split).stat().st_size for split in SPLITS},
+            "files": self._sizes(),
         }
         with atomic_path(self.manifest_path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=2))
@@ -225,9 +250,11 @@ class CandleDataModule(L.LightningDataModule):
             raise CandleError(f"{self.manifest_path} was written for other settings: did another run use data.name?")
         splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, SPLITS)
         for split in splits:
-            frame = pd.read_parquet(self.path(split))
+            # Copy-on-write: torch wants arrays that may be written, and what nobody writes all processes share.
+            arrays = WindowArrays(*(np.load(path, mmap_mode="c") for path in self.array_paths(split)))
             changed = self.augmentation if split == "train" else None
-            windows = CandleWindows(frame, self.hparams.lookback, self.target_rows, self.hparams.clip, changed)
+            hp = self.hparams
+            windows = CandleWindows(arrays, hp.lookback, self.target_rows, hp.clip, changed, hp.volume)
             self.windows[split] = windows
             log.info("%s: %d windows", split, len(windows))
 
@@ -267,6 +294,8 @@ class CandleDataModule(L.LightningDataModule):
             num_workers=self.hparams.num_workers,
             collate_fn=_as_it_is,
             persistent_workers=self.hparams.num_workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            generator=torch.Generator(),  # else every epoch draws from the numbers that dropout draws from
         )
 
 

@@ -14,18 +14,22 @@ from torch.utils.data import Dataset, Sampler
 
 from .augmentation import Augmentation
 from .candles import time_features
-from .formats import FEATURES
+from .formats import FEATURES, PRICES
 
 EPSILON = 1e-5  # added to the deviation, as in the published recipe
 
 
 class WindowBatch(NamedTuple):
-    """A batch of normalised windows."""
+    """A batch of normalised windows.
 
-    x: Tensor  # (B, W, C) normalised and clipped candles
+    Where the tokens are at hand, a training that reads nothing else has no x, mean and std.
+    """
+
+    x: Tensor | None  # (B, W, C) normalised and clipped candles
     stamp: Tensor  # (B, W, 5) int8: minute hour weekday day month
-    mean: Tensor  # (B, 1, C) of the lookback rows, in the candles' units
-    std: Tensor  # (B, 1, C) population deviation of the lookback rows
+    mean: Tensor | None  # (B, 1, C) of the lookback rows, in the candles' units
+    std: Tensor | None  # (B, 1, C) population deviation of the lookback rows
+    tokens: Tensor | None = None  # (B, W, 2) int64: coarse and fine, of windows encoded before
 
 
 def normalise(window: Tensor, lookback: int, clip: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,52 +63,87 @@ def window_starts(segment: np.ndarray, target: np.ndarray, lookback: int, target
     return np.flatnonzero(whole & (in_target == target_rows))
 
 
+class WindowArrays(NamedTuple):
+    """What windows are cut from."""
+
+    values: np.ndarray  # (N, C) float32 candles
+    stamps: np.ndarray  # (N, 5) int8
+    starts: np.ndarray  # first rows of the windows, int32
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, lookback: int, target_rows: int) -> "WindowArrays":
+        """Those of a candle frame with a bool column `target` (rows that may be forecast in this split)."""
+        starts = window_starts(frame["segment"].to_numpy(), frame["target"].to_numpy(), lookback, target_rows)
+        values = np.empty((len(frame), len(FEATURES)), dtype=np.float32)
+        for i, name in enumerate(FEATURES):
+            values[:, i] = frame[name].to_numpy()
+        return cls(values, time_features(frame["timestamps"]), starts.astype(np.int32))
+
+
 class CandleWindows(Dataset):
     """All windows of a candle frame: views on one float32 tensor, gathered and normalised a batch at a time.
 
     Args:
-        frame: candle frame with a bool column `target` (rows that may be forecast in this split).
+        frame: candle frame with a bool column `target`, or its `WindowArrays`, which may be mapped from files.
         lookback: rows known, whose statistics normalise the window.
         target_rows: rows after them (the horizon and one more for the shift).
         clip: bound of the normalised values.
         augmentation: what changes windows before they are normalised.
+        volume: whether volume and amount are known; else they are zero.
     """
 
     def __init__(
         self,
-        frame: pd.DataFrame,
+        frame: pd.DataFrame | WindowArrays,
         lookback: int,
         target_rows: int,
         clip: float,
         augmentation: Augmentation | None = None,
+        volume: bool = True,
     ):
         self.lookback, self.clip, self.augmentation = lookback, clip, augmentation
-        width = lookback + target_rows
-        starts = window_starts(frame["segment"].to_numpy(), frame["target"].to_numpy(), lookback, target_rows)
-        self.starts = torch.from_numpy(starts.astype(np.int32))
-        values = torch.empty(len(frame), len(FEATURES))
-        for i, name in enumerate(FEATURES):
-            values[:, i] = torch.from_numpy(frame[name].to_numpy(np.float32, copy=True))
-        stamps = torch.from_numpy(time_features(frame["timestamps"]))
+        self.tokens: np.ndarray | None = None  # (N, W, 2) of all windows, see `use_tokens`
+        self.tokens_alone = False
+        self.width = width = lookback + target_rows
+        arrays = frame if isinstance(frame, WindowArrays) else WindowArrays.of(frame, lookback, target_rows)
+        values, stamps, self.starts = (torch.from_numpy(array) for array in arrays)
+        if not volume:
+            values = values.clone()
+            values[:, len(PRICES) :] = 0.0
+        self.values = values  # (rows of the frame, C)
         self._windows = _overlapping(values, width)
         self._stamps = _overlapping(stamps, width)
 
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def about(self) -> dict[str, int | float]:
+        """What decides a window's normalised rows, but for `values` and `starts`."""
+        return {"lookback": self.lookback, "rows": self.width, "clip": self.clip}
+
+    def use_tokens(self, tokens: np.ndarray, alone: bool) -> None:
+        """Hand out these tokens ``(N, W, 2)`` with the windows; `alone`: and no candles."""
+        self.tokens, self.tokens_alone = tokens, alone
+
     def __getitems__(self, indices: Sequence[int]) -> WindowBatch:
         """Windows by their numbers; a number of `EpochSampler` holds the epoch too."""
         numbers = torch.as_tensor(indices)
         index = numbers % len(self)
         start = self.starts[index]
+        stamp, tokens = self._stamps.index_select(0, start), None
+        if self.tokens is not None:
+            tokens = torch.from_numpy(self.tokens[index.numpy()].astype(np.int64))
+        if self.tokens_alone:
+            return WindowBatch(None, stamp, None, None, tokens)
         windows = self._windows.index_select(0, start)
         if self.augmentation is not None:
             windows = self.augmentation(windows, (numbers // len(self)).tolist(), index.tolist())
         x, mean, std = normalise(windows, self.lookback, self.clip)
-        return WindowBatch(x, self._stamps.index_select(0, start), mean, std)
+        return WindowBatch(x, stamp, mean, std, tokens)
 
     def __getitem__(self, index: int) -> WindowBatch:
-        return WindowBatch(*(part[0] for part in self.__getitems__([index])))
+        return WindowBatch(*(None if part is None else part[0] for part in self.__getitems__([index])))
 
 
 def _overlapping(rows: Tensor, width: int) -> Tensor:
@@ -150,7 +189,11 @@ class EpochSampler(Sampler[int]):
         self.groups = [self.size] if weights is None else list(sizes)
         self.shares = [self.length] if weights is None else _shares(weights, self.length)
         self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.epoch = 0
+        self.epoch = self.skipped = 0
+
+    def skip(self, number: int) -> None:
+        """Leave out the first `number` windows of this process the next time, as seen before an interruption."""
+        self.skipped = number
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -164,7 +207,9 @@ class EpochSampler(Sampler[int]):
         drawn = torch.cat([self._part(*part) for part in zip(firsts, self.groups, self.shares, strict=True)])
         if len(firsts) > 1:
             drawn = drawn[self._permutation(self.length, -1 - self.epoch, 0)]  # rounds are not negative
-        return iter((self.epoch * self.size + drawn[self.rank :: self.world_size]).tolist())
+        mine = drawn[self.rank :: self.world_size][self.skipped :]
+        self.skipped = 0
+        return iter((self.epoch * self.size + mine).tolist())
 
     def _part(self, first: int, size: int, share: int) -> Tensor:
         """The next `share` indices of the stream over the windows [first, first + size)."""

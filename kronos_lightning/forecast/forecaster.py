@@ -4,6 +4,7 @@ Shape letters: N series, S sample paths, T known candles, h horizon, C = 6 featu
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,9 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from kronos_lightning.data.formats import FEATURES, CandleError
+from kronos_lightning.data.formats import FEATURES, PRICES, CandleError
 from kronos_lightning.data.windows import denormalise, normalise
 from kronos_lightning.model import Kronos, KronosTokenizer
+from kronos_lightning.model.pretrained import RECORD_FILE
 
 from .calibration import Calibration
 from .decoding import FusedPredictor, FusedTokenizer, decode_tokens, generate_tokens, tail
@@ -26,6 +28,7 @@ from .sampling import Generators, Sampling, draw_uniforms
 from .series import Series, Stamps, read_series
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+PRICED = len(PRICES)
 WORKING_MEMORY = 2**30  # bytes; more series or paths than fit are forecast one group after the other
 
 
@@ -58,6 +61,7 @@ class Forecaster:
     repair: mend impossible candles; see `distribution.repair`.
     compile: let torch.compile join the predictor's small operations; slower on CPUs.
     calibration: what an evaluation learned, applied to the paths; its sampling is for the caller to use.
+    volume: whether volume and amount are known; where a predictor was trained without them, they are zero.
     """
 
     tokenizer: KronosTokenizer
@@ -70,6 +74,7 @@ class Forecaster:
     repair: bool = False
     compile: bool = False
     calibration: Calibration | None = None
+    volume: bool = True
     _folded: tuple[tuple, FusedTokenizer, FusedPredictor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -100,8 +105,10 @@ class Forecaster:
             device: auto, cpu, cuda, cuda:1, mps.
             calibrated: use the `calibration.json` that an evaluation left in the predictor's directory: its sampling,
                 intervals and all.
-            options: the other fields of this class. `max_context` is 512 unless told; Kronos-mini's is 2048.
+            options: the other fields of this class. `max_context` is 512 unless told; Kronos-mini's is 2048. `volume`
+                is as the predictor's directory says it was trained, or true.
         """
+        options = {"volume": trained_with_volume(Path(predictor)) is not False} | options
         place = best_device(device)
         forecaster = cls(
             KronosTokenizer.from_pretrained(tokenizer, revision=tokenizer_revision).to(place),
@@ -240,7 +247,8 @@ class Forecaster:
         mean, std = torch.empty(len(series), 1, len(FEATURES)), torch.empty(len(series), 1, len(FEATURES))
         future_stamp = torch.empty(len(series), len(series[0].future), 5, dtype=torch.int8)
         for i, (one, length) in enumerate(zip(series, lengths.tolist(), strict=True)):
-            x[i : i + 1, :length], mean[i], std[i] = normalise(torch.tensor(one.values)[None], length, self.clip)
+            known = self._seen(torch.tensor(one.values)[None])
+            x[i : i + 1, :length], mean[i], std[i] = normalise(known, length, self.clip)
             known, future = one.features()
             stamp[i, :length], future_stamp[i] = torch.from_numpy(known), torch.from_numpy(future)
         paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator, lengths).cpu()
@@ -261,7 +269,7 @@ class Forecaster:
             ``(N, S, h, C)``.
         """
         candles, stamp = candles[:, -self.max_context :], stamp[:, -self.max_context :]
-        x, mean, std = normalise(candles, candles.size(1), self.clip)
+        x, mean, std = normalise(self._seen(candles), candles.size(1), self.clip)
         paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator)
         return self._in_units(paths, mean, std, candles[:, -1, CLOSE].double().cpu().numpy())
 
@@ -329,14 +337,29 @@ class Forecaster:
         together = max(1, WORKING_MEMORY // (series + num_paths * path))
         return together, min(num_paths, max(1, (WORKING_MEMORY - series) // path))
 
+    def _seen(self, candles: Tensor) -> Tensor:
+        """Candles ``(…, C)`` with volume and amount where they are known, else with zeros."""
+        if self.volume:
+            return candles
+        return torch.cat([candles[..., :PRICED], torch.zeros_like(candles[..., PRICED:])], dim=-1)
+
     def _in_units(self, paths: Tensor, mean: Tensor, std: Tensor, last_close: np.ndarray) -> Tensor:
-        paths = denormalise(paths, mean[:, None].to(paths.device), std[:, None].to(paths.device))
+        paths = self._seen(denormalise(paths, mean[:, None].to(paths.device), std[:, None].to(paths.device)))
         if not self.repair and self.calibration is None:
             return paths
         candles = paths.cpu().numpy()
         candles = repair(candles) if self.repair else candles
         candles = candles if self.calibration is None else self.calibration.apply(candles, last_close)
         return torch.from_numpy(candles).to(paths.device)
+
+
+def trained_with_volume(directory: Path) -> bool | None:
+    """What a checkpoint directory says of its training; None where it says nothing."""
+    try:
+        record = json.loads((directory / RECORD_FILE).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return record.get("settings", {}).get("volume")
 
 
 def _versions(network: nn.Module) -> tuple:

@@ -11,11 +11,23 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .functions import RootMeanSquareNorm, Rotation, attention_with_dropout, by_hand, dropout
+
 ROTARY_BASE = 10_000.0
 
 
+class Dropout(nn.Dropout):
+    """`torch.nn.Dropout`, faster on the CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x, self.p) if self.training else x
+
+
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last axis, computed in float32."""
+    """Root-mean-square normalisation over the last axis, computed in float32.
+
+    Under autocast the result has its precision at once: what reads it would cast it anyway, and more than once.
+    """
 
     def __init__(self, dim: int, eps: float = 1e-5):
         super().__init__()
@@ -23,7 +35,12 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), (x.size(-1),), eps=self.eps).type_as(x) * self.weight
+        device, exact = x.device.type, x.float()
+        if by_hand(x) and self.weight.dtype == torch.float32:
+            normed = RootMeanSquareNorm.apply(exact, self.weight, self.eps)
+        else:
+            normed = F.rms_norm(exact, (x.size(-1),), eps=self.eps).type_as(x) * self.weight
+        return normed.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else normed
 
 
 class FeedForward(nn.Module):
@@ -34,7 +51,7 @@ class FeedForward(nn.Module):
         self.w1 = nn.Linear(d_model, ff_dim, bias=False)
         self.w3 = nn.Linear(d_model, ff_dim, bias=False)
         self.w2 = nn.Linear(ff_dim, d_model, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.w2(F.silu(self.w1(x)) * self.w3(x)))
@@ -58,8 +75,10 @@ def rotary_table(length: int, head_dim: int, device: torch.device) -> Tensor:
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate the first half of the features against the second: x ``(B, T, H, K)``, table of the same positions."""
-    cos, sin = table
+    """Rotate the first half of the features against the second: x ``(B, H, T, K)``, table of the same positions."""
+    cos, sin = table.squeeze(2)
+    if by_hand(x):
+        return Rotation.apply(x.float(), cos, sin).type_as(x)
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).type_as(x)
 
@@ -85,7 +104,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(d_model, d_model)
         self.out_proj = nn.Linear(d_model, d_model)
         self.rotary = RotaryFrequencies(self.head_dim)
-        self.resid_dropout = nn.Dropout(resid_dropout_p)
+        self.resid_dropout = Dropout(resid_dropout_p)
 
     def forward(self, query: Tensor, memory: Tensor, rotary: Tensor | None, causal: bool) -> Tensor:
         """Attend from query ``(B, Tq, D)`` to memory ``(B, Tk, D)``; result ``(B, Tq, D)``.
@@ -94,14 +113,15 @@ class Attention(nn.Module):
         those positions. `causal` needs Tq = Tk; a single query at the end sees all keys without it.
         """
         q, k, v = (
-            rearrange(project(x), "b t (h k) -> b t h k", h=self.n_heads)
+            rearrange(project(x), "b t (h k) -> b h t k", h=self.n_heads)
             for project, x in ((self.q_proj, query), (self.k_proj, memory), (self.v_proj, memory))
         )
         if rotary is not None:
-            q, k = rotate(q, rotary[:, -q.size(1) :]), rotate(k, rotary)
-        q, k, v = (rearrange(part, "b t h k -> b h t k") for part in (q, k, v))
-        dropout = self.attn_dropout_p if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
+            q, k = rotate(q, rotary[:, -q.size(2) :]), rotate(k, rotary)
+        if self.training and self.attn_dropout_p:
+            mixed = attention_with_dropout(q, k, v, self.attn_dropout_p, causal)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return self.resid_dropout(self.out_proj(rearrange(mixed, "b h t k -> b t (h k)")))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .layers import (
     DependencyAwareLayer,
+    Dropout,
     DualHead,
     FixedEmbedding,
     HierarchicalEmbedding,
@@ -48,7 +49,7 @@ class Kronos(nn.Module, PretrainedModule):
         self.s1_bits, self.s2_bits = s1_bits, s2_bits
         self.embedding = HierarchicalEmbedding(s1_bits, s2_bits, d_model)
         self.time_emb = TimeEmbedding(d_model, learn_te)
-        self.token_drop = nn.Dropout(token_dropout_p)
+        self.token_drop = Dropout(token_dropout_p)
         self.transformer = nn.ModuleList(
             TransformerBlock(d_model, n_heads, ff_dim, ffn_dropout_p, attn_dropout_p, resid_dropout_p)
             for _ in range(n_layers)
@@ -117,9 +118,17 @@ class Kronos(nn.Module, PretrainedModule):
         return self.head.proj_s2(conditioned)
 
 
-def token_losses(s1_logits: Tensor, s2_logits: Tensor, s1_ids: Tensor, s2_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Coarse and fine cross-entropy of every position, nats, each ``(B, T)``; the loss is half of their mean sum."""
-    return (
-        F.cross_entropy(s1_logits.transpose(1, 2), s1_ids, reduction="none"),
-        F.cross_entropy(s2_logits.transpose(1, 2), s2_ids, reduction="none"),
+def token_losses(
+    s1_logits: Tensor, s2_logits: Tensor, s1_ids: Tensor, s2_ids: Tensor, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Coarse and fine cross-entropy of every position, nats, each ``(B, T)``; the loss is half of their mean sum.
+
+    `label_smoothing` is the share of the target that goes to all tokens alike.
+    """
+    s1_loss, s2_loss = (
+        F.cross_entropy(
+            logits.flatten(0, -2).float(), ids.flatten(), reduction="none", label_smoothing=label_smoothing
+        ).view(ids.shape)
+        for logits, ids in ((s1_logits, s1_ids), (s2_logits, s2_ids))
     )
+    return s1_loss, s2_loss

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+RECORD_FILE = "training.json"  # beside them, where the network was trained here: on what
 
 
 class CheckpointError(ValueError):
@@ -62,6 +63,10 @@ class PretrainedModule(PyTorchModelHubMixin):
     def config(self) -> dict:
         """The constructor's arguments, as they stand in `config.json`."""
         return dict(self._hub_mixin_config)
+
+    def config_changed(self, **changes: float) -> None:
+        """Note that the network is no more what its constructor made: `config.json` will say so."""
+        self._hub_mixin_config = self.config | changes
 
 
 def _download(name: str, revision: str | None) -> tuple[Path, Path]:

@@ -80,8 +80,8 @@ class KronosTokenizer(nn.Module, PretrainedModule):
     def forward(self, x: Tensor) -> TokenizerOutput:
         """Reconstruct normalised candles x ``(B, T, C)``."""
         code, quantizer_loss = self.tokenizer["bsq"](self._embed(x))
-        coarse = self._decode(self.post_quant_embed_pre(code[..., : self.s1_bits]))
-        full = self._decode(self.post_quant_embed(code))
+        both = torch.cat([self.post_quant_embed_pre(code[..., : self.s1_bits]), self.post_quant_embed(code)])
+        coarse, full = self._decode(both).chunk(2)  # as one batch
         return TokenizerOutput(coarse, full, code, quantizer_loss)
 
     def encode(self, x: Tensor, half: bool = False) -> tuple[Tensor, Tensor] | Tensor:

@@ -1,17 +1,21 @@
 """Fine-tuning the predictor. Shape letters: B windows, W rows of a window, h horizon, S sample paths."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
-from kronos_lightning.data import WindowBatch
+from kronos_lightning.data import CandleDataModule, WindowBatch
 from kronos_lightning.forecast import Forecaster
 from kronos_lightning.model import Kronos, KronosTokenizer, token_losses
 
 from .optimization import Optimization
+from .regularization import NO_REGULARIZATION, Regularization
 from .stage_module import StageModule
+from .throughput import forward_flops, training_flops
+from .token_cache import cached_tokens
 
 
 class PredictorModule(StageModule):
@@ -25,6 +29,9 @@ class PredictorModule(StageModule):
         s1_condition: in training the fine head sees the target coarse token, or one sampled from the coarse head.
         num_paths: sample paths of the validation picture.
         seed: of those paths.
+        regularization: means against overfitting.
+        cache_tokens: encode all windows once, before the first step; "auto" = where they are not augmented and the
+            run is to draw as many windows as there are.
     """
 
     def __init__(
@@ -36,13 +43,15 @@ class PredictorModule(StageModule):
         s1_condition: Literal["teacher", "sampled"],
         num_paths: int,
         seed: int,
+        regularization: Regularization = NO_REGULARIZATION,
+        cache_tokens: bool | Literal["auto"] = False,
     ):
         predictor = forecaster.predictor
-        bits = predictor.s1_bits, predictor.s2_bits
-        super().__init__(bits, optimization, lookback, ("loss", "ce_s1", "ce_s2"))
+        super().__init__(predictor, optimization, regularization, lookback, ("loss", "ce_s1", "ce_s2"))
         self.predictor, self.tokenizer = predictor, forecaster.tokenizer.requires_grad_(False)
         self.forecaster, self.horizon = forecaster, horizon
         self.s1_condition, self.num_paths, self.seed = s1_condition, num_paths, seed
+        self.cache_tokens, self.cached = cache_tokens, False
 
     @property
     def trained(self) -> Kronos:
@@ -57,31 +66,78 @@ class PredictorModule(StageModule):
         self.tokenizer.eval()
         return self
 
-    def _losses(self, batch: WindowBatch, teacher: bool) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Token ids ``(B, W)`` and cross-entropies ``(B, W − 1)``, each coarse and fine."""
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        data = self.trainer.datamodule
+        self.cached = stage == "fit" and self._caches(data)
+        if not self.cached:
+            return
+        first = self.trainer.local_rank == 0  # encodes; the others of its machine wait, and read
+        for turn in (first, not first):
+            if turn:
+                self._use_cached_tokens(data)
+            self.trainer.strategy.barrier()
+
+    def _caches(self, data: CandleDataModule) -> bool:
+        if self.cache_tokens != "auto":
+            return self.cache_tokens
+        windows, epochs = data.windows["train"], self.trainer.max_epochs
+        drawn = min(data.hparams.samples_per_epoch or len(windows), len(windows))
+        return windows.augmentation is None and (epochs in (None, -1) or drawn * epochs >= len(windows))
+
+    def _use_cached_tokens(self, data: CandleDataModule) -> None:
+        directory, device = Path(data.hparams.processed_dir), self.trainer.strategy.root_device
+        tokenizer = self.tokenizer.to(device).eval()
+        for split in ("train", "val"):
+            tokens = cached_tokens(tokenizer, data.windows[split], directory, f"{data.label}_{split}", device)
+            alone = split == "train" and self.regularization.volatility != "batch"
+            data.windows[split].use_tokens(tokens, alone)
+
+    def flops(self, rows: int) -> float:
+        encoder = self.tokenizer.encoder, self.tokenizer.embed, self.tokenizer.quant_embed
+        encoding = 0 if self.cached else sum(forward_flops(part, rows) for part in encoder)
+        return training_flops(self.predictor, rows - 1) + encoding
+
+    def _tokens(self, batch: WindowBatch) -> tuple[Tensor, Tensor]:
+        """Token ids ``(B, W)``, coarse and fine."""
+        if batch.tokens is not None:
+            return batch.tokens.unbind(dim=-1)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            s1_ids, s2_ids = self.tokenizer.encode(batch.x, half=True)
+            return self.tokenizer.encode(batch.x, half=True)
+
+    def on_after_batch_transfer(self, batch: WindowBatch, dataloader_idx: int) -> WindowBatch:
+        if batch.tokens is None:  # here, and not in the step, a profiler sees it by itself
+            batch = batch._replace(tokens=torch.stack(self._tokens(batch), dim=-1))
+        return batch
+
+    def _losses(
+        self, network: Kronos, batch: WindowBatch, teacher: bool, label_smoothing: float = 0.0
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Token ids ``(B, W)`` and cross-entropies ``(B, W − 1)``, each coarse and fine."""
+        s1_ids, s2_ids = self._tokens(batch)
         s1_next = s1_ids[:, 1:] if teacher else None
-        logits = self.predictor(s1_ids[:, :-1], s2_ids[:, :-1], batch.stamp[:, :-1], s1_next)
-        return (s1_ids, s2_ids), token_losses(*logits, s1_ids[:, 1:], s2_ids[:, 1:])
+        logits = network(s1_ids[:, :-1], s2_ids[:, :-1], batch.stamp[:, :-1], s1_next)
+        return (s1_ids, s2_ids), token_losses(*logits, s1_ids[:, 1:], s2_ids[:, 1:], label_smoothing)
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
-        _, (ce_s1, ce_s2) = self._losses(batch, teacher=self.s1_condition == "teacher")
-        ce_s1, ce_s2 = ce_s1.mean(), ce_s2.mean()
+        teacher, smoothing = self.s1_condition == "teacher", self.regularization.label_smoothing
+        _, losses = self._losses(self.predictor, batch, teacher, smoothing)
+        # Position i predicts row i + 1, so the first target row is predicted at lookback − 1.
+        first = self.lookback - 1 if self.regularization.loss_on == "horizon" else 0
+        ce_s1, ce_s2 = (loss[:, first:].mean() for loss in losses)
         loss = (ce_s1 + ce_s2) / 2
         self.log_training(loss, ce_s1=ce_s1, ce_s2=ce_s2)
         return loss
 
     def validation_step(self, batch: WindowBatch, batch_idx: int) -> None:
-        ids, losses = self._losses(batch, teacher=True)
-        # Position i predicts row i + 1, so the first target row is predicted at lookback − 1.
+        ids, losses = self._losses(self.judged, batch, teacher=True)
         ce_s1, ce_s2 = (loss[:, self.lookback - 1 :].mean(dim=1) for loss in losses)
         self.update_validation(ids, loss=(ce_s1 + ce_s2) / 2, ce_s1=ce_s1, ce_s2=ce_s2)
 
     def validation_paths(self, batch: WindowBatch) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         past, future = slice(None, self.lookback), slice(self.lookback, self.lookback + self.horizon)
-        forecaster = replace(self.forecaster)  # its folded weights are stale after the next step anyway
+        forecaster = replace(self.forecaster, predictor=self.judged)  # what it folds is stale after the next step
         return forecaster.sample_normalised(
             batch.x[:, past], batch.stamp[:, past], batch.stamp[:, future], self.num_paths, generator
         )

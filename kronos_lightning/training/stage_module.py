@@ -1,21 +1,27 @@
-"""What both fine-tuning stages share: optimiser, schedule, gradient norm, validation means."""
+"""What both fine-tuning stages share: optimiser, schedule, regularisation, gradient norm, validation means."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.model import Kronos, KronosTokenizer
+from kronos_lightning.model.pretrained import RECORD_FILE
 
+from .acceleration import compile_networks, keep_freed_memory, warn_of_slow_precision
+from .lora import merged
 from .optimization import Optimization
+from .regularization import Regularization, WeightAverage, window_volatility
+from .stopping import diverged
 
-RECORD = "training.json"  # in a checkpoint directory: on what it was trained
+LEAST_SCALE = 2.0**-10  # of the loss in 16-mixed precision; it starts at 2^16 and halves with each overflow
 
 
 class ScheduleError(RuntimeError):
@@ -44,25 +50,47 @@ class StageModule(L.LightningModule):
     on the number of processes. Only the target rows of a window count (those after the lookback): the rows before may
     have been trained on.
 
+    What a training adds to its network is part of the module and so of its checkpoints: the average of the weights,
+    and the weights of the start where they pull (a resumed run has those of its first part, whatever files changed).
+
     Args:
-        bits: code lengths (s1, s2), for the usage of the codebooks.
+        network: what is fine-tuned.
+        optimization: optimiser and schedule.
+        regularization: means against overfitting.
         lookback: rows of a window before its targets.
         figures: names of the validation means.
     """
 
     frozen: KronosTokenizer | None = None  # the tokenizer, where it is not what is trained
     record: dict[str, Any] | None = None  # what stands in a checkpoint directory about its training
+    compiled = False  # train and validate the networks through torch.compile
 
-    def __init__(self, bits: tuple[int, int], optimization: Optimization, lookback: int, figures: tuple[str, ...]):
+    def __init__(
+        self,
+        network: KronosTokenizer | Kronos,
+        optimization: Optimization,
+        regularization: Regularization,
+        lookback: int,
+        figures: tuple[str, ...],
+    ):
         super().__init__()
-        self.optimization, self.lookback = optimization, lookback
+        self.optimization, self.regularization, self.lookback = optimization, regularization, lookback
         self.means = nn.ModuleDict({name: MeanMetric() for name in figures})
-        self.usage = nn.ModuleDict({"s1": CodebookUsage(bits[0]), "s2": CodebookUsage(bits[1])})
+        self.usage = nn.ModuleDict({"s1": CodebookUsage(network.s1_bits), "s2": CodebookUsage(network.s2_bits)})
+        self.average = None if regularization.ema is None else WeightAverage(network, regularization.ema)
+        pulled = [p for p in network.parameters() if p.requires_grad and regularization.l2_pretrained]
+        self.start = nn.ParameterList(nn.Parameter(p.detach().clone(), requires_grad=False) for p in pulled)
+        self._volatility: list[Tensor] = []  # of the batches of this step
 
     @property
     def trained(self) -> KronosTokenizer | Kronos:
-        """The network that is fine-tuned and exported."""
+        """The network that is fine-tuned."""
         raise NotImplementedError
+
+    @property
+    def judged(self) -> KronosTokenizer | Kronos:
+        """The network that is validated and exported: the average of the weights, where there is one."""
+        return self.trained if self.average is None else self.average.network
 
     def validation_paths(self, batch: WindowBatch) -> Tensor:
         """Forecasts of the horizon for a picture, normalised: ``(B, S, h, 6)``."""
@@ -70,21 +98,42 @@ class StageModule(L.LightningModule):
 
     def save_pretrained(self, directory: Path) -> None:
         """Write what was trained as a checkpoint directory, with what is known of its training."""
-        self.trained.save_pretrained(directory)
+        merged(self.judged).save_pretrained(directory)
         if self.record is not None:
-            (directory / RECORD).write_text(json.dumps(self.record, indent=2))
+            (directory / RECORD_FILE).write_text(json.dumps(self.record, indent=2))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         figures = self.trainer.callback_metrics
         checkpoint["figures"] = {name: float(value) for name, value in figures.items() if name.startswith("val/")}
+        checkpoint["settings"] = (self.record or {}).get("settings", {})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        before, now = checkpoint.get("settings", {}), (self.record or {}).get("settings", {})
+        changed = [f"{key} ({before[key]} before, {now[key]} now)" for key in before if before[key] != now.get(key)]
+        if changed:
+            raise ScheduleError(
+                f"a resumed run goes on as it began, but these settings changed: {', '.join(changed)}. Resume with the "
+                f"same ones, or start from its weights with init_from="
+            )
+
+    def flops(self, rows: int) -> float:
+        """Floating-point operations of training on one window of so many rows; see `throughput`."""
+        raise NotImplementedError
 
     def setup(self, stage: str) -> None:
-        if self.trainer.strategy.root_device.type != "mps":  # which has no float64
+        device = self.trainer.strategy.root_device
+        if stage == "fit":
+            keep_freed_memory()
+            warn_of_slow_precision(device, str(self.trainer.precision))
+            if self.compiled:
+                compile_networks(device, *{self.trained, self.judged})
+        if device.type != "mps":  # which has no float64
             for mean in self.means.values():
                 mean.set_dtype(torch.float64)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.optimization.optimizer(self.trained.parameters())
+        fused = self.trainer.precision != "16-mixed"  # whose gradients have to be unscaled before they are clipped
+        optimizer = self.optimization.optimizer(self.trained, fused)
         schedule = self.optimization.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -101,9 +150,54 @@ class StageModule(L.LightningModule):
             )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
-            norms = [p.grad.norm() for p in self._gradients()]
-            self.log("train/gradient_norm", torch.stack(norms).norm())
+        logged = self.trainer.global_step % self.trainer.log_every_n_steps == 0
+        if logged or self.device.type == "cpu":  # elsewhere to look at a number means to wait for the device
+            norm = torch.stack([p.grad.norm() for p in self._gradients()]).norm()
+            self._check(norm)
+            if logged:
+                self.log("train/gradient_norm", norm)
+        if self.regularization.volatility is not None:
+            self._adapt_rate(optimizer)
+
+    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
+        if self.regularization.volatility == "batch":
+            self._volatility.append(window_volatility(batch))
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        try:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            trained = (p for p in self.trained.parameters() if p.requires_grad)
+            self.regularization.shrink(optimizer, dict(zip(trained, self.start, strict=False)))
+        finally:  # the schedule goes on from its own rates
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+        if self.average is not None:
+            self.average.update(self.trained)
+
+    def _check(self, norm: Tensor) -> None:
+        """Stop where the gradient is no number; in 16-mixed precision, where it is none again and again."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if not norm.isfinite() if scaler is None else scaler.get_scale() < LEAST_SCALE:
+            raise diverged("the gradient", self.trainer.global_step + 1)
+
+    def _adapt_rate(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lower this step's learning rate by the volatility, the same in all processes."""
+        volatility = self.regularization.volatility
+        if volatility == "batch":
+            mean = torch.stack(self._volatility).mean()
+            self._volatility.clear()
+            volatility = float(self.trainer.strategy.reduce(mean, reduce_op="mean"))
+        factor = self.regularization.rate_factor(volatility)
+        for group in optimizer.param_groups:
+            group["lr"] *= factor
+        self.log_dict({"train/volatility": volatility, "train/rate_factor": factor})
 
     def _gradients(self) -> Iterator[nn.Parameter]:
         return (p for p in self.trained.parameters() if p.grad is not None)

@@ -1,12 +1,16 @@
 """Fine-tuning the tokenizer. Shape letters: B windows, W rows of a window, h horizon."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.model import KronosTokenizer
 
 from .optimization import Optimization
+from .regularization import NO_REGULARIZATION, Regularization
 from .stage_module import StageModule
+from .throughput import training_flops
 
 
 class TokenizerModule(StageModule):
@@ -16,35 +20,49 @@ class TokenizerModule(StageModule):
     loss: squared error of the full reconstruction on the target rows.
     """
 
-    def __init__(self, tokenizer: KronosTokenizer, optimization: Optimization, lookback: int, horizon: int):
-        bits = tokenizer.s1_bits, tokenizer.s2_bits
-        super().__init__(bits, optimization, lookback, ("loss", "mse_coarse"))
+    def __init__(
+        self,
+        tokenizer: KronosTokenizer,
+        optimization: Optimization,
+        lookback: int,
+        horizon: int,
+        regularization: Regularization = NO_REGULARIZATION,
+    ):
+        super().__init__(tokenizer, optimization, regularization, lookback, ("loss", "mse_coarse"))
         self.tokenizer, self.horizon = tokenizer, horizon
 
     @property
     def trained(self) -> KronosTokenizer:
         return self.tokenizer
 
+    def flops(self, rows: int) -> float:
+        again = self.tokenizer.decoder, self.tokenizer.head  # decoding the coarse and the whole code
+        return sum(training_flops(part, rows) for part in (self.tokenizer, *again))
+
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         output = self.tokenizer(batch.x)
-        loss = output.loss(batch.x)
+        first = self.lookback if self.regularization.loss_on == "horizon" else 0
+        # What the quantiser adds is about the use of its codes, in all rows.
+        output = replace(output, full=output.full[:, first:], coarse=output.coarse[:, first:])
+        x = batch.x[:, first:]
+        loss = output.loss(x)
         self.log_training(
             loss,
-            mse_full=(output.full - batch.x).square().mean(),
-            mse_coarse=(output.coarse - batch.x).square().mean(),
+            mse_full=(output.full - x).square().mean(),
+            mse_coarse=(output.coarse - x).square().mean(),
             quantizer_loss=output.quantizer_loss,
         )
         return loss
 
     def validation_step(self, batch: WindowBatch, batch_idx: int) -> None:
-        output, target = self.tokenizer(batch.x), batch.x[:, self.lookback :]
+        output, target = self.judged(batch.x), batch.x[:, self.lookback :]
         self.update_validation(
-            self.tokenizer.encode(batch.x, half=True),
+            self.judged.encode(batch.x, half=True),
             loss=(output.full[:, self.lookback :] - target).square().mean(dim=(1, 2)),
             mse_coarse=(output.coarse[:, self.lookback :] - target).square().mean(dim=(1, 2)),
         )
 
     def validation_paths(self, batch: WindowBatch) -> Tensor:
         """The reconstruction, as the one path: it shows what the code can express."""
-        full = self.tokenizer(batch.x).full
+        full = self.judged(batch.x).full
         return full[:, None, self.lookback : self.lookback + self.horizon]

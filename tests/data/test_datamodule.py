@@ -1,12 +1,14 @@
 """Splits, processed files and loaders."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from kronos_lightning.data import CandleDataModule, CandleError
+from kronos_lightning.data import CandleDataModule, CandleError, CandleWindows
 from tests.conftest import utc
 
 SETTINGS = {
@@ -100,6 +102,22 @@ def test_processed_files_are_reused_when_nothing_changed_and_made_anew_otherwise
     assert not prepare()
     make(csv_path=str(guide_csv), sample=None).path("val").write_bytes(b"cut")
     assert not prepare()
+
+
+def test_windows_are_cut_from_mapped_files_that_no_process_changes(make):
+    """Processes of a machine share the pages of a mapped file, as long as nobody writes to them."""
+    module = make()
+    module.prepare_data()
+    before = [path.read_bytes() for path in module.array_paths("val")]
+    module.setup("fit")
+    mapped = Path("/proc/self/maps").read_text()
+    assert all(str(path) in mapped for path in module.array_paths("val"))
+    batch, frame = module.windows["val"].__getitems__([5]), pd.read_parquet(module.path("val"))
+    expected = CandleWindows(frame, 20, module.target_rows, 5.0).__getitems__([5])
+    assert all(torch.equal(one, other) for one, other in zip(batch[:4], expected[:4], strict=True))
+    batch.x.zero_()
+    batch.stamp.zero_()
+    assert [path.read_bytes() for path in module.array_paths("val")] == before
 
 
 def test_an_interrupted_preparation_is_not_taken_for_data(make, monkeypatch):

@@ -15,6 +15,7 @@ from tests.test_config import CHECKS, composed
 MODULES = {  # configuration and reading of the command line
     "kronos_lightning.forecast": ("forecast", file_as_override),
     "kronos_lightning.data.doctor": ("doctor", file_as_override),
+    "kronos_lightning.export": ("export", lambda arguments: file_as_override(arguments, "run")),
     "kronos_lightning.data.binance": ("download", as_lists),
     "kronos_lightning.evaluation.leakcheck": ("evaluate", lambda arguments: arguments),
 }

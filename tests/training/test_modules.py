@@ -130,7 +130,7 @@ def test_accumulated_batches_train_as_one_large_batch(tmp_path, tiny_tokenizer, 
 
 
 def test_decay_is_on_matrices_only(tiny_predictor):
-    decayed, plain = OPTIMIZATION.optimizer(tiny_predictor.parameters()).param_groups
+    decayed, plain = OPTIMIZATION.optimizer(tiny_predictor).param_groups
     assert decayed["weight_decay"] == 0.1
     assert plain["weight_decay"] == 0.0
     assert all(p.dim() >= 2 for p in decayed["params"])
@@ -140,7 +140,7 @@ def test_decay_is_on_matrices_only(tiny_predictor):
 
 @pytest.mark.parametrize("total_steps", [2, 3, 33, 34, 100, 1000])
 def test_the_schedule_peaks_at_the_learning_rate_and_leaves_the_betas(total_steps, tiny_predictor):
-    optimizer = OPTIMIZATION.optimizer(tiny_predictor.parameters())
+    optimizer = OPTIMIZATION.optimizer(tiny_predictor)
     schedule = OPTIMIZATION.schedule(optimizer, total_steps)
     rates = []
     for _ in range(total_steps):

@@ -206,7 +206,7 @@ def model_subjects(pipeline: Pipeline) -> list[Subject]:
     window = data.lookback, data.horizon
     found = [
         subjects.features(*window, data.clip),
-        subjects.training_windows(*window, data.clip),
+        subjects.training_windows(*window, data.clip, forecaster.volume),
         subjects.tokens(forecaster, *window),
         subjects.logits(forecaster, *window),
         subjects.forecasts("forecasts", "sample paths of every cutoff so far", pipeline.forecast),

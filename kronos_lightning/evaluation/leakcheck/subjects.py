@@ -29,11 +29,11 @@ def features(lookback: int, horizon: int, clip: float) -> Subject:
     return Subject("features", "candles, time features and normalised context of the forecasts", at)
 
 
-def training_windows(lookback: int, horizon: int, clip: float) -> Subject:
+def training_windows(lookback: int, horizon: int, clip: float, volume: bool = True) -> Subject:
     """Context of a training window and the statistics that normalise it, targets included in it or not."""
 
     def at(candles: Candles, row: int) -> Arrays:
-        window = _window(candles, row, lookback, horizon, clip)
+        window = _window(candles, row, lookback, horizon, clip, volume)
         x, stamp = window.x[:, :lookback], window.stamp[:, :lookback]
         return _arrays(x=x, mean=window.mean, std=window.std, stamp=stamp)
 
@@ -44,7 +44,7 @@ def tokens(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
     """Tokens of the context, encoded together with the candles that follow, as in training."""
 
     def at(candles: Candles, row: int) -> Arrays:
-        window = _window(candles, row, lookback, horizon, forecaster.clip)
+        window = _window(candles, row, lookback, horizon, forecaster.clip, forecaster.volume)
         s1, s2 = _encode(forecaster, window)
         return _arrays(s1=s1[:, :lookback], s2=s2[:, :lookback])
 
@@ -55,7 +55,7 @@ def logits(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
     """Next-token logits of the context's positions under teacher forcing, as in training."""
 
     def at(candles: Candles, row: int) -> Arrays:
-        window = _window(candles, row, lookback, horizon, forecaster.clip)
+        window = _window(candles, row, lookback, horizon, forecaster.clip, forecaster.volume)
         s1, s2 = _encode(forecaster, window)
         predictor = forecaster.predictor.eval()
         with torch.inference_mode():
@@ -98,11 +98,11 @@ def _after(row: int, count: int, length: int) -> np.ndarray:
     return np.isin(np.arange(length), np.arange(row + 1, row + 1 + count))
 
 
-def _window(candles: Candles, row: int, lookback: int, horizon: int, clip: float) -> WindowBatch:
+def _window(candles: Candles, row: int, lookback: int, horizon: int, clip: float, volume: bool) -> WindowBatch:
     """The training window whose context ends at `row`, ``(1, L + h, …)``."""
     begin, end = row + 1 - lookback, row + 1 + horizon
     frame = candles.frame.iloc[begin:end].assign(target=True)
-    return CandleWindows(frame, lookback, horizon, clip).__getitems__([0])
+    return CandleWindows(frame, lookback, horizon, clip, volume=volume).__getitems__([0])
 
 
 def _encode(forecaster: Forecaster, window: WindowBatch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,73 +1,19 @@
-"""Callbacks of a fine-tuning run. Shape letters: B windows, L lookback, S sample paths, h horizon."""
-
-import os
-from pathlib import Path
+"""Forecasts during validation. Shape letters: B windows, L lookback, S sample paths, h horizon."""
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from kronos_lightning.data import WindowBatch
-from kronos_lightning.data.files import atomic_directory
 from kronos_lightning.forecast.distribution import crps, path_quantiles
 from kronos_lightning.forecast.plots import forecast_figure
+
+from .trackers import log_figure, takes_figures
 
 PICTURED = 3  # forecasts in the validation picture
 CLOSE = 3  # column of the close
 PATH_FIGURES = ("crps", "coverage_90", "direction_accuracy", "direction_majority")
-
-
-class PretrainedCheckpoint(ModelCheckpoint):
-    """Lightning's checkpoints, each written whole or not at all, with the checkpoint directory of the model beside.
-
-    ``best.ckpt`` stands beside ``best_model/``, ``last.ckpt`` beside ``last_model/``, ``epoch_10.ckpt`` beside
-    ``epoch_10/``. Epochs in file names count from 1.
-
-    Args: those of `lightning.pytorch.callbacks.ModelCheckpoint` that `conf/callbacks` uses.
-    """
-
-    def __init__(
-        self,
-        dirpath: str,
-        filename: str,
-        monitor: str | None = None,
-        mode: str = "min",
-        save_top_k: int = 1,
-        save_last: bool | None = None,
-        every_n_epochs: int | None = None,
-    ):
-        super().__init__(
-            dirpath,
-            filename,
-            monitor=monitor,
-            mode=mode,
-            save_top_k=save_top_k,
-            save_last=save_last,
-            every_n_epochs=every_n_epochs,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        )
-
-    def _monitor_candidates(self, trainer: L.Trainer) -> dict[str, Tensor]:
-        candidates = super()._monitor_candidates(trainer)
-        candidates["epoch"] = torch.tensor(trainer.current_epoch + 1)
-        return candidates
-
-    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
-        target = Path(filepath)
-        temporary = target.with_name(f".{target.name}.tmp")
-        super()._save_checkpoint(trainer, str(temporary))
-        self._last_checkpoint_saved = filepath
-        if trainer.is_global_zero:
-            name = target.stem if target.stem.startswith("epoch_") else f"{target.stem}_model"
-            with atomic_directory(target.with_name(name)) as directory:
-                trainer.lightning_module.save_pretrained(directory)
-            os.replace(temporary, target)
-        trainer.strategy.barrier()  # the other processes may read it next
 
 
 class ValidationPaths(L.Callback):
@@ -105,7 +51,7 @@ class ValidationPaths(L.Callback):
         return path_figures(*(part[..., CLOSE].numpy() for part in (context[:, -1], paths, actual)))
 
     def _picture(self, trainer: L.Trainer, context: Tensor, paths: Tensor, actual: Tensor, chosen: np.ndarray) -> None:
-        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        boards = [logger for logger in trainer.loggers if takes_figures(logger)]
         if not boards:
             return
         pick = np.linspace(0, len(chosen) - 1, min(PICTURED, len(chosen))).astype(int)
@@ -119,7 +65,7 @@ class ValidationPaths(L.Callback):
             f"Epoch {trainer.current_epoch + 1}: {kind} against reality, normalised prices{synthetic}",
         )
         for board in boards:
-            board.experiment.add_figure("val/paths", figure, trainer.global_step, close=False)
+            log_figure(board, "val/paths", figure, trainer.global_step)
 
 
 def _forecast(trainer: L.Trainer, pl_module: L.LightningModule, batch: WindowBatch) -> tuple[Tensor, Tensor, Tensor]:

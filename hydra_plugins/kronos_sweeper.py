@@ -1,0 +1,33 @@
+"""Where Hydra looks for sweepers. It imports this for every command, so the work stands in `kronos_lightning.sweep`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class KronosSweeper(Sweeper):
+    """Tries a grid, random draws or what Optuna proposes; `conf/hydra/sweeper` explains the arguments."""
+
+    def __init__(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        swept: list[str],
+        parallel: int | None,
+        trials: int | None = None,
+        seed: int = 0,
+    ):
+        self.method, self.params, self.parallel, self.trials, self.seed = method, params, parallel, trials, seed
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what `sweep` needs."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run every trial and leave a table, a picture and the best command; `arguments` are the overrides given."""
+        from kronos_lightning.sweep import run_sweep
+
+        run_sweep(self, arguments)

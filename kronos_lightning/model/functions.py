@@ -1,0 +1,85 @@
+"""Parts of a training step for which torch has no fast way on the CPU: fewer passes over memory, faster random bits.
+
+Other devices, and torch.compile, have fused kernels of their own and take torch's functions instead.
+
+Shape letters: B batch, T tokens, D d_model, H heads, K head size.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BITS = 16  # of a dropout decision: a probability is met to 2^-17
+
+
+def by_hand(x: Tensor) -> bool:
+    """Whether the ways of this file are the faster ones."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    """Dropout in training, any shape. One random number of 64 bits decides over four elements, not one over each."""
+    if p == 0:
+        return x
+    if p == 1 or not by_hand(x):
+        return F.dropout(x, p)
+    dropped = round(p * 2**BITS)
+    bits = torch.empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None)
+    bits = bits.view(torch.int16)[: x.numel()].view(x.shape)
+    keep = torch.ge(bits, dropped - 2 ** (BITS - 1), out=torch.empty(x.shape, dtype=x.dtype))
+    return x * keep.mul_(2**BITS / (2**BITS - dropped))
+
+
+def attention_with_dropout(q: Tensor, k: Tensor, v: Tensor, p: float, causal: bool) -> Tensor:
+    """Scaled dot-product attention of ``(B, H, T, K)`` in training, with dropout of the weights."""
+    if not by_hand(q):
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
+    shape, (q, k, v) = q.shape, (part.flatten(0, 1) for part in (q, k, v))
+    hidden = torch.zeros(q.size(1), k.size(1), dtype=q.dtype)
+    if causal:
+        hidden.fill_(-torch.inf).triu_(1)
+    weights = torch.baddbmm(hidden, q, k.mT, alpha=shape[-1] ** -0.5).softmax(dim=-1)
+    return torch.bmm(dropout(weights, p), v).view(shape)
+
+
+class Rotation(torch.autograd.Function):
+    """Rotate the first half of the last axis against the second; the gradient is rotated back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _rotated(gradient, *ctx.saved_tensors, -1), None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, sense: int) -> Tensor:
+    result = torch.empty_like(x, memory_format=torch.contiguous_format)
+    (a, b), (to_a, to_b) = x.chunk(2, dim=-1), result.chunk(2, dim=-1)
+    torch.mul(a, cos, out=to_a).addcmul_(b, sin, value=-sense)
+    torch.mul(b, cos, out=to_b).addcmul_(a, sin, value=sense)
+    return result
+
+
+class RootMeanSquareNorm(torch.autograd.Function):
+    """``x / sqrt(mean(x²) + eps) · gain`` over the last axis."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = (length.square_() / x.size(-1) + eps).rsqrt_()
+        ctx.save_for_backward(x, gain, inverse)
+        return (x * inverse).mul_(gain)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, gain, inverse = ctx.saved_tensors
+        normed = x * inverse
+        product = gradient * normed
+        along = (product @ gain).unsqueeze(-1) / x.size(-1)  # the part of the gradient that only changes the length
+        to_x = (gradient * gain).addcmul_(normed, along, value=-1).mul_(inverse)
+        return to_x, product.flatten(0, -2).sum(dim=0), None

@@ -1,0 +1,247 @@
+"""Checkpoints of a fine-tuning run: the best by a validation figure, and the last, from which it resumes exactly."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+
+from kronos_lightning.data import WindowBatch
+from kronos_lightning.data.files import atomic_directory
+
+from .stopping import Stopped, StopSignals, check_finite, requeue
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+AGREE_EVERY = 10  # steps between two agreements of several processes on whether to save or stop
+RESUME = "resume"  # key of what `LastCheckpoint` adds to a checkpoint
+UNFINISHED = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # a validation that has just begun
+
+log = logging.getLogger(__name__)
+
+
+class SavingError(RuntimeError):
+    """A checkpoint could not be written; the one before it is untouched."""
+
+
+class PretrainedCheckpoint(ModelCheckpoint):
+    """Lightning's checkpoints, each written whole or not at all, with the checkpoint directory of the model beside.
+
+    ``best.ckpt`` stands beside ``best_model/``, ``epoch_10.ckpt`` beside ``epoch_10/``. Epochs in file names count
+    from 1.
+
+    Args: those of `lightning.pytorch.callbacks.ModelCheckpoint` that `conf/callbacks` uses.
+    """
+
+    def __init__(
+        self,
+        dirpath: str,
+        filename: str,
+        monitor: str | None = None,
+        mode: str = "min",
+        save_top_k: int = 1,
+        every_n_epochs: int | None = None,
+    ):
+        super().__init__(
+            dirpath,
+            filename,
+            monitor=monitor,
+            mode=mode,
+            save_top_k=save_top_k,
+            every_n_epochs=every_n_epochs,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
+
+    def _monitor_candidates(self, trainer: L.Trainer) -> dict[str, Tensor]:
+        candidates = super()._monitor_candidates(trainer)
+        candidates["epoch"] = torch.tensor(trainer.current_epoch + 1)
+        return candidates
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        target = Path(filepath)
+        export(trainer, target.with_name(target.stem if target.stem.startswith("epoch_") else f"{target.stem}_model"))
+        save(trainer, target)
+        self._last_checkpoint_saved = filepath
+
+
+class LastCheckpoint(Checkpoint):
+    """``last.ckpt``, and as ``previous.ckpt`` the one before: a run resumed from either ends as if never stopped.
+
+    Written at the end of every epoch, with ``last_model/`` beside, and within an epoch every so many minutes or steps.
+    SIGINT (Ctrl-C), SIGTERM and SLURM's requeue signal end the run after the step, having saved. So they do during a
+    validation, which is done anew when the run goes on.
+
+    Args:
+        dirpath: where.
+        every_n_minutes: time from one checkpoint to the next within an epoch; None = none by time.
+        every_n_steps: the same in optimiser steps.
+        seed: of dropout and all else that is drawn in training, for each process from a stream of its own.
+    """
+
+    def __init__(self, dirpath: str, every_n_minutes: float | None, every_n_steps: int | None, seed: int):
+        self.directory = Path(dirpath)
+        self.every_n_minutes, self.every_n_steps, self.seed = every_n_minutes, every_n_steps, seed
+        self.signals = StopSignals()
+        self._restored: dict[str, Any] | None = None
+        self._saved_at = 0.0
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._restored is not None and self._restored["should_stop"]:
+            trainer.should_stop = True  # early stopping had spoken before the run was killed
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        torch.manual_seed(self.seed + 1_000_003 * trainer.global_rank)
+        if self._restored is not None:
+            _go_to(trainer, self._restored["batches"])
+            if len(self._restored["random"]) == trainer.world_size:
+                _set_random_state(self._restored["random"][trainer.global_rank])
+        self._saved_at = time.monotonic()
+        self.signals.install()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: WindowBatch, batch_idx: int
+    ) -> None:
+        if trainer.fit_loop._should_accumulate() or trainer.is_last_batch:
+            return  # between two steps only; after the last one of an epoch validation comes first
+        by_steps = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        if by_steps or trainer.world_size == 1 or trainer.global_step % AGREE_EVERY == 0:
+            self._save_or_stop(trainer, by_steps or self._is_time())
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._save_or_stop(trainer, self._is_time())
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: WindowBatch, batch_idx: int
+    ) -> None:
+        # The processes may have different numbers of batches, and can only agree where all have one.
+        if not trainer.sanity_checking and trainer.world_size == 1:
+            self._save_or_stop(trainer, False)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        export(trainer, self.directory / "last_model")
+        self._save_or_stop(trainer, True)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.signals.restore()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.signals.restore()
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[RESUME] = {
+            "random": _gather(_random_state()),
+            "batches": trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.num_training_batches,
+            "should_stop": trainer.should_stop,
+        }
+        if trainer.validating:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            progress.update(total=dict(UNFINISHED), current=dict(UNFINISHED), is_last_batch=False)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._restored = checkpoint[RESUME]
+
+    def _is_time(self) -> bool:
+        return self.every_n_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
+
+    def _save_or_stop(self, trainer: L.Trainer, due: bool) -> None:
+        """Save if one process finds it due; end if a signal came to one."""
+        flags = torch.tensor([int(due), self.signals.received], device=trainer.strategy.root_device)
+        due, received = trainer.strategy.reduce(flags, reduce_op="max").tolist()
+        if received:
+            self.signals.received = received
+            self.signals.restore()
+        if due or received:
+            self._save(trainer)
+        if received:
+            log.warning("Stopped after step %d; the same command with resume=auto goes on", trainer.global_step)
+            if received == signal.SIGUSR1 and trainer.is_global_zero:
+                requeue()
+            raise Stopped(received, trainer.global_rank)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        save(trainer, self.directory / LAST, self.directory / PREVIOUS)
+        self._saved_at = time.monotonic()
+
+
+def save(trainer: L.Trainer, path: Path, keep: Path | None = None) -> None:
+    """Write Lightning's checkpoint whole or not at all; the one that was at `path` goes to `keep`."""
+    check_finite(trainer.lightning_module, trainer.global_step)
+    checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    temporary = path.with_name(f".{path.name}.tmp")  # always the same, so that kills leave no heap of them
+
+    def write() -> None:
+        try:
+            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                os.replace(path, keep)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    _first_process(trainer, write, path)
+
+
+def export(trainer: L.Trainer, directory: Path) -> None:
+    """Write the checkpoint directory of what is trained."""
+
+    def write() -> None:
+        with atomic_directory(directory) as temporary:
+            trainer.lightning_module.save_pretrained(temporary)
+
+    _first_process(trainer, write, directory)
+
+
+def _first_process(trainer: L.Trainer, write: Callable[[], None], path: Path) -> None:
+    """Let the first process write; the others wait, and where it fails all fail."""
+    problem = None
+    if trainer.is_global_zero:
+        try:
+            write()
+        except OSError as error:
+            problem = error.strerror or str(error)
+    if problem := trainer.strategy.broadcast(problem):
+        raise SavingError(
+            f"cannot write {path}: {problem}. The checkpoints written before are whole: make room, then go on with "
+            f"resume=auto"
+        )
+
+
+def _go_to(trainer: L.Trainer, batches: int) -> None:
+    """Let the training loader go on in its epoch. (Lightning makes its iterator before it knows the place.)"""
+    loader = trainer.train_dataloader
+    loader.sampler.set_epoch(trainer.current_epoch)
+    loader.sampler.skip(batches * loader.batch_size)
+    iter(trainer.fit_loop._data_fetcher)
+
+
+def _random_state() -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else state
+
+
+def _set_random_state(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _gather(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """What each process has, in the order of their ranks."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(states, state)
+    return states

@@ -1,0 +1,120 @@
+"""How fast a training is: windows and tokens a second, and the share of what the machine's products could do.
+
+Shape letters: B windows, W rows of a window, D d_model.
+"""
+
+import logging
+import time
+from collections import deque
+
+import lightning as L
+import torch
+from torch import nn
+
+from kronos_lightning.data import WindowBatch
+from kronos_lightning.model.layers import Attention
+
+PEAK_SECONDS = 0.25  # of measuring the peak
+SIDES = {"cpu": 512}  # of the square product that measures it
+SIDE = 8192  # on other devices
+PRECISIONS = {"bf16": torch.bfloat16, "16": torch.float16}
+
+log = logging.getLogger(__name__)
+
+
+def training_flops(part: nn.Module, rows: int) -> float:
+    """Floating-point operations of a forward and backward pass over one window: matrix products alone.
+
+    A weight costs 2 forward, 2 for the gradient of its input and, if it is trained, 2 for its own, a row each.
+    Attention costs 4 W² D forward (the causal half that kernels skip is counted, as is usual) and twice that backward.
+    """
+    linear = sum((4 + 2 * m.weight.requires_grad) * m.weight.numel() for m in part.modules() if type(m) is nn.Linear)
+    return linear * rows + 3 * _attention_flops(part, rows)
+
+
+def forward_flops(part: nn.Module, rows: int) -> float:
+    """Those of a forward pass alone."""
+    linear = sum(2 * m.weight.numel() for m in part.modules() if type(m) is nn.Linear)
+    return linear * rows + _attention_flops(part, rows)
+
+
+def _attention_flops(part: nn.Module, rows: int) -> float:
+    return sum(4 * rows**2 * m.n_heads * m.head_dim for m in part.modules() if isinstance(m, Attention))
+
+
+def matmul_peak(device: torch.device, precision: str) -> float:
+    """Floating-point operations a second of a large product in the training's precision, measured."""
+    dtype = next((dtype for name, dtype in PRECISIONS.items() if precision.startswith(name)), torch.float32)
+    side = SIDES.get(device.type, SIDE)
+    a = torch.ones(side, side, device=device, dtype=dtype)
+    best, end = float("inf"), time.perf_counter() + PEAK_SECONDS
+    while time.perf_counter() < end:
+        _synchronize(device)
+        start = time.perf_counter()
+        torch.mm(a, a)
+        _synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+class Throughput(L.Callback):
+    """Logs windows and tokens a second of all processes together, and the share of the matmul peak of this one's.
+
+    A token is the pair of one candle. A rate is that of the last `log_every_n_steps` batches; the time between two
+    batches counts loading, the step and logging. What contains a validation, a checkpoint or the start of an epoch is
+    left out. Nothing here draws random numbers or is kept in checkpoints.
+    """
+
+    def __init__(self) -> None:
+        self._last: float | None = None  # end of the batch before, if nothing but a step came since
+        self._windows = self._seconds = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._recent: deque[tuple[int, float]] = deque(maxlen=max(trainer.log_every_n_steps, 1))
+        self._peak = matmul_peak(pl_module.device, str(trainer.precision))
+        self._last = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last = None
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last = None
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
+        self._last = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: WindowBatch, batch_idx: int
+    ) -> None:
+        now, before = time.perf_counter(), self._last
+        self._last = now
+        if before is None:
+            return
+        windows, self._rows = batch.stamp.shape[:2]
+        self._recent.append((windows, now - before))
+        self._windows += windows
+        self._seconds += now - before
+        counts, seconds = zip(*self._recent, strict=True)
+        pl_module.log_dict(self._figures(trainer, pl_module, sum(counts) / sum(seconds)))
+
+    def _figures(self, trainer: L.Trainer, pl_module: L.LightningModule, rate: float) -> dict[str, float]:
+        """From the windows a second of this process."""
+        total = rate * trainer.world_size
+        return {
+            "throughput/windows_per_second": total,
+            "throughput/tokens_per_second": total * self._rows,
+            "throughput/share_of_peak": rate * pl_module.flops(self._rows) / self._peak,
+        }
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._seconds and trainer.is_global_zero:
+            windows, tokens, share = self._figures(trainer, pl_module, self._windows / self._seconds).values()
+            log.info(
+                "Trained at %.1f windows/s (%.0f tokens/s), %.1f %% of the matmul peak of %.2f TFLOP/s",
+                windows, tokens, 100 * share, self._peak / 1e12,
+            )  # fmt: skip

@@ -1,0 +1,127 @@
+"""What a sweep leaves: table, picture, commands."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from kronos_lightning.sweep_table import (
+    Record,
+    Trial,
+    best,
+    command_of,
+    command_to_continue,
+    find_earlier,
+    parallel_coordinates,
+    table_of,
+    write,
+)
+
+
+def trial(rate, value=None, status="finished", stage="tokenizer", mode="min", more=("seed=1",)):
+    figures = {} if value is None else {"val/loss": value, "best_epoch": 3}
+    return Trial([f"stage.learning_rate={rate}", *more], stage, f"runs/{rate}", "val/loss", mode, status, figures, 2.0)
+
+
+def record(folder, *trials, swept=("stage.learning_rate",)):
+    made = Record(folder, {"command": "this"}, list(swept))
+    made.trials += trials
+    return made
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    return record(
+        tmp_path,
+        trial(1e-3, status="failed: out of memory"),
+        trial(1e-4, 3.0, stage="predictor"),
+        trial(1e-2, 2.0),
+        trial(1e-5, status="interrupted"),
+        trial(1e-1, 1.0),
+    )
+
+
+def test_the_table_has_the_best_first_within_each_stage(mixed):
+    table = table_of(mixed)
+    assert list(table["stage"]) == ["tokenizer"] * 4 + ["predictor"]
+    assert list(table["stage.learning_rate"]) == [1e-1, 1e-2, 1e-3, 1e-5, 1e-4]
+    assert list(table["trial"]) == [4, 2, 0, 3, 1]
+
+
+def test_where_more_is_better_the_greatest_is_first(tmp_path):
+    trials = [trial(1, 0.5, mode="max"), trial(2, 0.7, mode="max"), trial(3, 0.6, mode="max")]
+    made = record(tmp_path, *trials)
+    assert list(table_of(made)["val/loss"]) == [0.7, 0.6, 0.5]
+    assert best(made)["tokenizer"].run_dir == "runs/2"
+
+
+def test_a_failed_trial_is_never_the_best_whatever_figures_it_left(tmp_path):
+    made = record(tmp_path, trial(1, 0.1, status="failed: NaN"), trial(2, 0.7))
+    assert best(made)["tokenizer"].run_dir == "runs/2"
+
+
+def test_the_files_are_written_and_undefined_figures_are_dashes(mixed, tmp_path, capsys):
+    write(mixed)
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.csv", "sweep.png", "best.sh"}
+    assert len(pd.read_csv(tmp_path / "sweep.csv")) == 5
+    assert imread(tmp_path / "sweep.png").shape[0] > 300
+    shown = capsys.readouterr().out
+    assert "–" in shown
+    assert "nan" not in shown
+    assert "failed: out of memory" in shown
+
+
+def test_a_sweep_of_which_nothing_finished_has_a_table_and_no_picture(tmp_path):
+    write(record(tmp_path, trial(1, status="not run"), trial(2, status="failed: x")))
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.csv"}
+
+
+def test_the_commands_can_be_pasted(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "a=[1,2],[3]", "resume=null"])
+    one = trial(1, 1.0, more=["data.val_time_range=[2023-01-01,2023-02-01]", "sweep=predictor"])
+    assert shlex.split(command_of(one)) == [
+        "python", "train.py", "stage.learning_rate=1", "data.val_time_range=[2023-01-01,2023-02-01]",
+    ]  # fmt: skip
+    assert shlex.split(command_to_continue()) == ["python", "train.py", "-m", "a=[1,2],[3]", "resume=auto"]
+
+
+def test_a_record_is_found_again_by_what_was_swept(tmp_path):
+    for name, identity in (("old", {"a": 1}), ("new", {"a": 1}), ("other", {"a": 2})):
+        (tmp_path / name).mkdir()
+        made = Record(tmp_path / name, identity, ["seed"])
+        made.trials.append(trial(1, 2.0))
+        made.save()
+    (tmp_path / "of evaluate.py").mkdir()
+    assert find_earlier(tmp_path, {"a": 1}) == tmp_path / "new"
+    assert find_earlier(tmp_path, {"a": 3}) is None
+    assert Record(tmp_path / "new", {"a": 1}, ["seed"]).trials == [trial(1, 2.0)]
+
+
+def test_the_picture_has_a_logarithmic_axis_for_rates_and_places_for_choices(tmp_path):
+    trials = [
+        trial(rate, value, more=[f"stage.s1_condition={name}"])
+        for rate, value, name in ((1e-6, 3.0, "teacher"), (1e-5, 1.0, "sampled"), (1e-4, 2.0, "teacher"))
+    ]
+    trials.append(trial(1e-4, status="failed: x", more=["stage.s1_condition=sampled"]))
+    swept = ["stage.learning_rate", "stage.s1_condition"]
+    (axes,) = parallel_coordinates(record(tmp_path, *trials, swept=swept)).axes
+    lines = [np.round(line.get_ydata(), 6).tolist() for line in axes.lines if len(line.get_xdata()) > 2]
+    assert lines == [[0, 1, 1], [0.5, 0, 0], [1, 1, 0.5]]
+    failed = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert [line.get_ydata().tolist() for line in failed] == [[1, 0]]
+    thick = [line for line in axes.lines if line.get_linewidth() > 2]
+    assert [line.get_ydata()[-1] for line in thick] == [0]
+    colours = {line.get_color() for line in axes.lines if len(line.get_xdata()) > 2}
+    assert len(colours) == 3
+    assert {"1e-06", "0.0001", "teacher", "sampled"} <= {text.get_text() for text in axes.texts}
+
+
+@pytest.mark.parametrize("values", [[("1e-3", 2.0)], [("1e-3", 2.0), ("1e-2", 2.0)], [("null", 1.0), ("0.99", 2.0)]])
+def test_the_picture_takes_one_trial_equal_figures_and_null(tmp_path, values):
+    made = record(tmp_path, *(trial(rate, value) for rate, value in values))
+    parallel_coordinates(made).savefig(tmp_path / "a.png", dpi=30)
+    assert Path(tmp_path / "a.png").exists()

@@ -1,0 +1,168 @@
+"""A training says how fast it is and where its time went, and its means to be fast change no result."""
+
+import csv
+import gzip
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.flop_counter import FlopCounterMode
+
+from kronos_lightning.config import ConfigError, check_training
+from kronos_lightning.forecast import Forecaster
+from kronos_lightning.training import PredictorModule, TokenizerModule, acceleration
+from kronos_lightning.training.optimization import Optimization
+from kronos_lightning.training.throughput import matmul_peak
+from tests.conftest import QUICK_TRAIN, command
+from tests.test_config import composed
+
+OPTIMIZATION = Optimization(1e-3, (0.9, 0.95), 0.1, 0.03, 10.0)
+CPU = torch.device("cpu")
+
+
+def counted(loss):
+    """Of a window of eight; torch does not count its attention on processors."""
+    with FlopCounterMode(display=False) as counter:
+        loss().backward()
+    return counter.get_total_flops() / 8
+
+
+def attention(rows, times):
+    """Forward and twice that backward: scores and mixing, width 16."""
+    return times * 3 * 2 * 2 * rows**2 * 16
+
+
+def without_dropout(network):
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attn_dropout_p"):
+            module.attn_dropout_p = 0.0
+    return network
+
+
+def test_the_operations_of_a_tokenizer_step_are_those_that_torch_counts(tiny_tokenizer):
+    module, x = TokenizerModule(tiny_tokenizer, OPTIMIZATION, 12, 3), torch.randn(8, 16, 6)
+    of_input = 2 * 16 * 6 * 16  # a gradient that nobody needs
+    assert module.flops(16) == counted(lambda: tiny_tokenizer(x).loss(x)) + attention(16, times=3) + of_input
+
+
+def test_the_operations_of_a_predictor_step_are_those_that_torch_counts(tiny_tokenizer, tiny_predictor):
+    module = PredictorModule(
+        Forecaster(tiny_tokenizer, without_dropout(tiny_predictor), 64), OPTIMIZATION, 12, 3, "teacher", 3, 0
+    )
+    ids = torch.randint(0, 8, (2, 8, 15))
+    stamp = torch.ones(8, 15, 5, dtype=torch.long)
+    expected = counted(lambda: sum(part.sum() for part in tiny_predictor(*ids, stamp, ids[0]))) + attention(15, times=3)
+    on_the_fly = module.flops(16)
+    module.cached = True
+    assert module.flops(16) == expected
+    assert on_the_fly > module.flops(16)
+    tiny_predictor.requires_grad_(False)
+    assert module.flops(16) < 0.75 * expected  # frozen weights need no gradients
+
+
+def test_measuring_the_peak_draws_no_random_numbers():
+    before = torch.get_rng_state()
+    assert matmul_peak(CPU, "32-true") > 1e8
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_logs_its_throughput_and_where_its_time_went(tmp_path):
+    arguments = [*QUICK_TRAIN, "stage=predictor", "profile=true", "trainer.log_every_n_steps=2", "run_dir=run"]
+    result = command("train.py", *arguments, cwd=tmp_path)
+    events = EventAccumulator(str(tmp_path / "run" / "logs")).Reload()
+    windows, tokens, share = (
+        [event.value for event in events.Scalars(f"throughput/{name}")]
+        for name in ("windows_per_second", "tokens_per_second", "share_of_peak")
+    )
+    assert len(windows) >= 10
+    assert min(windows) > 0
+    assert tokens == pytest.approx([29 * rate for rate in windows], rel=1e-4)
+    assert all(0 < value < 1.5 for value in share)
+    assert "windows/s" in result.stderr + result.stdout
+
+    folder = tmp_path / "run" / "profile"
+    with (folder / "parts.csv").open() as file:
+        parts = {row["part"]: row for row in csv.DictReader(file)}
+    expected = {"data loading", "encoding", "forward", "backward", "optimiser", "validation", "checkpoints"}
+    assert expected <= set(parts)
+    assert math.fsum(float(row["share"]) for row in parts.values()) == pytest.approx(1, abs=0.01)
+    assert int(parts["backward"]["calls"]) == 26
+    assert float(parts["validation"]["seconds"]) > 0
+    with (folder / "operators.csv").open() as file:
+        assert {"aten::mm", "forward"} <= {row["operator"] for row in csv.DictReader(file)}
+    with gzip.open(folder / "trace.json.gz") as file:
+        names = [event.get("name") for event in json.load(file)["traceEvents"]]
+    assert names.count("backward") == 5
+    assert "Where the time went" in result.stdout
+    assert list((tmp_path / "data" / "processed_datasets").glob("sample_train_tokens_*.npy"))
+
+
+def test_a_compiled_network_gives_the_same_and_keeps_its_names(tiny_tokenizer):
+    x, before = torch.randn(4, 16, 6), list(tiny_tokenizer.state_dict())
+    plain = tiny_tokenizer(x).loss(x)
+    plain.backward()
+    gradient = tiny_tokenizer.embed.weight.grad.clone()
+    tiny_tokenizer.zero_grad()
+    acceleration.compile_networks(CPU, tiny_tokenizer)
+    compiled = tiny_tokenizer(x).loss(x)
+    compiled.backward()
+    assert compiled.item() == pytest.approx(plain.item(), rel=1e-5)
+    torch.testing.assert_close(tiny_tokenizer.embed.weight.grad, gradient, atol=1e-5, rtol=1e-4)
+    assert list(tiny_tokenizer.state_dict()) == before
+
+
+def test_without_a_compiler_compile_stops_with_a_reason(monkeypatch, tiny_tokenizer):
+    def fails(function):
+        raise RuntimeError("InvalidCxxCompiler: no working C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    with pytest.raises(acceleration.CompilerError, match=r"needs a C\+\+ compiler.*no working"):
+        acceleration.compile_networks(CPU, tiny_tokenizer)
+
+
+@pytest.mark.minutes
+def test_compiled_runs_train_to_the_same_loss_and_export_plain_names(tmp_path):
+    arguments = [*QUICK_TRAIN, "stage.max_epochs=1"]
+    losses, names = [], []
+    for compiled in ("false", "true"):
+        command("train.py", *arguments, f"compile={compiled}", f"run_dir={compiled}", cwd=tmp_path, timeout=900)
+        run = tmp_path / compiled
+        losses.append(json.loads((run / "run_info.json").read_text())["metrics"]["val/loss"])
+        names.append(sorted(load_file(run / "checkpoints" / "best_model" / "model.safetensors")))
+        kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        assert not any("_orig_mod" in name for name in kept)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert names[0] == names[1]
+
+
+def test_float16_on_a_processor_is_refused():
+    with pytest.raises(ConfigError, match=r"trainer.precision: 16-mixed .* bf16-mixed"):
+        check_training(composed("train", "trainer=cpu", "trainer.precision=16-mixed"))
+    assert check_training(composed("train", "trainer=cpu", "trainer.precision=bf16-mixed"))
+
+
+def test_half_precision_is_validated_in_float32(tiny_predictor):
+    from kronos_lightning.model import token_losses
+
+    ids = torch.randint(0, 8, (2, 3, 9))
+    tiny_predictor.eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = tiny_predictor(*ids, None, ids[0])
+        losses = token_losses(*logits, *ids)
+    assert logits[0].dtype == torch.bfloat16
+    assert all(loss.dtype == torch.float32 for loss in losses)
+    exact = torch.nn.functional.cross_entropy(logits[0].flatten(0, 1).float(), ids[0].flatten(), reduction="none")
+    assert torch.equal(losses[0].flatten(), exact)
+
+
+def test_a_slow_precision_is_warned_of(monkeypatch, caplog):
+    monkeypatch.setattr(acceleration, "has_bfloat16", lambda: False)
+    acceleration.warn_of_slow_precision(CPU, "32-true")
+    assert not caplog.text
+    acceleration.warn_of_slow_precision(CPU, "bf16-mixed")
+    assert "no bfloat16 instructions" in caplog.text
