@@ -24,6 +24,7 @@ OURS = {
     "ScalingError": "kronos_lightning.training.scaling",
     "SavingError": "kronos_lightning.training.checkpoints",
     "ScheduleError": "kronos_lightning.training.stage_module",
+    "ShardingError": "kronos_lightning.training.sharding",
     "TrackerError": "kronos_lightning.training.trackers",
 }
 

@@ -29,6 +29,7 @@ def check_training(cfg: DictConfig) -> Training:
         raise ConfigError(f"data.fold: a run trains on one fold; train.py -m data.fold={folds} trains on each")
     check_call(plain["trainer"], "trainer")
     _check_precision(plain["trainer"])
+    _check_sharding(plain["trainer"].get("strategy"), settings)
     for group in ("callbacks", "logger"):
         for name, node in plain[group].items():
             check_call(node, f"{group}.{name}")
@@ -57,6 +58,15 @@ def _check_precision(trainer: dict[str, Any]) -> None:
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     if on_cpu and precision in ("16", "16-mixed"):
         raise ConfigError(f"trainer.precision: {precision} needs a GPU; on a processor take bf16-mixed or 32-true")
+
+
+def _check_sharding(strategy: Any, settings: Training) -> None:
+    if not isinstance(strategy, dict) or not strategy["_target_"].endswith(".BlockSharding"):
+        return
+    asked = settings.regularization
+    for name, value in (("ema", asked.ema), ("l2_pretrained", asked.l2_pretrained), ("lora", asked.lora)):
+        if value:
+            raise ConfigError(f"regularization.{name}: needs whole weights in each process: trainer=ddp, not fsdp")
 
 
 def check_evaluation(cfg: DictConfig) -> Evaluation:

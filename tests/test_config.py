@@ -5,6 +5,7 @@ import re
 from typing import get_args
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import BaseModel
@@ -220,3 +221,18 @@ def test_every_key_of_the_schema_is_read_by_the_code():
     by_kind = {"PretrainedSection.tokenizer_revision", "PretrainedSection.predictor_revision"}
     by_hydra = {"Training.trainer", "Training.callbacks", "Training.logger", "Evaluation.trainer"}  # instantiated
     assert unread - by_range - by_kind - by_hydra == set()
+
+
+def test_sharding_is_refused_with_what_needs_whole_weights():
+    for change in ("regularization.ema=0.9", "regularization.l2_pretrained=1.0", "regularization=lora"):
+        with pytest.raises(ConfigError, match=r"regularization\.\w+: needs whole weights"):
+            check_training(composed("train", "trainer=fsdp", change))
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="is about machines without")
+def test_sharding_without_a_gpu_is_refused_in_a_line(tmp_path):
+    """Sharded training itself was never run: torch does it on accelerators alone."""
+    result = command("train.py", "data=sample", "model=kronos-tiny", "trainer=fsdp", cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert "trainer=fsdp: torch shards on GPUs alone" in result.stderr
+    assert "Traceback" not in result.stderr

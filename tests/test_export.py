@@ -101,7 +101,7 @@ def exported(cwd, hub):
         "HF_HOME": str(cwd / "hf"),
     }  # fmt: skip
     result = command(MODULE, RUN, "push=someone/kronos-sample", cwd=cwd, env=environment)
-    assert "someone/kronos-sample" in result.stdout
+    assert "someone/kronos-sample" in result.stderr
     return cwd / "outputs" / "exports" / "finetune_predictor_sample"
 
 
@@ -138,7 +138,7 @@ def test_the_forecast_command_takes_an_exported_directory(exported, cwd):
     result = command("kronos_lightning.forecast", "candles.csv", f"predictor={exported}", "horizon=2",
                      "forecast.num_paths=20", *size, cwd=cwd)  # fmt: skip
     assert len(pd.read_csv(cwd / "outputs" / "forecasts" / "candles" / "quantiles.csv")) > 0
-    assert "Calibration: " in result.stdout
+    assert "Calibrated on candles" in result.stdout
 
 
 def test_the_card_tells_what_was_measured_on_what(exported, cwd):

@@ -22,6 +22,7 @@ from tests.conftest import ROOT
 CONFIG = f"""
 defaults:
   - stage: tokenizer
+  - regularization: none
   - paths: default
   - _self_
   - sweep: none

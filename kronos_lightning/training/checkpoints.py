@@ -18,6 +18,7 @@ from torch import Tensor
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.data.files import atomic_directory
 
+from .sharding import gathered
 from .stopping import Stopped, StopSignals, check_finite, requeue
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -201,7 +202,8 @@ def export(trainer: L.Trainer, directory: Path) -> None:
         with atomic_directory(directory) as temporary:
             trainer.lightning_module.save_pretrained(temporary)
 
-    _first_process(trainer, write, directory)
+    with gathered(trainer):
+        _first_process(trainer, write, directory)
 
 
 def _first_process(trainer: L.Trainer, write: Callable[[], None], path: Path) -> None:

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torchmetrics import MeanMetric, Metric
 
 from kronos_lightning.data import WindowBatch
@@ -180,6 +181,18 @@ class StageModule(L.LightningModule):
                 group["lr"] = rate
         if self.average is not None:
             self.average.update(self.trained)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if isinstance(self.trainer.model, FullyShardedDataParallel):  # each process has a part of the norm
+            if gradient_clip_val is not None:
+                self.trainer.model.clip_grad_norm_(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _check(self, norm: Tensor) -> None:
         """Stop where the gradient is no number; in 16-mixed precision, where it is none again and again."""

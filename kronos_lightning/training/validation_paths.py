@@ -9,6 +9,7 @@ from kronos_lightning.data import WindowBatch
 from kronos_lightning.forecast.distribution import crps, path_quantiles
 from kronos_lightning.forecast.plots import forecast_figure
 
+from .sharding import gathered
 from .trackers import log_figure, takes_figures
 
 PICTURED = 3  # forecasts in the validation picture
@@ -37,8 +38,10 @@ class ValidationPaths(L.Callback):
             for name in PATH_FIGURES:
                 trainer.callback_metrics.pop(f"val/{name}", None)
             return
-        figures = self._measure(trainer, pl_module) if trainer.is_global_zero else {}
-        for name, value in trainer.strategy.broadcast(figures).items():
+        with gathered(trainer):
+            figures = self._measure(trainer, pl_module) if trainer.is_global_zero else {}
+            figures = trainer.strategy.broadcast(figures)
+        for name, value in figures.items():
             pl_module.log(f"val/{name}", value)
 
     def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:

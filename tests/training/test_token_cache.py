@@ -34,7 +34,7 @@ def on_the_fly(tokenizer, windows):
 
 
 def files(directory):
-    return sorted(path.name for path in directory.glob("*.npy"))
+    return sorted(path.name for path in directory.glob("*_tokens_*.npy"))
 
 
 def test_cached_tokens_are_those_of_an_encoding_on_the_fly(tmp_path, tokenizer, windows):

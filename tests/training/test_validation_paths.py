@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import scoringrules
 import torch
-from kronos_lightning.training.callbacks import CLOSE, ValidationPaths, path_figures
 
 from kronos_lightning.data import CandleDataModule
 from kronos_lightning.forecast import Forecaster
 from kronos_lightning.training import PredictorModule, TokenizerModule
 from kronos_lightning.training.optimization import Optimization
+from kronos_lightning.training.validation_paths import CLOSE, ValidationPaths, path_figures
 from tests.data.test_datamodule import SETTINGS
 
 LOOKBACK, HORIZON, WINDOWS = 20, 5, 7
