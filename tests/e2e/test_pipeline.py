@@ -42,7 +42,7 @@ def test_a_multirun_over_the_stages_trains_both_in_order_with_one_tokenizer(trai
     assert all(torch.equal(kept[key], best[key]) for key in best)
     assert "Tokenizer: fine-tuned on this data" in logs.stderr
     assert "fine-tuned on this data" in info(predictor)["tokenizer"]
-    assert "Runs, best validation loss first" in logs.stdout
+    assert "Trials, best val/loss first" in logs.stdout
 
 
 def test_a_runs_folder_is_the_guides_and_both_checkpoints_load(trained):
@@ -50,7 +50,7 @@ def test_a_runs_folder_is_the_guides_and_both_checkpoints_load(trained):
     for stage, cls in (("tokenizer", KronosTokenizer), ("predictor", Kronos)):
         run = cwd / MODELS / f"finetune_{stage}_sample"
         names = {path.name for path in (run / "checkpoints").iterdir()} - {"tokenizer"}
-        assert names == {f"{n}.ckpt" for n in ("best", "last", "epoch_1", "epoch_2")} | {
+        assert names == {f"{n}.ckpt" for n in ("best", "last", "previous", "epoch_1", "epoch_2")} | {
             *("best_model", "last_model", "epoch_1", "epoch_2")
         }
         for name in ("best", "last"):
