@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .data.candles import as_list
 from .figures import FIGURES, OF_PATHS, UNJUDGED
+from .resolvers import ddp_start_method
 from .schema import Doctor, Download, Evaluation, Export, Forecasting, Training
 from .sections import Section
 
@@ -29,7 +30,7 @@ def check_training(cfg: DictConfig) -> Training:
         raise ConfigError(f"data.fold: a run trains on one fold; train.py -m data.fold={folds} trains on each")
     check_call(plain["trainer"], "trainer")
     _check_precision(plain["trainer"])
-    _check_sharding(plain["trainer"].get("strategy"), settings)
+    _check_sharding(plain["trainer"], settings)
     for group in ("callbacks", "logger"):
         for name, node in plain[group].items():
             check_call(node, f"{group}.{name}")
@@ -60,9 +61,16 @@ def _check_precision(trainer: dict[str, Any]) -> None:
         raise ConfigError(f"trainer.precision: {precision} needs a GPU; on a processor take bf16-mixed or 32-true")
 
 
-def _check_sharding(strategy: Any, settings: Training) -> None:
-    if not isinstance(strategy, dict) or not strategy["_target_"].endswith(".BlockSharding"):
+def _is_sharding(trainer: dict[str, Any]) -> bool:
+    strategy = trainer.get("strategy")
+    return isinstance(strategy, dict) and strategy["_target_"].endswith(".BlockSharding")
+
+
+def _check_sharding(trainer: dict[str, Any], settings: Training) -> None:
+    if not _is_sharding(trainer):
         return
+    if ddp_start_method() != "popen":
+        raise ConfigError("trainer=fsdp: not in a multirun, whose processes would each sweep: train.py without -m")
     asked = settings.regularization
     for name, value in (("ema", asked.ema), ("l2_pretrained", asked.l2_pretrained), ("lora", asked.lora)):
         if value:
@@ -74,6 +82,8 @@ def check_evaluation(cfg: DictConfig) -> Evaluation:
     plain = _plain(cfg)
     settings = _validate(Evaluation, plain)
     check_call(plain["trainer"], "trainer")
+    if _is_sharding(plain["trainer"]):
+        raise ConfigError("trainer=fsdp: shares out a training; evaluate with trainer=ddp")
     if len(as_list(settings.data.symbol)) > 1:
         raise ConfigError(
             f"data.symbol: evaluate.py measures one market at a time; evaluate.py -m "

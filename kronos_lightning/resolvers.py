@@ -6,9 +6,11 @@
 
 import hashlib
 import re
+import sys
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -24,8 +26,7 @@ def swept_suffix() -> str:
     Stage, data and fold do not show: the folder is named after them anyway. Where characters that do not belong into a
     file name are left out, or the name is long, digits of a hash keep two trials apart.
     """
-    sweeper = HydraConfig.get().sweeper if HydraConfig.initialized() else {}
-    swept = set(sweeper.get("swept") or []) - {"stage", "data", "data.fold"}
+    swept = _swept_keys() - {"stage", "data", "data.fold"}
     parts = []
     for text in HydraConfig.get().overrides.task if swept else []:
         key, _, value = text.lstrip("+").partition("=")
@@ -34,6 +35,15 @@ def swept_suffix() -> str:
     suffix = "".join(parts)
     name = re.sub(r"[^\w.,=+-]+", "_", suffix)[:LONGEST]
     return name if name == suffix else f"{name}-{hashlib.sha256(suffix.encode()).hexdigest()[:8]}"
+
+
+def _swept_keys() -> set[str]:
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return set()
+    if (known := HydraConfig.get().sweeper.get("swept")) is not None:
+        return set(known)
+    given = [text for text in sys.argv[1:] if "=" in text and not text.startswith("-")]  # Hydra's, of evaluate.py -m
+    return {o.key_or_group for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()}
 
 
 def ddp_start_method() -> str:

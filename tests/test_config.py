@@ -5,7 +5,6 @@ import re
 from typing import get_args
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import BaseModel
@@ -229,10 +228,11 @@ def test_sharding_is_refused_with_what_needs_whole_weights():
             check_training(composed("train", "trainer=fsdp", change))
 
 
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="is about machines without")
-def test_sharding_without_a_gpu_is_refused_in_a_line(tmp_path):
-    """Sharded training itself was never run: torch does it on accelerators alone."""
-    result = command("train.py", "data=sample", "model=kronos-tiny", "trainer=fsdp", cwd=tmp_path, check=False)
+def test_sharding_is_refused_where_it_cannot_work(tmp_path):
+    with pytest.raises(ConfigError, match="trainer=fsdp: shares out a training; evaluate with trainer=ddp"):
+        check_evaluation(composed("evaluate", "trainer=fsdp"))
+    sweep = ["data=sample", "model=kronos-tiny", "trainer=fsdp", "seed=1,2"]
+    result = command("train.py", "-m", *sweep, cwd=tmp_path, check=False)
     assert result.returncode == 1
-    assert "trainer=fsdp: torch shards on GPUs alone" in result.stderr
+    assert "trainer=fsdp: not in a multirun" in result.stderr
     assert "Traceback" not in result.stderr

@@ -21,6 +21,7 @@ from .risk import Rules
 from .signals import BUY, HOLD
 
 FLATTEN = 2  # an order of the drawdown halt: close what is open
+ROUNDING = 1e-12  # a drawdown of just the limit has reached it, such as one stop of 5 % a limit of 5 %
 FOREVER = -1
 REASONS = np.array(["none", "signal", "stop", "target", "drawdown", "end"])
 NONE, SIGNAL, STOP, TARGET, DRAWDOWN, END = range(len(REASONS))
@@ -198,7 +199,7 @@ def _next_order(book: np.record, limits: _Limits, value: float, signal: int) -> 
     if value <= 0:
         book.waiting = FOREVER
         return FLATTEN
-    if value / book.peak - 1 <= -limits.max_drawdown:
+    if value / book.peak - 1 <= ROUNDING - limits.max_drawdown:
         book.waiting = limits.cooldown
         return FLATTEN
     return signal

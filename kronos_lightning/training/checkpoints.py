@@ -18,8 +18,8 @@ from torch import Tensor
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.data.files import atomic_directory
 
-from .sharding import gathered
-from .stopping import Stopped, StopSignals, check_finite, requeue
+from .sharding import whole
+from .stopping import Stopped, StopSignals, all_finite, diverged, requeue
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 AGREE_EVERY = 10  # steps between two agreements of several processes on whether to save or stop
@@ -150,15 +150,17 @@ class LastCheckpoint(Checkpoint):
             progress.update(total=dict(UNFINISHED), current=dict(UNFINISHED), is_last_batch=False)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._restored = checkpoint[RESUME]
+        self._restored = checkpoint.get(RESUME)  # None: written by an earlier version
 
     def _is_time(self) -> bool:
         return self.every_n_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
 
     def _save_or_stop(self, trainer: L.Trainer, due: bool) -> None:
         """Save if one process finds it due; end if a signal came to one."""
-        flags = torch.tensor([int(due), self.signals.received], device=trainer.strategy.root_device)
-        due, received = trainer.strategy.reduce(flags, reduce_op="max").tolist()
+        received = self.signals.received
+        if trainer.world_size > 1:
+            flags = torch.tensor([int(due), received], device=trainer.strategy.root_device)
+            due, received = trainer.strategy.reduce(flags, reduce_op="max").tolist()
         if received:
             self.signals.received = received
             self.signals.restore()
@@ -177,7 +179,9 @@ class LastCheckpoint(Checkpoint):
 
 def save(trainer: L.Trainer, path: Path, keep: Path | None = None) -> None:
     """Write Lightning's checkpoint whole or not at all; the one that was at `path` goes to `keep`."""
-    check_finite(trainer.lightning_module, trainer.global_step)
+    finite = torch.tensor(int(all_finite(trainer.lightning_module)), device=trainer.strategy.root_device)
+    if not trainer.strategy.reduce(finite, reduce_op="min"):
+        raise diverged("the weights", trainer.global_step)
     checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     temporary = path.with_name(f".{path.name}.tmp")  # always the same, so that kills leave no heap of them
 
@@ -198,12 +202,13 @@ def save(trainer: L.Trainer, path: Path, keep: Path | None = None) -> None:
 def export(trainer: L.Trainer, directory: Path) -> None:
     """Write the checkpoint directory of what is trained."""
 
+    network = whole(trainer.lightning_module.judged, trainer.strategy.root_device)
+
     def write() -> None:
         with atomic_directory(directory) as temporary:
-            trainer.lightning_module.save_pretrained(temporary)
+            trainer.lightning_module.save_pretrained(temporary, network)
 
-    with gathered(trainer):
-        _first_process(trainer, write, directory)
+    _first_process(trainer, write, directory)
 
 
 def _first_process(trainer: L.Trainer, write: Callable[[], None], path: Path) -> None:

@@ -134,10 +134,10 @@ class PredictorModule(StageModule):
         ce_s1, ce_s2 = (loss[:, self.lookback - 1 :].mean(dim=1) for loss in losses)
         self.update_validation(ids, loss=(ce_s1 + ce_s2) / 2, ce_s1=ce_s1, ce_s2=ce_s2)
 
-    def validation_paths(self, batch: WindowBatch) -> Tensor:
+    def validation_paths(self, batch: WindowBatch, network: Kronos) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         past, future = slice(None, self.lookback), slice(self.lookback, self.lookback + self.horizon)
-        forecaster = replace(self.forecaster, predictor=self.judged)  # what it folds is stale after the next step
+        forecaster = replace(self.forecaster, predictor=network)  # what it folds is stale after the next step
         return forecaster.sample_normalised(
             batch.x[:, past], batch.stamp[:, past], batch.stamp[:, future], self.num_paths, generator
         )

@@ -20,6 +20,8 @@ from kronos_lightning.data.windows import denormalise
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.layers import Attention, FeedForward
 
+from .sharding import share
+
 CLOSE = FEATURES.index("close")
 
 
@@ -58,7 +60,7 @@ class Regularization:
                 towards = [start[p] for p in group["params"]]
                 torch._foreach_lerp_(group["params"], towards, min(group["lr"] * self.l2_pretrained, 1.0))
             if self.l1:
-                for p in (p for p in group["params"] if p.dim() >= 2):
+                for p in (share(p) for p in group["params"] if p.dim() >= 2):
                     p.copy_(F.softshrink(p, group["lr"] * self.l1))
 
     def rate_factor(self, volatility: float) -> float:

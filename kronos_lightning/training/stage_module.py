@@ -1,7 +1,7 @@
 """What both fine-tuning stages share: optimiser, schedule, regularisation, gradient norm, validation means."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torchmetrics import MeanMetric, Metric
 
 from kronos_lightning.data import WindowBatch
@@ -20,6 +20,7 @@ from .acceleration import compile_networks, keep_freed_memory, warn_of_slow_prec
 from .lora import merged
 from .optimization import Optimization
 from .regularization import Regularization, WeightAverage, window_volatility
+from .sharding import BlockSharding, joined
 from .stopping import diverged
 
 LEAST_SCALE = 2.0**-10  # of the loss in 16-mixed precision; it starts at 2^16 and halves with each overflow
@@ -93,13 +94,13 @@ class StageModule(L.LightningModule):
         """The network that is validated and exported: the average of the weights, where there is one."""
         return self.trained if self.average is None else self.average.network
 
-    def validation_paths(self, batch: WindowBatch) -> Tensor:
-        """Forecasts of the horizon for a picture, normalised: ``(B, S, h, 6)``."""
+    def validation_paths(self, batch: WindowBatch, network: KronosTokenizer | Kronos) -> Tensor:
+        """Forecasts of the horizon by the judged network for a picture, normalised: ``(B, S, h, 6)``."""
         raise NotImplementedError
 
-    def save_pretrained(self, directory: Path) -> None:
-        """Write what was trained as a checkpoint directory, with what is known of its training."""
-        merged(self.judged).save_pretrained(directory)
+    def save_pretrained(self, directory: Path, network: KronosTokenizer | Kronos) -> None:
+        """Write the judged network as a checkpoint directory, with what is known of its training."""
+        merged(network).save_pretrained(directory)
         if self.record is not None:
             (directory / RECORD_FILE).write_text(json.dumps(self.record, indent=2))
 
@@ -132,6 +133,10 @@ class StageModule(L.LightningModule):
             for mean in self.means.values():
                 mean.set_dtype(torch.float64)
 
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, BlockSharding):
+            self.trainer.strategy.shard(self.trained)
+
     def configure_optimizers(self) -> dict[str, Any]:
         fused = self.trainer.precision != "16-mixed"  # whose gradients have to be unscaled before they are clipped
         optimizer = self.optimization.optimizer(self.trained, fused)
@@ -151,12 +156,6 @@ class StageModule(L.LightningModule):
             )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        logged = self.trainer.global_step % self.trainer.log_every_n_steps == 0
-        if logged or self.device.type == "cpu":  # elsewhere to look at a number means to wait for the device
-            norm = torch.stack([p.grad.norm() for p in self._gradients()]).norm()
-            self._check(norm)
-            if logged:
-                self.log("train/gradient_norm", norm)
         if self.regularization.volatility is not None:
             self._adapt_rate(optimizer)
 
@@ -188,11 +187,18 @@ class StageModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        if isinstance(self.trainer.model, FullyShardedDataParallel):  # each process has a part of the norm
-            if gradient_clip_val is not None:
-                self.trainer.model.clip_grad_norm_(gradient_clip_val)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        """Look at the norm and clip by it. (Lightning's own refuses fused optimisers in all half precisions.)"""
+        trained = [p for p in self.trained.parameters() if p.grad is not None]
+        norm = get_total_norm([p.grad for p in trained])
+        logged = self.trainer.global_step % self.trainer.log_every_n_steps == 0
+        if logged or self.device.type == "cpu":  # elsewhere to look at a number means to wait for the device
+            self._check(joined(norm))
+            if logged:
+                self.log("train/gradient_norm", joined(norm))
+        if gradient_clip_val and gradient_clip_algorithm == "value":
+            clip_grad_value_(trained, gradient_clip_val)
+        elif gradient_clip_val:
+            clip_grads_with_norm_(trained, gradient_clip_val, norm)
 
     def _check(self, norm: Tensor) -> None:
         """Stop where the gradient is no number; in 16-mixed precision, where it is none again and again."""
@@ -211,9 +217,6 @@ class StageModule(L.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] *= factor
         self.log_dict({"train/volatility": volatility, "train/rate_factor": factor})
-
-    def _gradients(self) -> Iterator[nn.Parameter]:
-        return (p for p in self.trained.parameters() if p.grad is not None)
 
     def log_training(self, loss: Tensor, **parts: Tensor) -> None:
         """Log the loss of a step (also on the progress bar) and its parts."""

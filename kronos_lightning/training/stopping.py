@@ -10,6 +10,8 @@ from types import FrameType
 import torch
 from torch import nn
 
+from .sharding import share
+
 log = logging.getLogger(__name__)
 
 
@@ -73,10 +75,9 @@ def requeue() -> None:
         log.info("Job %s is in the queue again", job)
 
 
-def check_finite(network: nn.Module, step: int) -> None:
-    """Raise `DivergedError` where a weight is no finite number."""
-    if not torch.stack([p.detach().isfinite().all() for p in network.parameters()]).all():
-        raise diverged("the weights", step)
+def all_finite(network: nn.Module) -> bool:
+    """Whether every weight that this process has is a finite number."""
+    return bool(torch.stack([share(p.detach()).isfinite().all() for p in network.parameters()]).all())
 
 
 def diverged(what: str, step: int) -> DivergedError:

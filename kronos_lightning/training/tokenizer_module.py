@@ -62,7 +62,7 @@ class TokenizerModule(StageModule):
             mse_coarse=(output.coarse[:, self.lookback :] - target).square().mean(dim=(1, 2)),
         )
 
-    def validation_paths(self, batch: WindowBatch) -> Tensor:
+    def validation_paths(self, batch: WindowBatch, network: KronosTokenizer) -> Tensor:
         """The reconstruction, as the one path: it shows what the code can express."""
-        full = self.judged(batch.x).full
+        full = network(batch.x).full
         return full[:, None, self.lookback : self.lookback + self.horizon]

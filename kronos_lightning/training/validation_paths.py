@@ -8,8 +8,9 @@ from torch import Tensor
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.forecast.distribution import crps, path_quantiles
 from kronos_lightning.forecast.plots import forecast_figure
+from kronos_lightning.model import Kronos, KronosTokenizer
 
-from .sharding import gathered
+from .sharding import whole
 from .trackers import log_figure, takes_figures
 
 PICTURED = 3  # forecasts in the validation picture
@@ -38,17 +39,19 @@ class ValidationPaths(L.Callback):
             for name in PATH_FIGURES:
                 trainer.callback_metrics.pop(f"val/{name}", None)
             return
-        with gathered(trainer):
-            figures = self._measure(trainer, pl_module) if trainer.is_global_zero else {}
-            figures = trainer.strategy.broadcast(figures)
+        network = whole(pl_module.judged, pl_module.device)
+        figures = self._measure(trainer, pl_module, network) if trainer.is_global_zero else {}
+        figures = trainer.strategy.broadcast(figures)
         for name, value in figures.items():
             pl_module.log(f"val/{name}", value)
 
-    def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:
+    def _measure(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, network: KronosTokenizer | Kronos
+    ) -> dict[str, float]:
         data = trainer.datamodule.windows["val"]
         chosen = np.linspace(0, len(data) - 1, min(self.windows, len(data))).astype(int)
         batches = np.array_split(chosen, -(-len(chosen) // trainer.datamodule.hparams.batch_size))
-        parts = [_forecast(trainer, pl_module, data.__getitems__(batch.tolist())) for batch in batches]
+        parts = [_forecast(trainer, pl_module, network, data.__getitems__(batch.tolist())) for batch in batches]
         context, paths, actual = (torch.cat(part) for part in zip(*parts, strict=True))
         self._picture(trainer, context, paths, actual, chosen)
         return path_figures(*(part[..., CLOSE].numpy() for part in (context[:, -1], paths, actual)))
@@ -71,9 +74,11 @@ class ValidationPaths(L.Callback):
             log_figure(board, "val/paths", figure, trainer.global_step)
 
 
-def _forecast(trainer: L.Trainer, pl_module: L.LightningModule, batch: WindowBatch) -> tuple[Tensor, Tensor, Tensor]:
+def _forecast(
+    trainer: L.Trainer, pl_module: L.LightningModule, network: KronosTokenizer | Kronos, batch: WindowBatch
+) -> tuple[Tensor, Tensor, Tensor]:
     """What was known ``(B, L, 6)``, forecast ``(B, S, h, 6)`` and came ``(B, h, 6)``, normalised, on the CPU."""
-    paths = pl_module.validation_paths(trainer.strategy.batch_to_device(batch)).float().cpu()
+    paths = pl_module.validation_paths(trainer.strategy.batch_to_device(batch), network).float().cpu()
     first, last = pl_module.lookback, pl_module.lookback + pl_module.horizon
     return batch.x[:, :first], paths, batch.x[:, first:last]
 

@@ -88,7 +88,7 @@ def naive_run(candles, signals, rules, cash, finer=None, per=1):
         peak = value if t == ignore_until else max(peak, value)
         if value <= 0:
             dead, order = True, "out"
-        elif rules.max_drawdown is not None and value <= peak * (1 - rules.max_drawdown):
+        elif rules.max_drawdown is not None and value <= peak * (1 - rules.max_drawdown + 1e-12):
             dead, ignore_until, order = rules.cooldown is None, t + (rules.cooldown or 0), "out"
         else:
             order = signals[t]

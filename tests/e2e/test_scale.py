@@ -74,6 +74,7 @@ def torchrun(*options):
     return [sys.executable, "-m", "torch.distributed.run", *options, *TRAIN, "trainer=ddp_sim"]
 
 
+@pytest.mark.minutes
 def test_two_processes_of_torchrun_train_to_the_same_weights(cwd, expected):
     port = f"--master-port={free_port()}"
     output = together(cwd, ([*torchrun("--nproc-per-node=2", port), "run_dir=torchrun"], {}))[0]

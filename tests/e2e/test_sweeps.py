@@ -8,6 +8,7 @@ import sys
 import time
 
 import pandas as pd
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import QUICK_TRAIN, ROOT, command
@@ -61,6 +62,7 @@ def test_an_interrupted_sweep_with_a_failing_trial_goes_on_to_a_complete_table(t
     assert rows["val/loss"].dropna().is_monotonic_increasing
 
 
+@pytest.mark.minutes
 def test_a_killed_sweep_with_two_processes_in_each_trial_goes_on_to_a_complete_table(tmp_path):
     arguments = [argument for argument in QUICK_TRAIN if not argument.startswith("trainer=")]
     sweep = [*arguments, "trainer=ddp_sim", "stage.max_epochs=4", "stage.learning_rate=-1,1e-3,1e-2"]

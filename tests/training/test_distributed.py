@@ -11,6 +11,7 @@ from tests.conftest import QUICK_TRAIN, command
 COMMON = [a for a in QUICK_TRAIN if not a.startswith(("trainer=", "data.batch_size="))]
 NO_DROPOUT = ["model.predictor.ffn_dropout_p=0.0", "model.predictor.resid_dropout_p=0.0"]
 ONE, TWO = ["trainer=cpu", "data.batch_size=40"], ["trainer=ddp_sim", "data.batch_size=20"]  # the same global batch
+SHARDED = ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=20"]
 
 
 def train(cwd, run_dir, *arguments):
@@ -60,3 +61,18 @@ def test_two_processes_share_one_output_folder(runs, cwd):
     assert {p.name for p in run.iterdir()} == {"checkpoints", "config.json", "logs", "run_info.json"}
     assert len(list((run / "logs").glob("events.out.tfevents.*"))) == 1
     assert not list(cwd.glob(f"{name}_two.*"))
+
+
+def test_two_processes_that_share_the_weights_out_train_to_those_of_two_that_have_them_all(runs, cwd):
+    """Stopped in the middle and resumed, so that shares are put together into a checkpoint and dealt out again."""
+    stage, name, _, (two, expected) = runs
+    stop = "+callbacks.send={_target_: tests.e2e.interrupting.SendSignal, hook: on_train_batch_end, count: 20, \
+signal_name: SIGTERM}"
+    arguments = [*COMMON, *NO_DROPOUT, *stage, *SHARDED, f"run_dir={name}_shared"]
+    stopped = command("train.py", *arguments, stop, cwd=cwd, check=False)
+    assert stopped.returncode == 143, stopped.stderr
+    metrics, weights = train(cwd, f"{name}_shared", *stage, *SHARDED, "resume=auto")
+    assert metrics == pytest.approx(two, abs=1e-5)
+    assert weights.keys() == expected.keys()
+    for key in expected:
+        torch.testing.assert_close(weights[key], expected[key], atol=1e-5, rtol=0)

@@ -34,6 +34,7 @@ def test_the_learning_rate_grows_with_the_batch_or_its_root(processes, accumulat
     assert rates["sqrt"] ** 2 == pytest.approx(rates["none"] * rates["linear"])
 
 
+@pytest.mark.minutes
 def test_two_processes_by_rule_train_like_one_with_that_batch_and_rate(tmp_path):
     common = [a for a in QUICK_TRAIN if not a.startswith(("trainer=", "data.batch_size=", "stage.max_epochs="))]
     common += ["stage.max_epochs=1", "scaling.reference_batch=10"]

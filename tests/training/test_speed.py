@@ -1,10 +1,12 @@
 """A training says how fast it is and where its time went, and its means to be fast change no result."""
 
+import copy
 import csv
 import gzip
 import json
 import math
 
+import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,6 +20,7 @@ from kronos_lightning.training.optimization import Optimization
 from kronos_lightning.training.throughput import matmul_peak
 from tests.conftest import QUICK_TRAIN, command
 from tests.test_config import composed
+from tests.training.small import fit, predictor_module, tokenizer_module
 
 OPTIMIZATION = Optimization(1e-3, (0.9, 0.95), 0.1, 0.03, 10.0)
 CPU = torch.device("cpu")
@@ -144,6 +147,39 @@ def test_float16_on_a_processor_is_refused():
     with pytest.raises(ConfigError, match=r"trainer.precision: 16-mixed .* bf16-mixed"):
         check_training(composed("train", "trainer=cpu", "trainer.precision=16-mixed"))
     assert check_training(composed("train", "trainer=cpu", "trainer.precision=bf16-mixed"))
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "predictor"])
+def test_half_precision_trains_to_nearly_the_same_with_a_clipped_gradient(
+    stage, tmp_path, tiny_tokenizer, tiny_predictor
+):
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        tokenizer, predictor = copy.deepcopy(tiny_tokenizer), copy.deepcopy(tiny_predictor)
+        module = tokenizer_module(tokenizer) if stage == "tokenizer" else predictor_module(tokenizer, predictor)
+        trainer = fit(module, tmp_path, precision=precision, max_epochs=3, gradient_clip_val=0.5)
+        assert trainer.optimizers[0].defaults["fused"]
+        losses.append(float(trainer.callback_metrics["val/loss"]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1] != losses[0]
+
+
+@pytest.mark.parametrize(("algorithm", "longest"), [("norm", 0.01), ("value", None)])
+def test_gradients_are_clipped_by_their_norm_or_by_value(algorithm, longest, tmp_path, tiny_tokenizer):
+    class Look(L.Callback):
+        norms, values = [], []
+
+        def on_before_zero_grad(self, trainer, pl_module, optimizer):
+            gradients = [p.grad.flatten() for p in pl_module.trained.parameters() if p.grad is not None]
+            if gradients:
+                self.norms.append(float(torch.cat(gradients).norm()))
+                self.values.append(float(torch.cat(gradients).abs().max()))
+
+    look = Look()
+    options = {"gradient_clip_val": 0.01, "gradient_clip_algorithm": algorithm}
+    fit(tokenizer_module(tiny_tokenizer), tmp_path, callbacks=[look], **options)
+    assert max(look.values) <= 0.01
+    assert max(look.norms) == pytest.approx(longest, rel=1e-3) if longest else max(look.norms) > 0.02
 
 
 def test_half_precision_is_validated_in_float32(tiny_predictor):
