@@ -71,13 +71,13 @@ def same_run(cwd, name, expected):
 
 
 def torchrun(*options):
-    return [sys.executable, "-m", "torch.distributed.run", *options, *TRAIN, "trainer=ddp_sim"]
+    return [sys.executable, "-m", "torch.distributed.run", *options, *TRAIN]
 
 
 @pytest.mark.minutes
 def test_two_processes_of_torchrun_train_to_the_same_weights(cwd, expected):
     port = f"--master-port={free_port()}"
-    output = together(cwd, ([*torchrun("--nproc-per-node=2", port), "run_dir=torchrun"], {}))[0]
+    output = together(cwd, ([*torchrun("--nproc-per-node=2", port), "trainer=ddp_sim", "run_dir=torchrun"], {}))[0]
     same_run(cwd, "torchrun", expected)
     assert output.count("Model: torchrun") == 1
 
@@ -129,10 +129,12 @@ def may_make_networks():
 
 
 @pytest.mark.skipif(not may_make_networks(), reason="NOT TRIED HERE: two machines, for that takes root and `ip netns`")
-def test_two_machines_train_to_the_same_weights(cwd, expected):
+@pytest.mark.parametrize("trainer", ["ddp_sim", pytest.param("fsdp", marks=pytest.mark.minutes)])
+def test_two_machines_train_to_the_same_weights(trainer, cwd, expected):
     with two_machines() as (machines, address):
         options = ["--nnodes=2", "--nproc-per-node=1", f"--master-addr={address}", "--master-port=29511"]
-        settings = ["trainer.devices=1", "trainer.num_nodes=2", "run_dir=machines"]
+        settings = [f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2"]
+        settings.append(f"run_dir=machines_{trainer}")
         outputs = together(
             cwd,
             *(
@@ -141,5 +143,5 @@ def test_two_machines_train_to_the_same_weights(cwd, expected):
                 for rank, (name, link) in enumerate(machines)
             ),
         )  # fmt: skip
-    same_run(cwd, "machines", expected)
-    assert ["Model: machines" in output for output in outputs] == [True, False]
+    same_run(cwd, f"machines_{trainer}", expected)
+    assert [f"Model: machines_{trainer}" in output for output in outputs] == [True, False]
