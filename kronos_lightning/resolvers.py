@@ -38,10 +38,12 @@ def swept_suffix() -> str:
 
 
 def _swept_keys() -> set[str]:
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+    if not HydraConfig.initialized():
         return set()
     if (known := HydraConfig.get().sweeper.get("swept")) is not None:
         return set(known)
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return set()
     given = [text for text in sys.argv[1:] if "=" in text and not text.startswith("-")]  # Hydra's, of evaluate.py -m
     return {o.key_or_group for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()}
 

@@ -13,6 +13,7 @@ import torch
 
 from kronos_lightning import Kronos, KronosTokenizer
 from kronos_lightning.data.sample import sample_candles
+from tests import warm
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -110,18 +111,24 @@ QUICK_EVALUATE = [*QUICK, "evaluation.max_cutoffs=24", "backtest.random_runs=10"
 
 
 def command(script, *arguments, cwd, check=True, env=None, timeout=300):
-    """Run train.py, evaluate.py or a module of the package as a user would, from folder `cwd`."""
+    """Run train.py, evaluate.py or a module of the package as a user would, from folder `cwd`.
+
+    With variables `env` in an interpreter started for it, else in one that has the libraries in memory.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "140", "PYTHONPATH": str(ROOT)} | (env or {})
     program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
-    result = subprocess.run(
-        [sys.executable, *program, *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    if env is None:
+        result = warm.server().run([program[-1], *arguments], cwd, environment, timeout)
+    else:
+        result = subprocess.run(
+            [sys.executable, *program, *arguments],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
     if check and result.returncode:
         pytest.fail(f"{script} {' '.join(arguments)} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}")
     return result

@@ -33,7 +33,7 @@ KINDS = {
     "tokenizer, two processes": ["stage=tokenizer", *TWO, *EVERYTHING],
 }
 MORE_KINDS = {
-    "tokenizer, one process": ["stage=tokenizer"],
+    "tokenizer, one process": ["stage=tokenizer", "data.num_workers=1"],
     "predictor, two processes": ["stage=predictor", "stage.tokenizer=tokenizer", *TWO],
 }
 

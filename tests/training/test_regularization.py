@@ -241,7 +241,7 @@ def test_frozen_parameters_stay_bit_for_bit_whatever_else_pulls_at_the_weights(
     before = weights(tiny_predictor)
     module = predictor_module(tiny_tokenizer, tiny_predictor, l1=1.0, l2_pretrained=0.5, ema=ema)
     fit(module, tmp_path, max_epochs=2)
-    module.save_pretrained(tmp_path / "out")
+    module.save_pretrained(tmp_path / "out", module.judged)
     exported = weights(Kronos.from_pretrained(tmp_path / "out"))
     for name, start in before.items():
         frozen = name.startswith(("embedding", "transformer.0")) or name.endswith("bias")

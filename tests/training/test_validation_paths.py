@@ -74,7 +74,7 @@ def test_forecasts_are_measured_in_batches_and_alike_in_every_epoch(fit, tiny_to
     found, sizes = [], []
     measure, paths = ValidationPaths._measure, module.validation_paths
     monkeypatch.setattr(ValidationPaths, "_measure", lambda *a: found.append(measure(*a)) or found[-1])
-    module.validation_paths = lambda batch: sizes.append(len(batch.x)) or paths(batch)
+    module.validation_paths = lambda batch, network: sizes.append(len(batch.x)) or paths(batch, network)
     trainer, _ = fit(module, batch_size=3, max_epochs=2)
     assert sizes == [3, 2, 2] * 2
     assert found[0] == found[1]
