@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: tests run side by side, and waiting threads burn time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -115,7 +117,7 @@ def command(script, *arguments, cwd, check=True, env=None, timeout=300):
 
     With variables `env` in an interpreter started for it, else in one that has the libraries in memory.
     """
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "140", "PYTHONPATH": str(ROOT)} | (env or {})
+    environment = os.environ | {"COLUMNS": "140", "PYTHONPATH": str(ROOT)} | (env or {})
     program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
     if env is None:
         result = warm.server().run([program[-1], *arguments], cwd, environment, timeout)

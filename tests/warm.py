@@ -49,7 +49,7 @@ class Server:
 @functools.cache
 def server() -> Server:
     """The one of this test process."""
-    return Server(os.environ | {"OMP_NUM_THREADS": "1"})
+    return Server(dict(os.environ))
 
 
 def serve() -> dict | None:
@@ -70,6 +70,7 @@ def become(request: dict) -> None:
         (2, request["stderr"], os.O_WRONLY),
     ):
         os.dup2(os.open(path, flags), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])

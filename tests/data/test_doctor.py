@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from kronos_lightning.data import CandleError
@@ -49,7 +49,9 @@ def names(raw, **options):
 @few
 @given(seeds, st.sampled_from(["1m", "15m", "1h", "4h", "1d"]))
 def test_clean_candles_have_no_errors(seed, interval):
-    diagnosis = examine(candles(seed, interval))
+    raw = candles(seed, interval)
+    assume((raw["high"].rolling(5).max() / raw["low"].rolling(5).min()).max() < 3)  # such days are worth a question
+    diagnosis = examine(raw)
     assert diagnosis.errors == []
     assert {f.check for f in diagnosis.findings if f.severity == "warning"} <= {"price outlier"}  # its jumps are real
     assert sum(len(f.lines) for f in diagnosis.findings) < 10

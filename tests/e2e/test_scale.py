@@ -15,7 +15,7 @@ from tests.conftest import QUICK_TRAIN, ROOT, command
 
 ARGUMENTS = [a for a in QUICK_TRAIN if not a.startswith(("trainer=", "data.batch_size=", "stage.max_epochs="))]
 ARGUMENTS += ["data.batch_size=20", "stage.max_epochs=1", "stage.learning_rate=1e-3"]
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "140", "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {"COLUMNS": "140", "PYTHONPATH": str(ROOT)}
 TRAIN = [str(ROOT / "train.py"), *ARGUMENTS]
 
 

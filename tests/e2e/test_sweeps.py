@@ -19,7 +19,7 @@ RUN = "finetune_tokenizer_sample-learning_rate="
 
 def sweep_until(cwd, arguments, rate, number):
     """Send the whole process group a signal as soon as the trial with this rate has begun to train."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "140", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"COLUMNS": "140", "PYTHONPATH": str(ROOT)}
     with (cwd / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "train.py"), "-m", *arguments],

@@ -63,6 +63,7 @@ def test_two_processes_share_one_output_folder(runs, cwd):
     assert not list(cwd.glob(f"{name}_two.*"))
 
 
+@pytest.mark.parametrize("runs", ["predictor", pytest.param("tokenizer", marks=pytest.mark.minutes)], indirect=True)
 def test_two_processes_that_share_the_weights_out_train_to_those_of_two_that_have_them_all(runs, cwd):
     """Stopped in the middle and resumed, so that shares are put together into a checkpoint and dealt out again."""
     stage, name, _, (two, expected) = runs
