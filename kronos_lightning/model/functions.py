@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BITS = 16  # of a dropout decision: a probability is met to 2^-17
+LONGEST = 1024  # keys whose attention weights are kept in memory
 
 
 def by_hand(x: Tensor) -> bool:
@@ -25,23 +26,48 @@ def dropout(x: Tensor, p: float) -> Tensor:
         return x
     if p == 1 or not by_hand(x):
         return F.dropout(x, p)
+    return x * _kept(x, p)
+
+
+def _kept(x: Tensor, p: float) -> Tensor:
+    """What dropout multiplies `x` by: 0 or 1 / (1 − p)."""
     dropped = round(p * 2**BITS)
     bits = torch.empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None)
     bits = bits.view(torch.int16)[: x.numel()].view(x.shape)
     keep = torch.ge(bits, dropped - 2 ** (BITS - 1), out=torch.empty(x.shape, dtype=x.dtype))
-    return x * keep.mul_(2**BITS / (2**BITS - dropped))
+    return keep.mul_(2**BITS / (2**BITS - dropped))
 
 
-def attention_with_dropout(q: Tensor, k: Tensor, v: Tensor, p: float, causal: bool) -> Tensor:
-    """Scaled dot-product attention of ``(B, H, T, K)`` in training, with dropout of the weights."""
-    if not by_hand(q):
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
-    shape, (q, k, v) = q.shape, (part.flatten(0, 1) for part in (q, k, v))
-    hidden = torch.zeros(q.size(1), k.size(1), dtype=q.dtype)
-    if causal:
-        hidden.fill_(-torch.inf).triu_(1)
-    weights = torch.baddbmm(hidden, q, k.mT, alpha=shape[-1] ** -0.5).softmax(dim=-1)
-    return torch.bmm(dropout(weights, p), v).view(shape)
+def attention_in_training(q: Tensor, k: Tensor, v: Tensor, p: float, causal: bool) -> Tensor:
+    """Scaled dot-product attention of ``(B, H, T, K)``, with dropout of the weights."""
+    if q.device.type == "cpu" and k.size(2) <= LONGEST and (p == 0 or (p < 1 and by_hand(q))):
+        return Attend.apply(*(part.flatten(0, 1) for part in (q, k, v)), p, causal).view(q.shape)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
+
+
+class Attend(torch.autograd.Function):
+    """Attention of ``(B·H, T, K)`` that keeps its weights, where torch computes them anew for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, p: float, causal: bool) -> Tensor:
+        hidden = torch.zeros(q.size(1), k.size(1), dtype=q.dtype)
+        if causal:
+            hidden.fill_(-torch.inf).triu_(1)
+        with torch.autocast("cpu", enabled=False):  # it would have the softmax in float32, and so in twice the memory
+            weights = torch.baddbmm(hidden, q, k.mT, alpha=q.size(-1) ** -0.5).softmax(dim=-1)
+            kept = _kept(weights, p) if p else None
+            ctx.save_for_backward(q, k, v, weights, kept)
+            return torch.bmm(weights if kept is None else weights * kept, v)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        q, k, v, weights, kept = ctx.saved_tensors
+        to_weights = torch.bmm(gradient, v.mT)
+        dropped = weights if kept is None else weights * kept
+        to_weights = to_weights if kept is None else to_weights.mul_(kept)
+        to_scores = torch.ops.aten._softmax_backward_data(to_weights, weights, -1, weights.dtype)
+        to_scores.mul_(q.size(-1) ** -0.5)
+        return torch.bmm(to_scores, k), torch.bmm(to_scores.mT, q), torch.bmm(dropped.mT, gradient), None, None
 
 
 class Rotation(torch.autograd.Function):

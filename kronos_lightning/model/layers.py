@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .functions import RootMeanSquareNorm, Rotation, attention_with_dropout, by_hand, dropout
+from .functions import RootMeanSquareNorm, Rotation, attention_in_training, by_hand, dropout
 
 ROTARY_BASE = 10_000.0
 
@@ -118,8 +118,8 @@ class Attention(nn.Module):
         )
         if rotary is not None:
             q, k = rotate(q, rotary[:, -q.size(2) :]), rotate(k, rotary)
-        if self.training and self.attn_dropout_p:
-            mixed = attention_with_dropout(q, k, v, self.attn_dropout_p, causal)
+        if self.training:
+            mixed = attention_in_training(q, k, v, self.attn_dropout_p, causal)
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return self.resid_dropout(self.out_proj(rearrange(mixed, "b h t k -> b t (h k)")))

@@ -39,7 +39,7 @@ def make_plain() -> None:
     """What a first version of the code did: nothing fused, each decoding by itself, memory given back."""
     layers.by_hand = lambda x: False
     layers.dropout = lambda x, p: F.dropout(x, p)
-    layers.attention_with_dropout = lambda q, k, v, p, causal: F.scaled_dot_product_attention(
+    layers.attention_in_training = lambda q, k, v, p, causal: F.scaled_dot_product_attention(
         q, k, v, dropout_p=p, is_causal=causal
     )
     stage_module.keep_freed_memory = lambda: None

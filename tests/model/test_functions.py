@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from kronos_lightning import KronosTokenizer
-from kronos_lightning.model.functions import RootMeanSquareNorm, Rotation, attention_with_dropout, dropout
+from kronos_lightning.model.functions import RootMeanSquareNorm, Rotation, attention_in_training, dropout
 from kronos_lightning.model.layers import Dropout, RMSNorm, rotary_table, rotate, run_blocks
 from tests.conftest import TINY_TOKENIZER
 
@@ -71,14 +71,32 @@ def test_dropout_of_nothing_and_of_all_and_in_eval_mode():
 def test_attention_whose_dropout_leaves_nothing_out_is_torchs(causal):
     q, k, v = (draws(2, 3, 9, 8, seed=seed, dtype=torch.float32) for seed in range(3))
     expected = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-    torch.testing.assert_close(attention_with_dropout(q, k, v, 0.0, causal), expected)
+    torch.testing.assert_close(attention_in_training(q, k, v, 0.0, causal), expected)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.4])
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_gradients_of_attention_are_right(p, causal):
+    def attend(*parts):
+        torch.manual_seed(0)  # the same is left out each time
+        return attention_in_training(*parts, p, causal)
+
+    assert torch.autograd.gradcheck(attend, [draws(2, 2, 5, 4, seed=seed).requires_grad_() for seed in range(3)])
+
+
+def test_attention_of_half_precision_is_near_that_of_float32():
+    q, k, v = (draws(2, 3, 9, 8, seed=seed, dtype=torch.float32) for seed in range(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = attention_in_training(q.bfloat16(), k.bfloat16(), v.bfloat16(), 0.0, True)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), F.scaled_dot_product_attention(q, k, v, is_causal=True), atol=0.03, rtol=0)
 
 
 def test_attention_with_dropout_is_right_on_average():
     torch.manual_seed(0)
     q, k, v = (draws(1, 2, 6, 4, seed=seed, dtype=torch.float32) for seed in range(3))
     wide = [part.expand(20_000, -1, -1, -1) for part in (q, k, v)]
-    mean = attention_with_dropout(*wide, 0.3, True).mean(dim=0)
+    mean = attention_in_training(*wide, 0.3, True).mean(dim=0)
     torch.testing.assert_close(mean, F.scaled_dot_product_attention(q, k, v, is_causal=True)[0], atol=0.03, rtol=0)
 
 
