@@ -77,8 +77,11 @@ class BinarySphericalQuantizer(nn.Module):
         return self.n_bits**-0.5
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantise z ``(B, T, N)``: codes ``(B, T, N)`` in {−1/√N, +1/√N}, and the loss (scalar, may be negative)."""
-        z = F.normalize(z, dim=-1)
+        """Quantise z ``(B, T, N)``: codes ``(B, T, N)`` in {−1/√N, +1/√N}, and the loss (scalar, may be negative).
+
+        Half precision is left for float32 here: the mean of many probabilities near 0.5 would be rounded to 1/512.
+        """
+        given, z = z, F.normalize(z if z.dtype.itemsize >= 4 else z.float(), dim=-1)
         code = torch.where(z > 0, 1.0, -1.0).type_as(z) * self.scale
         commitment = (code - z).square().sum(dim=-1).mean()
         p = torch.sigmoid(-4.0 * z * self.scale)
@@ -89,7 +92,7 @@ class BinarySphericalQuantizer(nn.Module):
         codebook = _entropy(_mean_over_processes(average) if self.training else average)
         loss = self.beta * commitment + self.zeta * (self.gamma0 * per_sample - self.gamma * codebook)
         straight_through = z * self.scale + (code - z * self.scale).detach()
-        return straight_through, loss
+        return straight_through.type_as(given), loss
 
     def bits(self, z: Tensor) -> Tensor:
         """The code alone, as bool ``(B, T, N)`` (normalisation does not change a sign)."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kronos_lightning import Kronos, KronosTokenizer
-from kronos_lightning.model.quantizer import bits_to_index, index_to_bits
+from kronos_lightning.model.quantizer import BinarySphericalQuantizer, bits_to_index, index_to_bits
 from tests.conftest import TINY_PREDICTOR, TINY_TOKENIZER
 
 
@@ -116,3 +116,19 @@ def test_straight_through_gradient_reaches_the_encoder(tiny_tokenizer):
 def test_group_size_must_divide_the_bits():
     with pytest.raises(ValueError, match="group_size 4 does not divide"):
         KronosTokenizer(**TINY_TOKENIZER | {"group_size": 4})
+
+
+def test_the_quantisers_loss_and_gradient_of_half_precision_are_those_of_float32():
+    """Codebook entropy hangs on how far mean probabilities are from 0.5, which bfloat16 tells to 1/512 only."""
+    quantizer = BinarySphericalQuantizer(8, beta=0.0, gamma0=0.0, gamma=1.0, zeta=1.0, group_size=4)
+    z = (torch.randn(50, 100, 8, generator=torch.Generator().manual_seed(0)) + 0.05).bfloat16()
+    found = []
+    for given_z in (z, z.float()):
+        given_z = given_z.clone().requires_grad_()
+        code, loss = quantizer(given_z)
+        loss.backward()
+        assert code.dtype == given_z.dtype
+        found.append((loss.detach(), given_z.grad.float()))
+    (loss, gradient), (exact_loss, exact) = found
+    torch.testing.assert_close(loss, exact_loss, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, exact, rtol=0.01, atol=1e-9)
