@@ -72,11 +72,11 @@ class Throughput(L.Callback):
 
     def __init__(self) -> None:
         self._last: float | None = None  # end of the batch before, if nothing but a step came since
+        self._peak: float | None = None
         self._windows = self._seconds = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._recent: deque[tuple[int, float]] = deque(maxlen=max(trainer.log_every_n_steps, 1))
-        self._peak = matmul_peak(pl_module.device, str(trainer.precision))
         self._last = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -91,6 +91,8 @@ class Throughput(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: WindowBatch, batch_idx: int
     ) -> None:
+        if self._peak is None:  # not before the first step: a compiler that starts takes processors away
+            self._peak = matmul_peak(pl_module.device, str(trainer.precision))
         now, before = time.perf_counter(), self._last
         self._last = now
         if before is None:

@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kronos_lightning.config import ConfigError, check_training
 from kronos_lightning.forecast import Forecaster
-from kronos_lightning.training import PredictorModule, TokenizerModule, acceleration
+from kronos_lightning.training import PredictorModule, TokenizerModule, acceleration, throughput
 from kronos_lightning.training.optimization import Optimization
-from kronos_lightning.training.throughput import matmul_peak
+from kronos_lightning.training.throughput import Throughput, matmul_peak
 from tests.conftest import QUICK_TRAIN, command
 from tests.test_config import composed
 from tests.training.small import fit, predictor_module, tokenizer_module
@@ -67,6 +67,13 @@ def test_measuring_the_peak_draws_no_random_numbers():
     before = torch.get_rng_state()
     assert matmul_peak(CPU, "32-true") > 1e8
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_peak_is_measured_once_and_after_the_first_step(tiny_tokenizer, tmp_path, monkeypatch):
+    module, steps_before = tokenizer_module(tiny_tokenizer), []
+    monkeypatch.setattr(throughput, "matmul_peak", lambda *_: steps_before.append(module.global_step) or 1e12)
+    fit(module, tmp_path, max_epochs=2, callbacks=[Throughput()])
+    assert steps_before == [1]
 
 
 def test_a_run_logs_its_throughput_and_where_its_time_went(tmp_path):
