@@ -22,6 +22,7 @@ from .data.files import atomic_path
 from .runs import read_info, write_json
 
 RECORD = "sweep.json"
+BEYOND = 0.05  # past the end of an axis is drawn all that lies further out
 WIDE = 10.0  # a numeric axis whose ends differ by more than this factor is logarithmic
 GREY = "#9ca3af"
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  # behind labels
@@ -168,9 +169,10 @@ def _coordinates(figure: Figure, axes: Axes, trials: list[Trial], swept: list[st
     winner = min((t for t in trials if t.value is not None), key=lambda t: t.value if t.mode == "min" else -t.value)
     keys = [key for key in swept if key != "stage"]
     values = [given(trial.overrides) for trial in trials]
-    scales = [_Scale(_numeric(pd.Series([v.get(key) for v in values], dtype=object))) for key in keys]
     reached = np.array([math.nan if t.value is None else t.value for t in trials], dtype=float)
-    scales.append(_Scale(pd.Series(reached)))
+    finished = np.isfinite(reached)
+    scales = [_Scale(_numeric(pd.Series([v.get(key) for v in values], dtype=object)), finished) for key in keys]
+    scales.append(_Scale(pd.Series(reached), finished))
     heights = np.column_stack([scale.heights for scale in scales])
 
     low, high = np.nanmin(reached), np.nanmax(reached)
@@ -201,9 +203,12 @@ def _coordinates(figure: Figure, axes: Axes, trials: list[Trial], swept: list[st
 
 
 class _Scale:
-    """Heights between 0 and 1 of the values of one axis, and its ticks."""
+    """Heights of the values of one axis, and its ticks.
 
-    def __init__(self, values: pd.Series):
+    The finished trials have those between 0 and 1; a failed one may stand a little beyond the end, however far it is.
+    """
+
+    def __init__(self, values: pd.Series, finished: np.ndarray):
         self.logarithmic = False
         if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
             names = sorted(values.dropna().astype(str).unique())
@@ -213,12 +218,15 @@ class _Scale:
             self.ticks = [(height, name if len(name) < 20 else f"…{name[-18:]}") for name, height in places.items()]
             return
         numbers = values.to_numpy(dtype=float)
-        low, high = np.nanmin(numbers), np.nanmax(numbers)
+        known = numbers if np.isnan(numbers[finished]).all() else numbers[finished]
+        low, high = np.nanmin(known), np.nanmax(known)
         self.logarithmic = bool(low > 0 and high / low >= WIDE)
-        scaled = np.log(numbers) if self.logarithmic else numbers
+        inside = np.clip(numbers, low, high)
+        scaled = np.log(inside) if self.logarithmic else inside
         bottom, span = np.nanmin(scaled), np.nanmax(scaled) - np.nanmin(scaled)
         self.heights = (scaled - bottom) / span if span else np.where(np.isfinite(scaled), 0.5, math.nan)
-        distinct = np.unique(numbers[np.isfinite(numbers)])
+        self.heights += BEYOND * np.sign(numbers - inside)
+        distinct = np.unique(known[np.isfinite(known)])
         if len(distinct) > 6:
             distinct = np.geomspace(low, high, 5) if self.logarithmic else np.linspace(low, high, 5)
         places = np.log(distinct) if self.logarithmic else distinct

@@ -120,6 +120,14 @@ def test_the_picture_has_a_logarithmic_axis_for_rates_and_places_for_choices(tmp
     assert {"1e-06", "0.0001", "teacher", "sampled"} <= {text.get_text() for text in axes.texts}
 
 
+def test_an_absurd_rate_that_failed_does_not_stretch_the_axis(tmp_path):
+    trials = [trial(1e-4, 3.0), trial(1e-3, 1.0), trial(1e30, status="failed: x"), trial(-1.0, status="failed: x")]
+    (axes,) = parallel_coordinates(record(tmp_path, *trials)).axes
+    heights = {line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "-" and line.get_marker() == "o"}
+    assert heights == {0, 1}
+    assert [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [1.05, -0.05]
+
+
 @pytest.mark.parametrize("values", [[("1e-3", 2.0)], [("1e-3", 2.0), ("1e-2", 2.0)], [("null", 1.0), ("0.99", 2.0)]])
 def test_the_picture_takes_one_trial_equal_figures_and_null(tmp_path, values):
     made = record(tmp_path, *(trial(rate, value) for rate, value in values))
