@@ -56,6 +56,7 @@ def test_an_interrupted_sweep_with_a_failing_trial_goes_on_to_a_complete_table(t
     result = command("train.py", "-m", *sweep, "resume=auto", cwd=tmp_path, check=False)
     assert result.returncode == 1, result.stderr
     assert "2 of 4 trials failed" in result.stderr + result.stdout
+    assert "[HYDRA]" not in result.stderr + result.stdout  # lines of Hydra's and of ours look alike
     assert info(tmp_path / MODELS / f"{RUN}0.001") == first
     rows = table(tmp_path)
     assert list(rows["status"].str.partition(":")[0]) == ["finished", "finished", "failed", "failed"]
