@@ -34,7 +34,8 @@ WANTED = {"bf16-mixed": {"predictor": 2.3, "tokenizer": 2.5}, "32-true": {"predi
 
 
 def keep_to_two_cores():
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 
 
 class Run:
