@@ -79,8 +79,9 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     cos, sin = table.squeeze(2)
     if by_hand(x):
         return Rotation.apply(x.float(), cos, sin).type_as(x)
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).type_as(x)
+    halves = x.float().unflatten(-1, (2, -1))  # (B, H, T, 2, K/2); a compiler writes torch.cat in float32
+    crossed = halves.flip(-2) * torch.stack([-sin, sin], dim=-2)
+    return (halves * cos.unsqueeze(-2) + crossed).flatten(-2).type_as(x)
 
 
 class RotaryFrequencies(nn.Module):

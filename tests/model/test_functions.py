@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from kronos_lightning import KronosTokenizer
+from kronos_lightning.model import layers
 from kronos_lightning.model.functions import RootMeanSquareNorm, Rotation, attention_in_training, dropout
 from kronos_lightning.model.layers import Dropout, RMSNorm, rotary_table, rotate, run_blocks
 from tests.conftest import TINY_TOKENIZER
@@ -38,6 +39,14 @@ def test_the_rotation_and_its_gradient_are_right():
     swapped = draws(2, 5, 3, 8, dtype=torch.float32).transpose(1, 2)  # as attention has it, not contiguous
     table = rotary_table(5, 8, torch.device("cpu"))
     assert torch.equal(rotate(swapped, table), rotate(swapped.contiguous(), table))
+
+
+def test_the_rotation_for_other_devices_and_compilers_is_the_same(monkeypatch):
+    table, x = rotary_table(11, 6, torch.device("cpu")), torch.randn(2, 3, 11, 6)
+    by_hand = rotate(x, table)
+    monkeypatch.setattr(layers, "by_hand", lambda x: False)
+    assert torch.allclose(rotate(x, table), by_hand, atol=1e-6)
+    assert rotate(x.bfloat16(), table).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5])
