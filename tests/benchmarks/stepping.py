@@ -38,6 +38,7 @@ class Stepper(L.Callback):
 def make_plain() -> None:
     """What a first version of the code did: nothing fused, each decoding by itself, memory given back."""
     layers.by_hand = lambda x: False
+    layers.rotate = rotate
     layers.dropout = lambda x, p: F.dropout(x, p)
     layers.attention_in_training = lambda q, k, v, p, causal: F.scaled_dot_product_attention(
         q, k, v, dropout_p=p, is_causal=causal
@@ -47,6 +48,13 @@ def make_plain() -> None:
     KronosTokenizer.forward = reconstruct
     fused = Optimization.optimizer
     Optimization.optimizer = lambda self, network, _: fused(self, network, False)
+
+
+def rotate(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """The two halves each by itself, then put together."""
+    cos, sin = table.squeeze(2)
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).type_as(x)
 
 
 def reconstruct(self: KronosTokenizer, x: torch.Tensor) -> TokenizerOutput:
