@@ -11,7 +11,7 @@ from rich.console import Console
 from kronos_lightning import measure, page, scoreboard
 from kronos_lightning.command import one_line_errors
 from kronos_lightning.config import check_evaluation, fold_configs
-from kronos_lightning.data.files import atomic_directory
+from kronos_lightning.data.files import atomic_directory, set_aside
 from kronos_lightning.resolvers import register_resolvers
 from kronos_lightning.trading import trade
 
@@ -46,6 +46,8 @@ def main(cfg: DictConfig) -> None:
         forecasts.save(directory)
         scoreboard.write(result, directory)
         report.write(directory)
+        if (aside := set_aside(output)) is not None:
+            log.info("The earlier report was moved to %s", aside)
     page.print_tables(report, Console())
     log.info("Report: %s", output / "report.html")
 

@@ -37,11 +37,12 @@ def train(cfg: DictConfig, settings: Training, run_log: runs.RunLog) -> float:
     loggers = list(instantiate(cfg.logger, _convert_="all").values())  # first: a tracker may lack its key
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.prepare_data()
-    resume = runs.find_resume(settings.resume, run_dir)
-    if resume and runs.is_finished(run_dir):
+    if settings.resume == "auto" and runs.is_finished(run_dir):
+        runs.check_same(run_dir, settings, datamodule)
         log.info("%s is finished, nothing to resume", run_dir)
         return runs.best_figures(run_dir)[monitor]
-    module, sources = build_module(settings, datamodule, runs.kept_tokenizer(run_dir, resume is not None))
+    resume = runs.find_resume(settings.resume, run_dir)
+    module, sources = build_module(settings, datamodule, runs.kept_tokenizer(resume))
     callbacks = list(instantiate(cfg.callbacks, _convert_="all").values())
     profiler = PartsProfiler(run_dir / "profile") if settings.profile else None
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, profiler=profiler, _convert_="all")
@@ -51,7 +52,7 @@ def train(cfg: DictConfig, settings: Training, run_log: runs.RunLog) -> float:
     info = runs.describe(datamodule, settings.seed, **about, scale=scaled, **sources)
     module.record, module.compiled = runs.record(info), settings.compile
     module.save_hyperparameters(about["settings"])  # for the trackers to show
-    runs.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resumed=resume is not None)
+    runs.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resume)
     run_log.write_to(run_dir / "logs" / "train.log")
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
 

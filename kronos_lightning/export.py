@@ -9,7 +9,6 @@ from typing import Any
 
 import hydra
 from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from omegaconf import DictConfig
 
 from kronos_lightning import card
@@ -118,10 +117,10 @@ def push(directory: Path, repository: str, private: bool) -> str:
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=repository, folder_path=directory, commit_message="Fine-tuned Kronos")
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except Exception as error:  # of the Hub, of its client and of the client's network library
         raise RunError(
             f"push={repository}: {type(error).__name__}: {str(error).strip().splitlines()[0]}. The model directory is "
-            f"written; to try again: hf upload {repository} {directory}"
+            f"written; to try again: hf upload {repository} {directory}{' --private' if private else ''}"
         ) from error
     return str(commit.repo_url)
 

@@ -65,7 +65,7 @@ def measure(settings: Evaluation, datamodule: CandleDataModule, candles: Candles
     if settings.calibration.fit:
         forecaster = run.best_sampling("the model", forecaster)
         sampled = run.forecast("validation", run.cutoffs("val", settings.calibration.max_cutoffs), forecaster)
-        calibration, scores = fit_calibration(settings, sampled, forecaster.sampling)
+        calibration, scores = fit_calibration(settings, candles.symbol, sampled, forecaster.sampling)
         validation, validation_up = _calibrated(sampled, calibration)
         if trainer.is_global_zero and settings.tokenizer == "auto":  # with the tokenizer that stays with the checkpoint
             keep(calibration, sources)
@@ -102,13 +102,14 @@ def join(parts: Sequence[Part]) -> Part:
 
 
 def fit_calibration(
-    settings: Evaluation, validation: ForecastSet, sampling: Sampling
+    settings: Evaluation, symbol: str, validation: ForecastSet, sampling: Sampling
 ) -> tuple[Calibration, np.ndarray]:
     """From validation forecasts; also their conformity scores, which the adaptive correction starts from."""
     close, last, actual = validation.close_paths, validation.last_close, validation.actual_close
     scores = conformity(close, last, actual)
     widening = tuple(tuple(step) for step in fit_widening(scores).tolist())
     about = {
+        "symbol": symbol,
         "fitted_from": str(validation.cutoffs[0]),
         "fitted_to": str(validation.stamps[-1, -1]),
         "cutoffs": len(validation),
@@ -124,10 +125,18 @@ def fit_calibration(
 
 
 def keep(calibration: Calibration, sources: Sources) -> None:
-    """Store a calibration beside the checkpoint it belongs to, if that is a folder here."""
+    """Store a calibration beside the checkpoint it belongs to, if that is a folder here and knows this market."""
+    symbol, only = calibration.about["symbol"], "The calibration is kept in the report's folder alone: "
     if sources.directory is None:
-        log.info("The calibration is kept in the report's folder alone: this checkpoint has no folder here")
+        log.info("%sthis checkpoint has no folder here", only)
         return
+    if sources.info is not None and symbol not in sources.info["data"]["fingerprints"]:
+        log.info("%sthis checkpoint was not trained on %s", only, symbol)
+        return
+    earlier = Calibration.load(sources.directory)
+    before = symbol if earlier is None else earlier.about.get("symbol", symbol)  # older files do not tell
+    if before != symbol:
+        log.warning("The calibration for %s takes the place of that for %s beside the checkpoint", symbol, before)
     try:
         calibration.save(sources.directory)
     except OSError as error:
@@ -189,7 +198,7 @@ class _Runner:
     def best_sampling(self, what: str, forecaster: Forecaster) -> Forecaster:
         """The forecaster with the temperature and top-p of lowest CRPS on validation, its own ones among them."""
         options, sampling = self.settings.calibration, forecaster.sampling
-        few = self.cutoffs("val", options.search_cutoffs)
+        few = self.cutoffs("val", min(options.search_cutoffs, options.max_cutoffs or options.search_cutoffs))
         known = len(self.cutoffs("val", options.max_cutoffs).rows)
         if sampling.greedy or self.settings.forecast.num_paths == 1:
             raise CalibrationError(

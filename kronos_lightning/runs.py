@@ -7,7 +7,6 @@ the predictor, the `tokenizer/` that it was trained with.
 import importlib.metadata
 import json
 import logging
-import os
 import shutil
 import subprocess
 import zipfile
@@ -22,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from .data import CandleDataModule
 from .data.candles import end_of
-from .data.files import atomic_directory, atomic_path
+from .data.files import atomic_directory, atomic_path, set_aside
 from .model import KronosTokenizer
 from .model.pretrained import RECORD_FILE
 from .schema import Training
@@ -49,6 +48,10 @@ def read_info(run_dir: Path) -> dict[str, Any] | None:
         return json.loads((run_dir / "run_info.json").read_text())
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise RunError(
+            f"{run_dir / 'run_info.json'}: damaged ({error}); name another run_dir, or move it away"
+        ) from error
 
 
 def record(info: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +94,11 @@ def optimisation(settings: Training) -> dict[str, float | int | str | bool | Non
         "lookback": data.lookback,
         "horizon": data.horizon,
         "volume": data.volume,
+        "clip": data.clip,
+        **{
+            f"augmentation_{name}": value
+            for name, value in (data.augmentation.model_dump() if data.augmentation else {}).items()
+        },
         "batch_size": data.batch_size,
         "samples_per_epoch": data.samples_per_epoch,
         "accumulate_grad_batches": trainer.get("accumulate_grad_batches", 1),
@@ -112,7 +120,27 @@ def read_record(directory: Path) -> dict[str, Any] | None:
 def is_finished(run_dir: Path) -> bool:
     """Whether a run ended by itself there."""
     info = read_info(run_dir)
-    return info is not None and info["status"] == "finished"
+    return info is not None and info["status"] == "finished" and (run_dir / "checkpoints" / "best.ckpt").is_file()
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In words, which settings are others than before; those that earlier versions did not record are not compared."""
+    return [f"{key} ({before[key]} before, {now.get(key)} now)" for key in before if before[key] != now.get(key)]
+
+
+def check_same(run_dir: Path, settings: Training, datamodule: CandleDataModule) -> None:
+    """Raise `RunError` where the finished run there is another than the one that is asked for."""
+    info, key = read_info(run_dir), data_key(datamodule)
+    differences = changed({"stage": info["stage"]}, {"stage": settings.stage.name})
+    differences += changed(info.get("settings", {}), optimisation(settings))
+    differences += (
+        ["the data or its split"] if changed({name: info["data"].get(name, key[name]) for name in key}, key) else []
+    )
+    if differences:
+        raise RunError(
+            f"{run_dir} is finished, and was another run than this one: {', '.join(differences)}. Without resume this "
+            f"one is trained, and the finished one set aside; or start from its weights with init_from="
+        )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -156,19 +184,15 @@ def is_whole(checkpoint: Path) -> bool:
 
 @rank_zero_only
 def begin(
-    run_dir: Path, config: dict[str, Any], info: dict[str, Any], tokenizer: KronosTokenizer | None, resumed: bool
+    run_dir: Path, config: dict[str, Any], info: dict[str, Any], tokenizer: KronosTokenizer | None, resume: Path | None
 ) -> None:
     """Make the run's folder, setting an earlier run aside, and write what is known before the first step.
 
-    A resumed run loses what a kill left half-written. A predictor's folder keeps its frozen `tokenizer`, so that the
-    two stay together whatever is trained later.
+    A run that goes on from `resume` in its folder loses what a kill left half-written. A predictor's folder keeps its
+    frozen `tokenizer`, so that the two stay together whatever is trained later.
     """
-    if not resumed and run_dir.exists():
-        stamp = datetime.fromtimestamp(run_dir.stat().st_mtime, UTC).strftime("%Y-%m-%d_%H-%M-%S")
-        aside = run_dir.with_name(f"{run_dir.name}.{stamp}")
-        while aside.exists():
-            aside = aside.with_name(aside.name + "+")
-        os.replace(run_dir, aside)
+    goes_on = resume is not None and resume.resolve().parent == (run_dir / "checkpoints").resolve()
+    if not goes_on and (aside := set_aside(run_dir)) is not None:
         log.info("The earlier run was moved to %s", aside)
     try:
         (run_dir / "logs").mkdir(parents=True, exist_ok=True)
@@ -178,17 +202,17 @@ def begin(
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     write_json(run_dir / "config.json", config)
     write_json(run_dir / "run_info.json", info)
-    if tokenizer is not None and not kept_tokenizer(run_dir, resumed):
+    if tokenizer is not None and not (run_dir / "checkpoints" / "tokenizer").is_dir():
         with atomic_directory(run_dir / "checkpoints" / "tokenizer") as directory:
             tokenizer.save_pretrained(directory)
             if info["tokenizer_record"] is not None:
                 write_json(directory / RECORD_FILE, info["tokenizer_record"])
 
 
-def kept_tokenizer(run_dir: Path, resumed: bool) -> Path | None:
-    """The frozen tokenizer that a resumed run began with, whatever was trained since."""
-    kept = run_dir / "checkpoints" / "tokenizer"
-    return kept if resumed and kept.is_dir() else None
+def kept_tokenizer(resume: Path | None) -> Path | None:
+    """The frozen tokenizer that the run of a checkpoint began with, whatever was trained since."""
+    kept = resume.parent / "tokenizer" if resume is not None else None
+    return kept if kept is not None and kept.is_dir() else None
 
 
 @rank_zero_only

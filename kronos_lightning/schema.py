@@ -160,7 +160,7 @@ class Forecasting(Section):
     forecast: ForecastSection
     candles: str
     interval: str | None
-    lookback: Annotated[int, Field(ge=2)]
+    lookback: Annotated[int, Field(ge=2)] | None
     horizon: Count
     clip: Positive
     touch_down: Share

@@ -138,7 +138,7 @@ def test_the_forecast_command_takes_an_exported_directory(exported, cwd):
     result = command("kronos_lightning.forecast", "candles.csv", f"predictor={exported}", "horizon=2",
                      "forecast.num_paths=20", *size, cwd=cwd)  # fmt: skip
     assert len(pd.read_csv(cwd / "outputs" / "forecasts" / "candles" / "quantiles.csv")) > 0
-    assert "Calibrated on candles" in result.stdout
+    assert "Calibrated on SYNTHETIC" in result.stdout
 
 
 def test_the_card_tells_what_was_measured_on_what(exported, cwd):
@@ -187,6 +187,15 @@ def test_a_push_without_a_token_or_with_a_wrong_one_is_told_in_a_line(exported, 
         assert message in result.stderr
         assert "Traceback" not in result.stderr
         assert (cwd / "elsewhere").exists() == (token == "wrong")
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_a_line(exported, cwd):
+    environment = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(cwd / "hf"), "HF_TOKEN": "right"}
+    result = command(MODULE, RUN, "push=a/b", "output_dir=unreached", cwd=cwd, check=False, env=environment)
+    assert result.returncode == 1
+    assert "error: push=a/b: ConnectError" in result.stderr
+    assert "--private" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_figures_of_other_weights_are_never_quoted(cwd, tmp_path, monkeypatch):

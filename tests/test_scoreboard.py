@@ -14,6 +14,7 @@ from kronos_lightning.config import check_evaluation
 from kronos_lightning.data.candles import Candles
 from kronos_lightning.evaluation.metrics import figures
 from kronos_lightning.forecast import ForecastSet
+from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.forecast.sampling import Sampling
 from kronos_lightning.measure import Part, join
 from kronos_lightning.page import report
@@ -91,7 +92,7 @@ def test_other_checkpoints_stand_in_the_same_table_and_the_model_beside_each(mar
 def calibrated_part(seed, spread):
     """A part whose paths are too narrow, calibrated on other walks."""
     validation, test = walks(120, seed=seed, spread=spread), walks(150, seed=seed + 100, spread=spread)
-    calibration, scores = measure.fit_calibration(SETTINGS, validation, Sampling())
+    calibration, scores = measure.fit_calibration(SETTINGS, "BTCUSDT", validation, Sampling())
     paths = calibration.apply(test.paths, test.last_close)
     up = calibration.probability_up((paths[..., 3] > 100).mean(axis=1))
     moving = measure.adaptive(test.close_paths, test.last_close, test.actual_close, test.cutoffs, test.stamps, scores)
@@ -299,3 +300,19 @@ def test_published_weights_in_place_of_fine_tuned_ones_are_told(real):
 def test_what_holds_for_a_compared_checkpoint_alone_is_told_with_its_name(real):
     found = told(real, forecasts("2024-07-01"), trained(real), untuned=Sources("random", "kept", None))
     assert found == ["untuned: RANDOM WEIGHTS: the predictor was never trained."]
+
+
+def test_a_calibration_stays_beside_a_checkpoint_that_knows_its_market(tmp_path, caplog):
+    caplog.set_level("INFO")
+
+    def keep(symbol):
+        calibration = Calibration(1.0, 1.0, ((0.0,) * 4,), 1.0, 0.0, "1h", {"symbol": symbol})
+        info = {"data": {"fingerprints": {"BTCUSDT": "a", "ETHUSDT": "b"}}}
+        measure.keep(calibration, Sources("x", "y", info, tmp_path))
+        return Calibration.load(tmp_path)
+
+    assert keep("BTCUSDT").about["symbol"] == "BTCUSDT"
+    assert keep("DOGEUSDT").about["symbol"] == "BTCUSDT"
+    assert "this checkpoint was not trained on DOGEUSDT" in caplog.text
+    assert keep("ETHUSDT").about["symbol"] == "ETHUSDT"
+    assert "for ETHUSDT takes the place of that for BTCUSDT" in caplog.text

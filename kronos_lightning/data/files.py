@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -39,6 +40,18 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename what stands at `path` after the time of its last change: the new path, or None where nothing stands."""
+    if not path.exists():
+        return None
+    stamp = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d_%H-%M-%S")
+    aside = path.with_name(f"{path.name}.{stamp}")
+    while aside.exists():
+        aside = aside.with_name(aside.name + "+")
+    os.replace(path, aside)
+    return aside
 
 
 def sha256(path: Path) -> str:

@@ -36,6 +36,7 @@ from .series import Series, read_series
 LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 SHOWN = 24  # steps in the terminal's table at most
 STAMP = "%Y-%m-%d %H:%M UTC"
+USUAL_LOOKBACK = 360  # of a predictor that does not say with how many candles it was trained
 PICTURED = 120  # known candles in the picture at most
 
 log = logging.getLogger("forecast")
@@ -47,11 +48,12 @@ def main(cfg: DictConfig) -> None:
     """Read, load, sample, tell, draw."""
     settings = check_forecasting(cfg)
     candles = read_candles(settings.candles, settings.interval, Path(settings.candles).stem)
-    series = last_series(candles, settings)
     directory = None if settings.predictor == "published" else best_model(Path(settings.predictor))
     forecaster, sources = load_forecaster(settings, directory, settings.predictor, settings.clip)
+    lookback = settings.lookback or trained_lookback(sources)
+    series = last_series(candles, lookback, settings)
     if settings.calibrated:
-        forecaster = calibrated(forecaster, sources, candles.interval)
+        forecaster = calibrated(forecaster, sources, candles.interval, lookback)
     forecaster.to(best_device(settings.device))
     generators = series_generators(settings.seed, [series.stamps[-1]])
     paths = forecaster.sample_series([series], settings.forecast.num_paths, generators)[0]
@@ -71,16 +73,24 @@ def main(cfg: DictConfig) -> None:
     log.info("Written to %s: quantiles.csv, paths.npy, fan.png", output)
 
 
-def last_series(candles: Candles, settings: Forecasting) -> Series:
+def trained_lookback(sources: Sources) -> int:
+    """The lookback of the predictor's fine-tuning; other numbers of candles are normalised otherwise."""
+    trained = (sources.info or {}).get("settings", {}).get("lookback")
+    if trained is not None:
+        log.info("Lookback: %d candles, as in training", trained)
+    return trained or USUAL_LOOKBACK
+
+
+def last_series(candles: Candles, lookback: int, settings: Forecasting) -> Series:
     """The last candles without a gap, as many as the model is to see."""
-    frame = candles.frame[candles.frame["segment"] == candles.frame["segment"].iloc[-1]].tail(settings.lookback)
-    if len(frame) < min(settings.lookback, len(candles)):
+    frame = candles.frame[candles.frame["segment"] == candles.frame["segment"].iloc[-1]].tail(lookback)
+    if len(frame) < min(lookback, len(candles)):
         log.warning("Only the %d candles after the last gap (%s) are seen", len(frame), candles.gaps[-1][0])
     return read_series(frame, settings.horizon, label=settings.candles)
 
 
-def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta) -> Forecaster:
-    """The forecaster with the calibration beside its checkpoint, if there is one for candles of this interval."""
+def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta, lookback: int) -> Forecaster:
+    """The forecaster with the calibration beside its checkpoint, if there is one for such candles and settings."""
     calibration = Calibration.load(sources.directory) if sources.directory is not None else None
     if calibration is None:
         return forecaster
@@ -88,10 +98,11 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta)
         log.warning("Not calibrated: %s was fitted on candles of %s", sources.directory / FILE, calibration.interval)
         return forecaster
     about = calibration.about
-    if (about["top_k"], about["trained_positions"]) != (forecaster.sampling.top_k, forecaster.trained_positions):
+    fitted = about["lookback"], about["top_k"], about["trained_positions"]
+    if fitted != (lookback, forecaster.sampling.top_k, forecaster.trained_positions):
         log.warning(
-            "Not calibrated: %s was fitted with forecast.top_k=%d forecast.trained_positions=%s",
-            *(sources.directory / FILE, about["top_k"], str(about["trained_positions"]).lower()),
+            "Not calibrated: %s was fitted with lookback=%d forecast.top_k=%d forecast.trained_positions=%s",
+            *(sources.directory / FILE, *fitted[:2], str(about["trained_positions"]).lower()),
         )
         return forecaster
     log.info("Calibration: %s", sources.directory / FILE)
@@ -109,10 +120,11 @@ def tell(
     table = Table(title=f"Quantiles of the close after {series.stamps[-1]:{STAMP}}, last {series.last_close:,.6g}")
     shown = [LEVELS.index(level) for level in (0.025, 0.1, 0.5, 0.9, 0.975)]
     for name in ("UTC", *(f"{LEVELS[q] * 100:g} %" for q in shown), "P(up)"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
+    stamp = "%Y-%m-%d" if (series.future == series.future.normalize()).all() else "%Y-%m-%d %H:%M"
     for i in steps:
         row = (f"{edges[i, q]:,.6g}" for q in shown)
-        table.add_row(f"{series.future[i]:%Y-%m-%d %H:%M}", *row, f"{up[i]:.0%}")
+        table.add_row(f"{series.future[i]:{stamp}}", *row, f"{up[i]:.0%}")
     console.print(table)
     touch = probability_touch(paths[None], last, settings.touch_down, settings.touch_up)
     console.print(
@@ -130,8 +142,12 @@ def tell(
             "Probabilities are the model's own and not calibrated; evaluate.py measures how far they can be trusted."
         )
     else:
-        fitted = calibration.about
-        console.print(f"Calibrated on candles from {fitted['fitted_from'][:10]} to {fitted['fitted_to'][:10]}.")
+        fitted, known = calibration.about, len(calibration.widening)
+        console.print(
+            f"Calibrated on {fitted.get('symbol', 'candles')} from {fitted['fitted_from'][:10]} to "
+            f"{fitted['fitted_to'][:10]}: the paths, from which all figures are, and P(up) once more by itself."
+            + (f" Steps beyond {known} are treated like step {known}." if len(series.future) > known else "")
+        )
 
 
 if __name__ == "__main__":

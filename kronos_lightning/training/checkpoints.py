@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from safetensors import SafetensorError
 from torch import Tensor
 
 from kronos_lightning.data import WindowBatch
@@ -67,6 +68,17 @@ class PretrainedCheckpoint(ModelCheckpoint):
         candidates = super()._monitor_candidates(trainer)
         candidates["epoch"] = torch.tensor(trainer.current_epoch + 1)
         return candidates
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the best so far, also where the run's folder was moved. (Lightning forgets it there.)"""
+        places = {str(path): str(Path(self.dirpath) / Path(path).name) for path in state_dict["best_k_models"]}
+        if all(Path(place).is_file() for place in places.values()):
+            here = {
+                key: places.get(state_dict[key], state_dict[key]) for key in ("best_model_path", "kth_best_model_path")
+            }
+            best = {places[path]: score for path, score in state_dict["best_k_models"].items()}
+            state_dict = state_dict | here | {"dirpath": self.dirpath, "best_k_models": best}
+        super().load_state_dict(state_dict)
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
         target = Path(filepath)
@@ -217,8 +229,8 @@ def _first_process(trainer: L.Trainer, write: Callable[[], None], path: Path) ->
     if trainer.is_global_zero:
         try:
             write()
-        except OSError as error:
-            problem = error.strerror or str(error)
+        except (OSError, SafetensorError) as error:
+            problem = getattr(error, "strerror", None) or str(error)
     if problem := trainer.strategy.broadcast(problem):
         raise SavingError(
             f"cannot write {path}: {problem}. The checkpoints written before are whole: make room, then go on with "

@@ -111,7 +111,7 @@ class StageModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         before, now = checkpoint.get("settings", {}), (self.record or {}).get("settings", {})
-        changed = [f"{key} ({before[key]} before, {now[key]} now)" for key in before if before[key] != now.get(key)]
+        changed = [f"{key} ({before[key]} before, {now.get(key)} now)" for key in before if before[key] != now.get(key)]
         if changed:
             raise ScheduleError(
                 f"a resumed run goes on as it began, but these settings changed: {', '.join(changed)}. Resume with the "

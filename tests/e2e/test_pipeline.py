@@ -156,6 +156,10 @@ def test_calibration_looks_at_as_many_cutoffs_as_it_is_given(trained, monkeypatc
     part = measured("calibration.search_cutoffs=6", "calibration.max_cutoffs=30")
     searched = int(told_cutoffs([record.getMessage() for record in caplog.records]))
     assert searched <= 6 < part.calibration.about["cutoffs"] <= 30
+    caplog.clear()
+    part = measured("calibration.search_cutoffs=60", "calibration.max_cutoffs=30")
+    searched = int(told_cutoffs([record.getMessage() for record in caplog.records]))
+    assert searched == part.calibration.about["cutoffs"]
 
 
 def test_too_few_validation_cutoffs_are_an_error_with_a_way_out_before_any_forecast(trained, monkeypatch, caplog):
@@ -213,10 +217,13 @@ def test_two_processes_forecast_what_one_does(trained):
     cwd, *_ = trained
     paths = []
     for trainer in ("cpu", "ddp_sim"):
-        options = [f"trainer={trainer}", f"evaluation.output_dir={trainer}", "evaluation.cutoffs_per_batch=5"]
+        options = [f"trainer={trainer}", "evaluation.output_dir=there", "evaluation.cutoffs_per_batch=5"]
         result = command("evaluate.py", *QUICK_EVALUATE, *options, cwd=cwd)
         assert result.stdout.count("Scoreboard") == 1
-        paths.append(np.load(cwd / trainer / "paths.npy"))
+        paths.append(np.load(cwd / "there" / "paths.npy"))
+    (aside,) = cwd.glob("there.*")
+    assert f"The earlier report was moved to {aside.name}" in result.stderr
+    np.testing.assert_array_equal(np.load(aside / "paths.npy"), paths[0])
     np.testing.assert_array_equal(paths[0], paths[1])
     batched_otherwise = np.load(cwd / "outputs" / "backtest_results" / "sample" / "paths.npy")
     np.testing.assert_allclose(paths[0], batched_otherwise, rtol=1e-4)
@@ -229,6 +236,6 @@ def test_the_forecast_command_takes_a_runs_folder_and_says_that_its_candles_were
     refused = command("kronos_lightning.forecast", *arguments, cwd=cwd, check=False)
     assert "is a kronos-tiny, not a kronos-small: model=kronos-tiny" in refused.stderr
     result = command("kronos_lightning.forecast", *arguments, "model=kronos-tiny", cwd=cwd)
-    assert "Calibrated on candles from" in result.stdout
+    assert "Calibrated on SYNTHETIC from" in result.stdout
     assert "SYNTHETIC: the predictor was fine-tuned on made-up candles" in result.stdout
     assert (cwd / "outputs" / "forecasts" / "candles" / "fan.png").is_file()

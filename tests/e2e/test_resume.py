@@ -185,6 +185,12 @@ def test_a_run_killed_after_early_stopping_had_spoken_trains_no_further(cwd):
     assert json.loads((cwd / "early" / "run_info.json").read_text())["status"] == "finished"
     again = command("train.py", *arguments, "resume=auto", cwd=cwd)
     assert "is finished, nothing to resume" in again.stderr
+    assert "Going on" not in again.stderr
+    other = command("train.py", *arguments, "stage.max_epochs=10", "resume=auto", cwd=cwd, check=False)
+    assert other.returncode == 1
+    assert "is finished, and was another run than this one: max_epochs (9 before, 10 now)" in other.stderr
+    other = command("train.py", *arguments, "stage=predictor", "resume=auto", cwd=cwd, check=False)
+    assert "another run than this one: stage (tokenizer before, predictor now)" in other.stderr
 
 
 def test_a_requeue_signal_of_slurm_saves_and_requeues_the_job(cwd):

@@ -12,7 +12,15 @@ from kronos_lightning.build import Sources, build_forecaster
 from kronos_lightning.config import check_forecasting
 from kronos_lightning.data import read_candles
 from kronos_lightning.forecast import series_generators
-from kronos_lightning.forecast.__main__ import LEVELS, calibrated, file_as_override, last_series, tell
+from kronos_lightning.forecast.__main__ import (
+    LEVELS,
+    USUAL_LOOKBACK,
+    calibrated,
+    file_as_override,
+    last_series,
+    tell,
+    trained_lookback,
+)
 from kronos_lightning.forecast.calibration import Calibration
 from tests.conftest import GOLDEN, command
 from tests.test_config import composed
@@ -76,7 +84,7 @@ def networks():
 def sampled(*overrides):
     """Paths of the command's settings on golden networks."""
     settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", "forecast.num_paths=4", *overrides))
-    series = last_series(read_candles(HOURS, settings.interval, "x"), settings)
+    series = last_series(read_candles(HOURS, settings.interval, "x"), settings.lookback or 360, settings)
     forecaster = build_forecaster(settings, *networks(), settings.clip)
     generators = series_generators(settings.seed, [series.stamps[-1]])
     return forecaster.sample_series([series], settings.forecast.num_paths, generators)
@@ -98,32 +106,42 @@ def test_the_levels_of_the_touch_change_what_is_told(override, capsys):
     told = []
     for overrides in ([], [override]):
         settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", *overrides))
-        series = last_series(read_candles(HOURS, None, "x"), settings)
+        series = last_series(read_candles(HOURS, None, "x"), 360, settings)
         tell(series, sampled("forecast.num_paths=50")[0], settings, Sources("a", "b", None), None)
         told.append(capsys.readouterr().out)
     assert told[0] != told[1]
 
 
 def test_a_calibration_beside_the_checkpoint_is_used_and_told(tmp_path, caplog, capsys):
-    about = {"fitted_from": "2024-02-01T00", "fitted_to": "2024-06-30T23", "top_k": 0, "trained_positions": False}
+    about = {"symbol": "BTCUSDT", "fitted_from": "2024-02-01T00", "fitted_to": "2024-06-30T23"}
+    about |= {"lookback": 90, "top_k": 0, "trained_positions": False}
     Calibration(0.8, 0.9, ((1.0, 2.0, 3.0, 4.0),), 0.5, 0.0, "1h", about).save(tmp_path)
     settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", "forecast.num_paths=41"))
     candles, plain = read_candles(HOURS, None, "x"), build_forecaster(settings, *networks(), settings.clip)
-    sources, series = Sources("a", "b", None, tmp_path), last_series(candles, settings)
-    found = calibrated(plain, sources, candles.interval)
+    sources, series = Sources("a", "b", None, tmp_path), last_series(candles, 90, settings)
+    found = calibrated(plain, sources, candles.interval, 90)
     assert (found.sampling.temperature, found.sampling.top_p) == (0.8, 0.9)
     paths = found.sample_series([series], 41, series_generators(0, ["a"]))[0]
     raw = replace(found, calibration=None).sample_series([series], 41, series_generators(0, ["a"]))[0]
     assert (np.ptp(paths[..., 3], axis=0) > 2 * np.ptp(raw[..., 3], axis=0)).all()
     np.testing.assert_allclose(np.median(paths[..., 3], axis=0), np.median(raw[..., 3], axis=0), rtol=1e-5)
     tell(series, paths, settings, sources, found.calibration)
-    assert "Calibrated on candles from 2024-02-01 to 2024-06-30" in capsys.readouterr().out
-    assert calibrated(plain, sources, pd.Timedelta("1D")) is plain
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Calibrated on BTCUSDT from 2024-02-01 to 2024-06-30" in told
+    assert "Steps beyond 1 are treated like step 1." in told
+    assert calibrated(plain, sources, candles.interval, 360) is plain
+    assert "was fitted with lookback=90" in caplog.text
+    assert calibrated(plain, sources, pd.Timedelta("1D"), 90) is plain
     assert "was fitted on candles of 1h" in caplog.text
-    assert calibrated(plain, Sources("a", "b", None), candles.interval) is plain
+    assert calibrated(plain, Sources("a", "b", None), candles.interval, 90) is plain
     other = replace(plain, trained_positions=True)
-    assert calibrated(other, sources, candles.interval) is other
+    assert calibrated(other, sources, candles.interval, 90) is other
     assert "forecast.trained_positions=false" in caplog.text
+
+
+def test_the_model_sees_as_many_candles_as_in_its_training():
+    assert trained_lookback(Sources("a", "b", {"settings": {"lookback": 90}})) == 90
+    assert trained_lookback(Sources("a", "b", {})) == trained_lookback(Sources("a", "b", None)) == USUAL_LOOKBACK
 
 
 def test_the_file_may_have_any_name():
@@ -137,6 +155,6 @@ def test_only_the_candles_after_the_last_gap_are_seen(tmp_path, caplog):
     path = tmp_path / "gap.csv"
     frame.drop(index=[40]).to_csv(path, index=False)
     settings = check_forecasting(composed("forecast", f"candles='{path}'"))
-    series = last_series(read_candles(path, None, "gap"), settings)
+    series = last_series(read_candles(path, None, "gap"), 360, settings)
     assert len(series.values) == len(frame) - 41
     assert "after the last gap" in caplog.text
