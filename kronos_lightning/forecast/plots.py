@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 UP, DOWN, PATHS, ACTUAL = "#1f9d72", "#d1495b", "#2b6cb0", "#111827"
-BANDS = ((0.025, 0.975, 0.15), (0.10, 0.90, 0.15), (0.25, 0.75, 0.25))  # lower, upper quantile, opacity
+BANDS = ((0.025, 0.975, "#dfe9f3"), (0.10, 0.90, "#bfd3e7"), (0.25, 0.75, "#95b6d8"))  # lower, upper quantile, colour
 
 
 def draw_candles(axes: Axes, candles: np.ndarray, x: np.ndarray, alpha: float = 1.0) -> None:
@@ -22,9 +22,9 @@ def draw_candles(axes: Axes, candles: np.ndarray, x: np.ndarray, alpha: float = 
 def draw_fan(axes: Axes, paths: np.ndarray, x: np.ndarray) -> None:
     """Draw median and 50/80/95 % bands of close paths ``(S, h)`` at positions x ``(h,)``; one path as a line."""
     if len(paths) > 1:
-        for lower, upper, alpha in BANDS:
+        for lower, upper, color in BANDS:
             edges, label = np.quantile(paths, [lower, upper], axis=0), f"{upper - lower:.0%} of the paths"
-            axes.fill_between(x, *edges, color=PATHS, alpha=alpha, linewidth=0, label=label)
+            axes.fill_between(x, *edges, color=color, linewidth=0, zorder=0.5, label=label)  # below candles
     axes.plot(x, np.median(paths, axis=0), color=PATHS, linewidth=1.6, label="median path")
 
 
