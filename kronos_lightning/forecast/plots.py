@@ -87,8 +87,10 @@ def live_figure(known: np.ndarray, paths: np.ndarray, stamps: pd.DatetimeIndex, 
         axes.axvline(0.5, color="#6b7280", linewidth=0.8, linestyle=":")
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.2)
+    days = (stamps[1:] - stamps[:-1]).min() >= pd.Timedelta("1D")
+    label = "%Y-%m-%d" if days else "%Y-%m-%d\n%H:%M"
     ticks = np.linspace(past[0], future[-1], 9).round().astype(int)
-    volumes.set_xticks(ticks, [stamps[i - past[0]].strftime("%m-%d\n%H:%M") for i in ticks])
+    volumes.set_xticks(ticks, [stamps[i - past[0]].strftime(label) for i in ticks])
     prices.set_ylabel("price", fontsize=9)
     volumes.set_ylabel("volume, 10–90 %", fontsize=9)
     prices.legend(fontsize=8, loc="upper left")

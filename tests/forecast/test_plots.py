@@ -1,11 +1,13 @@
 """Pictures say what they show."""
 
 import numpy as np
+import pandas as pd
+import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from kronos_lightning.forecast.plots import UP, draw_candles, draw_fan
+from kronos_lightning.forecast.plots import UP, draw_candles, draw_fan, live_figure
 
 
 def pixels(figure, axes, points):
@@ -26,3 +28,12 @@ def test_the_bands_of_a_fan_have_the_colours_of_the_legend_and_leave_candles_vis
     assert len(set(legend)) == 3
     drawn = pixels(figure, axes, [(3.5, 88), (3.5, 65), (3.5, 25), (1.2, 15)])
     np.testing.assert_allclose(drawn, [*legend, to_rgb(UP)], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("interval", "label"), [("1D", "2024-12-30"), ("7D", "2024-12-30"), ("1h", "2024-12-30\n00:00")]
+)
+def test_the_live_fan_names_the_year_and_the_hour_of_candles_shorter_than_a_day(interval, label):
+    stamps = pd.date_range("2024-12-30", periods=30, freq=interval, tz="UTC")
+    volumes = live_figure(np.ones((20, 5)), np.ones((3, 10, 5)), stamps, "").axes[1]
+    assert volumes.get_xticklabels()[0].get_text() == label
