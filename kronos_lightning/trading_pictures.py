@@ -27,7 +27,7 @@ def equity_chart(market: Market, strategy: Backtest, hold: Backtest, note: str) 
     for run, color, name in ((hold, GREY, "buy and hold"), (strategy, PATHS, "strategy")):
         top.plot(time, run.equity[thin], color=color, label=name, linewidth=1.3)
         drawdown = run.equity / np.maximum.accumulate(run.equity) - 1
-        middle.fill_between(time, drawdown[thin] * 100, color=color, alpha=0.35, linewidth=0)
+        middle.plot(time, drawdown[thin] * 100, color=color, label=name, linewidth=1)
     halts = strategy.halts.tz_localize(None)
     for axes in (top, bottom) if len(halts) <= MARKED else ():
         for halt in halts:
@@ -35,7 +35,7 @@ def equity_chart(market: Market, strategy: Backtest, hold: Backtest, note: str) 
             axes.axvline(halt, color=DOWN, linewidth=0.9, linestyle=":", label=label)
     top.set_title(f"Equity after costs, quote units{note}", fontsize=10)
     middle.set_title("Drawdown, %", fontsize=10)
-    bottom.plot(time, market.prices.close[thin], color=GREY, linewidth=0.9)
+    bottom.plot(time, market.prices.close[thin], color=GREY, linewidth=0.9, label="close")
     trades = strategy.trade_table()
     if len(trades) <= MARKED:
         _mark_trades(bottom, trades)
@@ -48,10 +48,8 @@ def equity_chart(market: Market, strategy: Backtest, hold: Backtest, note: str) 
                     linewidth=0, label=name,
                 )  # fmt: skip
     bottom.set_title(f"Close and {len(trades)} trade{'' if len(trades) == 1 else 's'}", fontsize=10)
-    for axes in (top, bottom):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8, loc="upper left")
     for axes in (top, middle, bottom):
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
         axes.grid(alpha=0.2)
     locator = AutoDateLocator()
     bottom.xaxis.set(major_locator=locator, major_formatter=ConciseDateFormatter(locator))

@@ -251,6 +251,19 @@ def test_the_pictures_can_be_drawn(hours, ranges, overrides, tmp_path):
         assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
+def test_the_legends_of_the_equity_stand_beside_the_curves_and_name_all_of_them(base):
+    figure = trading_pictures(base, "")[0].figure
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert legend.get_window_extent().x0 >= axes.get_window_extent().x1
+        assert legend.get_window_extent().x1 <= figure.bbox.x1
+    equity, drawdown, closes = ([text.get_text() for text in axes.get_legend().texts] for axes in figure.axes)
+    assert drawdown == ["buy and hold", "strategy"]
+    assert equity == [*drawdown, "drawdown halt"]
+    assert {"close", "drawdown halt", "long entry", "exit"} <= set(closes)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
