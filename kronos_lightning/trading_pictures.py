@@ -5,13 +5,12 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from .backtest import Backtest, Market
-from .forecast.plots import DOWN, PATHS, UP
+from .forecast.plots import DOWN, PATHS, UP, date_axis
 
 GREY, BLACK = "#6b7280", "#111827"
 POINTS = 4000  # of a curve; more candles are thinned
@@ -51,8 +50,7 @@ def equity_chart(market: Market, strategy: Backtest, hold: Backtest, note: str) 
     for axes in (top, middle, bottom):
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
         axes.grid(alpha=0.2)
-    locator = AutoDateLocator()
-    bottom.xaxis.set(major_locator=locator, major_formatter=ConciseDateFormatter(locator))
+    date_axis(bottom)
     bottom.margins(x=0.01)
     return figure
 

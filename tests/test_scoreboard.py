@@ -1,6 +1,7 @@
 """All forecasters side by side, the verdict, and what a reader needs to know before any figure."""
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -187,6 +188,14 @@ def test_pictures_tables_and_verdict_of_the_report(folded, tmp_path):
     assert page.verdict[1].startswith("Without calibration, which no baseline has: ")
     assert any("after calibration" in sentence for sentence in page.verdict)
     assert "Calibration, fitted on validation, measured on test" in {table.title for table in page.tables}
+
+
+def test_every_date_below_the_skill_has_month_and_year(folded):
+    figure = next(picture.figure for picture in report(folded).pictures if picture.name == "skill_over_time")
+    figure.draw_without_rendering()
+    labels = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    assert labels
+    assert all(re.fullmatch(r"(\d\d:\d\d\n)?[A-Z]\w\w( \d\d)?\n\d{4}", label) for label in labels), labels
 
 
 def test_baselines_settings_choose_them_and_their_refits(market):

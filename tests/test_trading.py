@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -262,6 +263,14 @@ def test_the_legends_of_the_equity_stand_beside_the_curves_and_name_all_of_them(
     assert drawdown == ["buy and hold", "strategy"]
     assert equity == [*drawdown, "drawdown halt"]
     assert {"close", "drawdown halt", "long entry", "exit"} <= set(closes)
+
+
+def test_every_date_below_the_equity_has_month_and_year(base):
+    figure = trading_pictures(base, "")[0].figure
+    figure.draw_without_rendering()
+    labels = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    assert labels
+    assert all(re.fullmatch(r"[JF]\w\w \d\d\n2023", label) for label in labels), labels
 
 
 @pytest.mark.parametrize(

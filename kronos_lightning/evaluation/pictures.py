@@ -4,13 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.forecast.calibration import INTERVALS
-from kronos_lightning.forecast.plots import DOWN, PATHS, UP, forecast_figure
+from kronos_lightning.forecast.plots import DOWN, PATHS, UP, date_axis, forecast_figure
 
 from .metrics import Scores, reliability
 
@@ -106,11 +104,5 @@ def skill_chart(model: Scores, baseline: Scores, name: str, note: str) -> Figure
     bottom.plot(time, np.cumsum(baseline.loss - model.loss) * 100, color=PATHS)
     bottom.axhline(0, color="#111827", linewidth=0.8)
     bottom.set(ylabel="% of the price", title="Advantage added up: rising where the model is better")
-    dates(bottom)
+    date_axis(bottom)
     return figure
-
-
-def dates(axes: Axes) -> None:
-    """Short dates on the x axis."""
-    locator = AutoDateLocator()
-    axes.xaxis.set(major_locator=locator, major_formatter=ConciseDateFormatter(locator))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateFormatter, AutoDateLocator
 from matplotlib.figure import Figure
 
 UP, DOWN, PATHS, ACTUAL = "#1f9d72", "#d1495b", "#2b6cb0", "#111827"
@@ -26,6 +27,14 @@ def draw_fan(axes: Axes, paths: np.ndarray, x: np.ndarray) -> None:
             edges, label = np.quantile(paths, [lower, upper], axis=0), f"{upper - lower:.0%} of the paths"
             axes.fill_between(x, *edges, color=color, linewidth=0, zorder=0.5, label=label)  # below candles
     axes.plot(x, np.median(paths, axis=0), color=PATHS, linewidth=1.6, label="median path")
+
+
+def date_axis(axes: Axes) -> None:
+    """Dates on the x axis, as fine as it is short; each with all that is above it, up to the year."""
+    locator = AutoDateLocator()
+    formatter = AutoDateFormatter(locator)
+    formatter.scaled = {0.5: "%H:%M\n%b %d\n%Y", 7: "%b %d\n%Y", 30: "%b\n%Y", 365: "%Y"}  # by days between ticks
+    axes.xaxis.set(major_locator=locator, major_formatter=formatter)
 
 
 def forecast_axes(axes: Axes, context: np.ndarray, paths: np.ndarray, actual: np.ndarray, title: str) -> None:

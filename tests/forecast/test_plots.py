@@ -1,13 +1,16 @@
 """Pictures say what they show."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.dates import num2date
 from matplotlib.figure import Figure
 
-from kronos_lightning.forecast.plots import UP, draw_candles, draw_fan, live_figure
+from kronos_lightning.forecast.plots import UP, date_axis, draw_candles, draw_fan, live_figure
 
 
 def pixels(figure, axes, points):
@@ -37,3 +40,27 @@ def test_the_live_fan_names_the_year_and_the_hour_of_candles_shorter_than_a_day(
     stamps = pd.date_range("2024-12-30", periods=30, freq=interval, tz="UTC")
     volumes = live_figure(np.ones((20, 5)), np.ones((3, 10, 5)), stamps, "").axes[1]
     assert volumes.get_xticklabels()[0].get_text() == label
+
+
+@pytest.mark.parametrize(
+    ("span", "form"),
+    [
+        ("4h", "%H:%M\n%b %d\n%Y"),
+        ("4D", "%H:%M\n%b %d\n%Y"),
+        ("31D", "%b %d\n%Y"),
+        ("1500D", "%b\n%Y"),
+        ("9000D", "%Y"),
+    ],
+)
+def test_every_label_of_a_date_axis_goes_up_to_the_year_and_none_covers_another(span, form):
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    begin = pd.Timestamp("2023-08-09 02:00")
+    axes.plot([begin, begin + pd.Timedelta(span)], [0, 1])
+    date_axis(axes)
+    FigureCanvasAgg(figure).draw()
+    labels = axes.get_xticklabels()
+    assert len(labels) >= 5
+    assert [label.get_text() for label in labels] == [f"{num2date(place):{form}}" for place in axes.get_xticks()]
+    edges = [label.get_window_extent().intervalx for label in labels]
+    assert all(left[1] < right[0] for left, right in pairwise(edges))
