@@ -24,6 +24,7 @@ from .runs import read_info, write_json
 RECORD = "sweep.json"
 BEYOND = 0.05  # past the end of an axis is drawn all that lies further out
 WIDE = 10.0  # a numeric axis whose ends differ by more than this factor is logarithmic
+LONG = 60  # characters after which a status is broken over lines
 GREY = "#9ca3af"
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  # behind labels
 
@@ -273,11 +274,14 @@ def _print(frame: pd.DataFrame, record: Record) -> None:
     notes = "" if one_stage else " (figures of different stages do not compare)"
     table = Table(title=f"Trials, best {' and '.join(sorted(monitors))} first{notes}")
     for name, label in zip(shown.columns, _short(list(shown.columns)), strict=True):
-        table.add_column(label, overflow="fold", justify="left" if name in ("stage", "status") else "right")
+        if name == "status":
+            table.add_column(label, overflow="fold", max_width=LONG)
+        else:  # a number over two lines reads as another
+            table.add_column(label, no_wrap=True, justify="left" if name == "stage" else "right")
     for row in shown.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     console = Console()
-    console.width = max(console.width, 120)
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
     console.print(table)
 
 

@@ -75,6 +75,17 @@ def test_the_files_are_written_and_undefined_figures_are_dashes(mixed, tmp_path,
     assert "failed: out of memory" in shown
 
 
+def test_of_the_table_only_the_status_is_broken_over_lines(tmp_path, capsys):
+    keys = [f"stage.a_setting_with_a_long_name_{number}" for number in range(8)]
+    more = [f"{key}=7.3626e-06" for key in keys]
+    trials = [trial(7.3626e-06, 1.0, more=more), trial(1, status=f"failed: {'no space left ' * 20}", more=more)]
+    write(record(tmp_path, *trials, swept=["stage.learning_rate", *keys]))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(line.count("a_setting_with_a_long_name") for line in lines) == 8
+    assert sum(line.count("7.3626e-06") for line in lines) == 17
+    assert sum("no space left" in line for line in lines) > 1
+
+
 def test_a_sweep_of_which_nothing_finished_has_a_table_and_no_picture(tmp_path):
     write(record(tmp_path, trial(1, status="not run"), trial(2, status="failed: x")))
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.csv"}
