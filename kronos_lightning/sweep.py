@@ -9,6 +9,7 @@ import itertools
 import logging
 import math
 import multiprocessing
+import os
 import re
 import signal
 import sys
@@ -219,8 +220,9 @@ class Sweep:
             jobs = self.launcher.launch([self._job(trial.overrides) for trial in trials], initial_job_idx=first)
             results = [_result(job) for job in jobs]
         except Exception as error:
-            log.exception("The launcher failed")
-            results = [self._survivor(trial, _reason(error)) for trial in trials]
+            reason = _reason(error)
+            log.error("The launcher failed: %s", reason, exc_info=bool(os.environ.get("HYDRA_FULL_ERROR")))
+            results = [self._survivor(trial, reason) for trial in trials]
         for trial, result in zip(trials, results, strict=True):
             if isinstance(result, Failure):
                 trial.status, trial.figures = f"failed: {result.reason}", {}

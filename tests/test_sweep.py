@@ -5,6 +5,7 @@ import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -262,6 +263,17 @@ def test_a_predictor_waits_for_the_tokenizer_where_trials_run_in_parallel(tmp_pa
     monkeypatch.setattr("kronos_lightning.sweep.BasicLauncher", type("Other", (), {}))
     assert sweep(trial_of()[0], "stage=tokenizer,predictor", "seed=1,2", launcher) == 0
     assert [[trial.stage for trial in batch] for batch in batches] == [["tokenizer"] * 2, ["predictor"] * 2]
+
+
+@pytest.mark.parametrize("full", ["", "1"])
+def test_why_a_launcher_failed_is_one_line_and_a_traceback_where_asked_for(sweep, monkeypatch, caplog, full):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", full)
+    dead = SimpleNamespace(launch=lambda *_, **__: raises(RuntimeError("no srun here")))
+    monkeypatch.setattr("kronos_lightning.sweep.Sweep._launcher", lambda *_: dead)
+    assert sweep(trial_of()[0], "stage.learning_rate=0.1") == 1
+    (line,) = [line for line in caplog.records if "launcher" in line.getMessage()]
+    assert line.getMessage() == "The launcher failed: no srun here"
+    assert bool(line.exc_info) == bool(full)
 
 
 def test_a_dead_launcher_costs_only_the_trials_that_had_not_finished(tmp_path, sweep, monkeypatch):
