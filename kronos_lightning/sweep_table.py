@@ -24,6 +24,7 @@ from .runs import read_info, write_json
 RECORD = "sweep.json"
 BEYOND = 0.05  # past the end of an axis is drawn all that lies further out
 WIDE = 10.0  # a numeric axis whose ends differ by more than this factor is logarithmic
+APART = ("stage",)  # keys whose values are no rivals: their figures do not compare
 LONG = 60  # characters after which a status is broken over lines
 GREY = "#9ca3af"
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  # behind labels
@@ -77,6 +78,11 @@ class Record:
         if (folder / RECORD).exists():
             self.trials = [Trial(**trial) for trial in json.loads((folder / RECORD).read_text())["trials"]]
 
+    @property
+    def compared(self) -> list[str]:
+        """The swept keys whose values compete."""
+        return [key for key in self.swept if key not in APART]
+
     def save(self) -> None:
         """Write the record."""
         trials = [asdict(trial) for trial in self.trials]
@@ -116,9 +122,9 @@ def table_of(record: Record) -> pd.DataFrame:
 
 
 def best(record: Record) -> dict[str, Trial]:
-    """The best finished trial of each stage."""
+    """The best finished trial of each stage; none where nothing else varies."""
     winners: dict[str, Trial] = {}
-    for trial in record.trials:
+    for trial in record.trials if record.compared else []:
         if trial.value is not None:
             sign = -1.0 if trial.mode == "max" else 1.0
             known = winners.get(trial.stage)
@@ -157,18 +163,17 @@ def write(record: Record) -> None:
 def parallel_coordinates(record: Record) -> Figure:
     """A line a finished trial through what it was given to the figure it reached, coloured by it; failed ones grey."""
     stages = list(best(record))
-    width = max(7.0, 2.0 * (len(record.swept) + 2))
+    width = max(7.0, 2.0 * (len(record.compared) + 2))
     figure = Figure(figsize=(width, 4.2 * len(stages)), layout="constrained")
     for axes, stage in zip(figure.subplots(len(stages), 1, squeeze=False)[:, 0], stages, strict=True):
-        _coordinates(figure, axes, [t for t in record.trials if t.stage == stage], record.swept)
+        _coordinates(figure, axes, [t for t in record.trials if t.stage == stage], record.compared)
         axes.set_title(f"{stage}: {len(record.trials)} trials" if len(stages) == 1 else stage, fontsize=10, pad=24)
     return figure
 
 
-def _coordinates(figure: Figure, axes: Axes, trials: list[Trial], swept: list[str]) -> None:
+def _coordinates(figure: Figure, axes: Axes, trials: list[Trial], keys: list[str]) -> None:
     trials = [trial for trial in trials if trial.value is not None or trial.failed]
     winner = min((t for t in trials if t.value is not None), key=lambda t: t.value if t.mode == "min" else -t.value)
-    keys = [key for key in swept if key != "stage"]
     values = [given(trial.overrides) for trial in trials]
     reached = np.array([math.nan if t.value is None else t.value for t in trials], dtype=float)
     finished = np.isfinite(reached)
@@ -272,7 +277,8 @@ def _print(frame: pd.DataFrame, record: Record) -> None:
     extra = {name for trial in record.trials for name in trial.figures} - monitors - {"val/loss", "best_epoch"}
     shown = shown.drop(columns=[name for name in extra if name in shown])
     notes = "" if one_stage else " (figures of different stages do not compare)"
-    table = Table(title=f"Trials, best {' and '.join(sorted(monitors))} first{notes}")
+    order = f", best {' and '.join(sorted(monitors))} first" if record.compared else ""
+    table = Table(title=f"Trials{order}{notes}")
     for name, label in zip(shown.columns, _short(list(shown.columns)), strict=True):
         if name == "status":
             table.add_column(label, overflow="fold", max_width=LONG)

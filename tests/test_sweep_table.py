@@ -91,6 +91,12 @@ def test_a_sweep_of_which_nothing_finished_has_a_table_and_no_picture(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.csv"}
 
 
+def test_where_only_the_stage_varies_there_is_no_best_and_no_picture(tmp_path, capsys):
+    write(record(tmp_path, trial(1, 2.0), trial(2, 3.0, stage="predictor"), swept=["stage"]))
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.csv"}
+    assert "best val/loss" not in capsys.readouterr().out
+
+
 def test_the_commands_can_be_pasted(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "a=[1,2],[3]", "resume=null"])
     one = trial(1, 1.0, more=["data.val_time_range=[2023-01-01,2023-02-01]", "sweep=predictor"])
