@@ -160,8 +160,8 @@ class Sweep:
         winners = sweep_table.best(self.record)
         if winners:
             log.info("The picture is in %s", folder / "sweep.png")
-        for stage, trial in winners.items():
-            log.info("Best %s: %s %.5g in %s. It is repeated by:\n%s", stage, trial.monitor, trial.value, trial.run_dir,
+        for group, trial in winners.items():
+            log.info("Best %s: %s %.5g in %s. It is repeated by:\n%s", group, trial.monitor, trial.value, trial.run_dir,
                      sweep_table.command_of(trial))  # fmt: skip
 
     def _search(self, sweeper: Any, space: Space, folder: Path) -> Search:
@@ -171,8 +171,10 @@ class Sweep:
             raise SweepError(f"hydra.sweeper.trials: {sweeper.trials!r} is no number above 0")
         if sweeper.method == "random":
             return draws(space, sweeper.trials, sweeper.seed)
-        if "stage" in space.swept:
-            raise SweepError("hydra/sweeper=optuna: figures of different stages do not compare, sweep one stage")
+        for key in sweep_table.APART:
+            if key in space.swept:
+                kind = key.rpartition(".")[2]
+                raise SweepError(f"hydra/sweeper=optuna: figures of different {kind}s do not compare, sweep one {kind}")
         return Bayesian(space, sweeper.trials, sweeper.seed, folder / "study.db", self.config.callbacks.best.mode)
 
     def _launcher(self, sweeper: Any) -> Launcher:

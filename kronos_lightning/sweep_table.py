@@ -24,7 +24,7 @@ from .runs import read_info, write_json
 RECORD = "sweep.json"
 BEYOND = 0.05  # past the end of an axis is drawn all that lies further out
 WIDE = 10.0  # a numeric axis whose ends differ by more than this factor is logarithmic
-APART = ("stage",)  # keys whose values are no rivals: their figures do not compare
+APART = ("stage", "data.fold")  # keys whose values are no rivals: their figures do not compare
 LONG = 60  # characters after which a status is broken over lines
 GREY = "#9ca3af"
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  # behind labels
@@ -47,6 +47,12 @@ class Trial:
     def value(self) -> float | None:
         """The monitored figure; None unless finished."""
         return self.figures.get(self.monitor) if self.status == "finished" else None
+
+    @property
+    def group(self) -> str:
+        """Stage, and fold if one is given: what it competes in."""
+        fold = given(self.overrides).get("data.fold", "null")
+        return self.stage if fold == "null" else f"{self.stage}, fold {fold}"
 
     @property
     def failed(self) -> bool:
@@ -98,7 +104,7 @@ def find_earlier(sweeps: Path, identity: dict[str, Any]) -> Path | None:
 
 
 def table_of(record: Record) -> pd.DataFrame:
-    """A row a trial, best first within its stage: number, stage, the swept keys, figures, seconds, status, folder."""
+    """A row a trial, best first within its group: number, stage, the swept keys, figures, seconds, status, folder."""
     rows = []
     for number, trial in enumerate(record.trials):
         values = given(trial.overrides)
@@ -115,21 +121,21 @@ def table_of(record: Record) -> pd.DataFrame:
             frame[key] = _numeric(frame[key])
     signs = {"min": 1.0, "max": -1.0}
     ranks = [math.inf if t.value is None else signs[t.mode] * t.value for t in record.trials]
-    order = frame.assign(rank=ranks, place=_places([t.stage for t in record.trials]))
+    order = frame.assign(rank=ranks, place=_places([t.group for t in record.trials]))
     frame = frame.loc[order.sort_values(["place", "rank", "trial"], kind="stable").index]
     last = ["seconds", "status", "folder"]
     return frame[[name for name in frame if name not in last] + last].reset_index(drop=True)
 
 
 def best(record: Record) -> dict[str, Trial]:
-    """The best finished trial of each stage; none where nothing else varies."""
+    """The best finished trial of each group; none where only stage and fold vary."""
     winners: dict[str, Trial] = {}
     for trial in record.trials if record.compared else []:
         if trial.value is not None:
             sign = -1.0 if trial.mode == "max" else 1.0
-            known = winners.get(trial.stage)
+            known = winners.get(trial.group)
             if known is None or sign * trial.value < sign * known.value:
-                winners[trial.stage] = trial
+                winners[trial.group] = trial
     return winners
 
 
@@ -155,19 +161,19 @@ def write(record: Record) -> None:
         with atomic_path(record.folder / "sweep.png") as temporary:
             parallel_coordinates(record).savefig(temporary, dpi=130)
         with atomic_path(record.folder / "best.sh") as temporary:
-            lines = (f"# {t.stage}: {t.monitor} {t.value:.5g}\n{command_of(t)}\n" for t in winners.values())
+            lines = (f"# {group}: {t.monitor} {t.value:.5g}\n{command_of(t)}\n" for group, t in winners.items())
             temporary.write_text("".join(lines))
     _print(frame, record)
 
 
 def parallel_coordinates(record: Record) -> Figure:
     """A line a finished trial through what it was given to the figure it reached, coloured by it; failed ones grey."""
-    stages = list(best(record))
+    groups = list(best(record))
     width = max(7.0, 2.0 * (len(record.compared) + 2))
-    figure = Figure(figsize=(width, 4.2 * len(stages)), layout="constrained")
-    for axes, stage in zip(figure.subplots(len(stages), 1, squeeze=False)[:, 0], stages, strict=True):
-        _coordinates(figure, axes, [t for t in record.trials if t.stage == stage], record.compared)
-        axes.set_title(f"{stage}: {len(record.trials)} trials" if len(stages) == 1 else stage, fontsize=10, pad=24)
+    figure = Figure(figsize=(width, 4.2 * len(groups)), layout="constrained")
+    for axes, group in zip(figure.subplots(len(groups), 1, squeeze=False)[:, 0], groups, strict=True):
+        _coordinates(figure, axes, [t for t in record.trials if t.group == group], record.compared)
+        axes.set_title(f"{group}: {len(record.trials)} trials" if len(groups) == 1 else group, fontsize=10, pad=24)
     return figure
 
 
@@ -257,9 +263,9 @@ def _numeric(values: pd.Series) -> pd.Series:
         return values
 
 
-def _places(stages: list[str]) -> list[int]:
-    order = list(dict.fromkeys(stages))
-    return [order.index(stage) for stage in stages]
+def _places(groups: list[str]) -> list[int]:
+    order = list(dict.fromkeys(groups))
+    return [order.index(group) for group in groups]
 
 
 def _short(keys: list[str]) -> list[str]:
@@ -270,13 +276,14 @@ def _short(keys: list[str]) -> list[str]:
 
 def _print(frame: pd.DataFrame, record: Record) -> None:
     shown = frame.drop(columns="folder")
-    one_stage = len(frame["stage"].unique()) == 1
-    if one_stage:
+    apart = [key for key in APART if key in frame and len(frame[key].unique()) > 1]
+    if "stage" not in apart:
         shown = shown.drop(columns="stage")
     monitors = {trial.monitor for trial in record.trials}
     extra = {name for trial in record.trials for name in trial.figures} - monitors - {"val/loss", "best_epoch"}
     shown = shown.drop(columns=[name for name in extra if name in shown])
-    notes = "" if one_stage else " (figures of different stages do not compare)"
+    kinds = " and ".join(f"{key.rpartition('.')[2]}s" for key in apart)
+    notes = f" (figures of different {kinds} do not compare)" if apart else ""
     order = f", best {' and '.join(sorted(monitors))} first" if record.compared else ""
     table = Table(title=f"Trials{order}{notes}")
     for name, label in zip(shown.columns, _short(list(shown.columns)), strict=True):

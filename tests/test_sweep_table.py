@@ -91,10 +91,23 @@ def test_a_sweep_of_which_nothing_finished_has_a_table_and_no_picture(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.csv"}
 
 
-def test_where_only_the_stage_varies_there_is_no_best_and_no_picture(tmp_path, capsys):
-    write(record(tmp_path, trial(1, 2.0), trial(2, 3.0, stage="predictor"), swept=["stage"]))
+@pytest.mark.parametrize("swept", [["stage"], ["stage", "data.fold"]])
+def test_where_only_stage_and_fold_vary_there_is_no_best_and_no_picture(tmp_path, capsys, swept):
+    write(record(tmp_path, trial(1, 2.0), trial(2, 3.0, stage="predictor", more=["data.fold=0"]), swept=swept))
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.csv"}
     assert "best val/loss" not in capsys.readouterr().out
+
+
+def test_folds_are_apart_as_stages_are(tmp_path, capsys):
+    figures = [(0, 1, 2.0), (0, 2, 1.0), (1, 1, 7.0), (1, 2, 8.0)]
+    trials = [trial(rate, value, more=[f"data.fold={fold}"]) for fold, rate, value in figures]
+    made = record(tmp_path, *trials, swept=["data.fold", "stage.learning_rate"])
+    assert list(table_of(made)["val/loss"]) == [1, 2, 7, 8]
+    assert {group: t.value for group, t in best(made).items()} == {"tokenizer, fold 0": 1, "tokenizer, fold 1": 7}
+    write(made)
+    assert "(figures of different folds do not compare)" in " ".join(capsys.readouterr().out.split())
+    assert "# tokenizer, fold 1: val/loss 7\n" in (tmp_path / "best.sh").read_text()
+    assert [axes.get_title() for axes in parallel_coordinates(made).axes] == list(best(made))
 
 
 def test_the_commands_can_be_pasted(tmp_path, monkeypatch):

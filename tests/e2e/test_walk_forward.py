@@ -41,7 +41,8 @@ def test_each_stage_of_each_fold_has_a_run_and_a_row_of_the_table(walked):
     table = pd.read_csv(next((cwd / "outputs" / "sweeps").rglob("sweep.csv")))
     rows = set(zip(table["stage"], table["data.fold"], strict=True))
     assert rows == {(stage, fold) for stage in ("tokenizer", "predictor") for fold in (0, 1)}
-    assert "Trials, best val/crps first" in result.stdout
+    assert "Trials (figures of different stages and folds do not compare)" in result.stdout
+    assert "It is repeated by" not in result.stdout + result.stderr
 
 
 def test_the_predictor_of_a_fold_has_the_tokenizer_of_that_fold(walked):
