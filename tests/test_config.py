@@ -165,7 +165,7 @@ def test_resume_and_init_from_exclude_each_other():
     [
         ("train.py", "data.lokback=5", "lokback"),
         ("train.py", "data.horizon=0", "error: data.horizon: Input should be greater than 0 (it is 0)"),
-        ("train.py", "data.csv_path=nothing.csv", "error: nothing.csv: no such file"),
+        ("train.py", "data.csv_path=nothing.csv", "error: nothing.csv: no such file; data.csv_path=FILE names"),
         ("train.py", "trainer=tpu", "trainer/tpu"),
         ("evaluate.py", "backtest.cost=free", "error: backtest.cost"),
     ],

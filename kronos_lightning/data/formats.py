@@ -36,19 +36,14 @@ class CandleError(ValueError):
     """Candles that cannot be right; the message names file, place, value and a way out."""
 
 
-def require_file(path: Path) -> None:
-    """Raise a `CandleError` where there is no such file."""
-    if not path.is_file():
-        raise CandleError(f"{path}: no such file; data.csv_path=FILE names your candles (CSV or Parquet)")
-
-
 def read_raw(path: Path) -> pd.DataFrame:
     """Read a CSV or Parquet file into the raw columns (see the module's docstring).
 
     Raises:
         CandleError: no such file, unreadable, a needed column missing, text where a number belongs, unknown dates.
     """
-    require_file(path)
+    if not path.is_file():
+        raise CandleError(f"{path}: no such file")
     frame = _read_parquet(path) if path.suffix.lower() in {".parquet", ".pq"} else _read_csv(path)
     if frame.empty:
         raise CandleError(f"{path}: no candles in it")

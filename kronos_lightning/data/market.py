@@ -12,7 +12,7 @@ from .binance import DownloadError, Endpoints, download, series_path
 from .candles import Candles, as_utc, end_of, validate
 from .doctor import Diagnosis, diagnose
 from .files import sha256
-from .formats import CandleError, read_raw, require_file
+from .formats import CandleError, read_raw
 from .sample import sample_candles
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Market:
         if self.path is None or self.path.is_file():
             return
         if self.binance is None or self.csv_path is not None:
-            require_file(self.path)
+            self._require_file()
         log.info("%s: no such file, downloading %s %s from Binance", self.path, self.symbol, self.interval)
         try:
             download(self.symbol, self.interval, self.path, Endpoints(**self.binance), self.begin, self.end)
@@ -62,7 +62,7 @@ class Market:
         """The file and its checksum, which tell whether the source has changed."""
         if self.path is None:
             return {"source": None, "sha256": None}
-        require_file(self.path)
+        self._require_file()
         return {"source": str(self.path), "sha256": sha256(self.path)}
 
     def examine(self) -> tuple[Candles, dict[str, Any]]:
@@ -89,6 +89,10 @@ class Market:
             candles = sample_candles(interval=self.interval, **self.sample)
             return candles.between(self.begin, self.end)
         return self._validated(read_raw(self.path), [place["line"] for place in dropped])
+
+    def _require_file(self) -> None:
+        if not self.path.is_file():
+            raise CandleError(f"{self.path}: no such file; data.csv_path=FILE names your candles (CSV or Parquet)")
 
     def _validated(self, raw: pd.DataFrame, without: list[int]) -> Candles:
         kept = raw.drop(index=without) if without else raw

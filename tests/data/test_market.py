@@ -69,7 +69,7 @@ def test_no_more_is_downloaded_than_the_data_set_begins_and_ends_with(make, exch
 
 def test_a_file_of_ones_own_is_never_downloaded(make, exchange, tmp_path):
     for changes in ({"csv_path": str(tmp_path / "mine.csv"), "binance": binance(exchange)}, {"binance": None}):
-        with pytest.raises(CandleError, match="no such file"):
+        with pytest.raises(CandleError, match=r"no such file; data\.csv_path=FILE names your candles"):
             make(**changes).prepare_data()
     assert exchange.asked == []
 

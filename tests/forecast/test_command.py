@@ -62,7 +62,7 @@ def test_the_csv_holds_the_quantiles_of_the_paths_and_the_picture_can_be_opened(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing.csv"], "error: nothing.csv: no such file"),
+        (["nothing.csv"], "error: nothing.csv: no such file\n"),
         ([], "candles"),
         ([str(HOURS), "horizon=0"], "error: horizon: Input should be greater than 0"),
         ([str(HOURS), "interval=1d"], "candles are 1h apart, data.interval is 1d"),
