@@ -1,6 +1,7 @@
 """Checks a composed configuration within seconds, naming the key that is wrong."""
 
 import inspect
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -172,12 +173,34 @@ def _validate(schema: type[Section], plain: dict[str, Any]) -> Any:
     try:
         return schema.model_validate(plain)
     except ValidationError as error:
-        lines = []
+        found = defaultdict(list)
         for e in error.errors():
-            key = ".".join(
-                str(part) for part in e["loc"] if part not in ("tokenizer", "predictor") or e["loc"][0] == "model"
-            )
-            what = "unknown key" if e["type"] == "extra_forbidden" else e["msg"].removeprefix("Value error, ")
-            value = "" if e["type"] in ("missing", "value_error") else f" (it is {e['input']!r})"
-            lines.append(f"{key}: {what}{value}" if key else what)
+            found[_key(e, plain)].append(e)
+        lines = [
+            _reason(key, errors)
+            for key, errors in found.items()
+            if not any(other.startswith(f"{key}.") for other in found)  # of a union: the list, whose items were tried
+        ]
         raise ConfigError("; ".join(lines)) from None
+
+
+def _key(error: dict[str, Any], plain: Any) -> str:
+    """Where the error is; without the names that pydantic gives to the branches of a union."""
+    parts, node = [], plain
+    for part in error["loc"]:
+        inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
+        if inside:
+            node = node[part]
+        if inside or (error["type"] == "missing" and part == error["loc"][-1]):
+            parts.append(str(part))
+    return ".".join(parts)
+
+
+def _reason(key: str, errors: list[dict[str, Any]]) -> str:
+    """What is wrong with a key, by every branch of its union but the list that it is not."""
+    told = [e for e in errors if e["type"] != "list_type"] or errors
+    first = told[0]
+    reasons = dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in told)
+    what = "unknown key" if first["type"] == "extra_forbidden" else "; or ".join(reasons)
+    value = "" if first["type"] in ("missing", "value_error") else f" (it is {first['input']!r})"
+    return f"{key}: {what}{value}" if key else what

@@ -146,6 +146,30 @@ def test_a_wrong_key_or_value_is_named(name, override, message):
         CHECKS[name](composed(name, *NEEDED.get(name, []), *override.split()))
 
 
+INTERVALS = "'1s', '1m', '3m', '5m', '15m', '30m', '1h', '2h', '4h', '6h', '8h', '12h', '1d', '3d', '1w' or '1M'"
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("download", "interval=3h", f"interval: Input should be {INTERVALS} (it is '3h')"),
+        ("download", "interval=[1h,3h]", f"interval.1: Input should be {INTERVALS} (it is '3h')"),
+        ("download", "symbol=5", "symbol: Input should be a valid string (it is 5)"),
+        ("download", "symbol=[]", "symbol: Input should be a valid string; or List should have at least 1 item "
+         "after validation, not 0 (it is [])"),
+        ("train", "data.fold=-1", "data.fold: Input should be greater than or equal to 0; or Input should be 'all' "
+         "(it is -1)"),
+        ("train", "stage.patience=0", "stage.patience: Input should be greater than 0 (it is 0)"),
+        ("train", "model.tokenizer.d_model=0", "model.tokenizer.d_model: Input should be greater than 0 (it is 0)"),
+        ("train", "~stage.weight_decay", "stage.weight_decay: Field required"),
+    ],
+)  # fmt: skip
+def test_each_wrong_key_has_one_sentence(name, override, message):
+    with pytest.raises(ConfigError) as caught:
+        CHECKS[name](composed(name, *NEEDED.get(name, []), override))
+    assert str(caught.value) == message
+
+
 def test_an_evaluation_that_would_lose_its_forecasts_is_refused():
     with pytest.raises(ConfigError, match="cannot hand their forecasts back"):
         check_evaluation(composed("evaluate", "trainer=ddp", "trainer.strategy.start_method=spawn"))
