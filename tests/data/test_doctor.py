@@ -188,7 +188,7 @@ def test_sessions_are_recognised_and_no_defect():
     market = as_raw(raw[open_])
     (finding,) = [f for f in examine(market).findings if f.check == "sessions"]
     assert finding.severity == "warning"
-    assert "sessions=true here, data.sessions=true in training" in finding.message
+    assert "; sessions=true for the doctor, data.sessions=true in training" in finding.message
     assert names(market, sessions=True) <= {"price outlier"}
 
 

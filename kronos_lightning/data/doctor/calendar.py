@@ -116,7 +116,8 @@ def gaps(case: Case) -> Findings:
     if case.sessions or closes:
         words = f"{len(after)} breaks between sessions"
         if closes and not case.sessions:
-            words = f"a market that closes ({closes}): {words}; sessions=true here, data.sessions=true in training"
+            words = f"a market that closes ({closes}): {words}"
+            words += "; sessions=true for the doctor, data.sessions=true in training"
         yield Finding("sessions", "info" if case.sessions else "warning", words, details={"breaks": len(after)})
         return
     begin, end = case.time[after - 1] + case.step, case.time[after]
