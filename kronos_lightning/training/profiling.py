@@ -26,7 +26,7 @@ PARTS = {
     "configure_gradient_clipping": "optimiser",
 }
 WARM_UP, TRACED = 3, 5  # steps before the trace, and in it
-OPERATORS = 15  # printed
+ROWS = 15  # of a table, printed
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 class PartsProfiler(Profiler):
     """Seconds of each part of a training, each moment counted once, and torch's trace of a few steps.
 
-    Writes ``parts.csv``, ``operators.csv`` and ``trace.json.gz`` (for chrome://tracing or ui.perfetto.dev); process
-    r > 0 adds ``_r`` to the names. On a GPU it waits for the device at each change of part, which costs some speed.
+    Writes ``parts.csv``, and of a run of more than `WARM_UP` steps ``operators.csv`` and ``trace.json.gz`` (for
+    chrome://tracing or ui.perfetto.dev); process r > 0 adds ``_r`` to the names. On a GPU it waits for the device at
+    each change of part, which costs some speed.
 
     Args:
         directory: where the files go.
@@ -44,7 +45,7 @@ class PartsProfiler(Profiler):
     def __init__(self, directory: str | Path):
         super().__init__()
         self.directory = Path(directory)
-        self.seconds, self.calls = defaultdict(float), defaultdict(int)
+        self.seconds, self.calls, self.operators = defaultdict(float), defaultdict(int), []
         self._stack: list[tuple[str, record_function]] = []
         self._since, self._steps, self._tracer = time.perf_counter(), 0, None
         self._validating = self._finished = False
@@ -123,19 +124,23 @@ class PartsProfiler(Profiler):
             [part, f"{self.seconds[part]:.3f}", f"{self.seconds[part] / total:.3f}", self.calls[part]]
             for part in sorted(self.seconds, key=self.seconds.get, reverse=True)
         ]
-        self._write("parts.csv", ["part", "seconds", "share", "calls"], parts)
+        self._tell("Where the time went", "parts.csv", ["part", "seconds", "share", "calls"], parts)
         operators = [
             [e.key, f"{e.self_cpu_time_total / 1e6:.4f}", f"{e.self_device_time_total / 1e6:.4f}", e.count]
-            for e in sorted(
-                getattr(self, "operators", []), key=lambda e: -max(e.self_cpu_time_total, e.self_device_time_total)
-            )
+            for e in sorted(self.operators, key=lambda e: -max(e.self_cpu_time_total, e.self_device_time_total))
         ]
-        names = ["operator", "processor seconds", "device seconds", "calls"]
-        self._write("operators.csv", names, operators)
+        if operators:
+            title = f"Of {min(self._steps - WARM_UP, TRACED)} traced step(s), the costliest operators"
+            self._tell(title, "operators.csv", ["operator", "processor seconds", "device seconds", "calls"], operators)
         if not self._local_rank:
-            self._print("Where the time went", ["part", "seconds", "share", "calls"], parts)
-            self._print(f"Of {TRACED} traced steps, the costliest operators", names, operators[:OPERATORS])
+            if not operators:
+                log.info("No trace: a run of %d step(s) has too few, it needs %d", self._steps, WARM_UP + 1)
             log.info("Profile: %s", self.directory)
+
+    def _tell(self, title: str, name: str, header: list[str], rows: list[list]) -> None:
+        self._write(name, header, rows)
+        if not self._local_rank:
+            self._print(title, header, rows[:ROWS])
 
     def _write(self, name: str, header: list[str], rows: list[list]) -> None:
         with self._file(name).open("w", newline="", encoding="utf-8") as file:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kronos_lightning.config import ConfigError, check_training
 from kronos_lightning.forecast import Forecaster
-from kronos_lightning.training import PredictorModule, TokenizerModule, acceleration, throughput
+from kronos_lightning.training import PredictorModule, TokenizerModule, acceleration, profiling, throughput
 from kronos_lightning.training.optimization import Optimization
 from kronos_lightning.training.throughput import Throughput, matmul_peak
 from tests.conftest import QUICK_TRAIN, command
@@ -105,6 +105,23 @@ def test_a_run_logs_its_throughput_and_where_its_time_went(tmp_path):
     assert names.count("backward") == 5
     assert "Where the time went" in result.stdout
     assert list((tmp_path / "data" / "processed_datasets").glob("sample_train_tokens_*.npy"))
+
+
+@pytest.mark.parametrize(("steps", "traced"), [(2, 0), (3, 0), (4, 1), (9, 5)])
+def test_the_profile_says_how_many_steps_were_traced_and_where_none_were(tmp_path, capsys, caplog, steps, traced):
+    caplog.set_level("INFO")
+    profiler = profiling.PartsProfiler(tmp_path)
+    for _ in range(steps):
+        profiler.start("run_training_batch")
+        torch.ones(2).sum()
+        profiler.stop("run_training_batch")
+    profiler.describe()
+    printed = capsys.readouterr().out
+    assert "Where the time went" in printed
+    assert (f"Of {traced} traced step(s)" in printed) == (traced > 0)
+    assert (f"No trace: a run of {steps} step(s) has too few, it needs 4" in caplog.text) == (traced == 0)
+    files = {"parts.csv"} | ({"operators.csv", "trace.json.gz"} if traced else set())
+    assert {path.name for path in tmp_path.iterdir()} == files
 
 
 def test_a_compiled_network_gives_the_same_and_keeps_its_names(tiny_tokenizer):
