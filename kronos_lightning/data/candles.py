@@ -9,7 +9,7 @@ import hashlib
 import logging
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +130,7 @@ def validate(
     """Check raw columns and make a candle frame of them.
 
     Missing `volume` becomes zeros, missing `amount` volume × mean price. Rows are put in time order, repeated equal
-    rows dropped, gaps marked; each of these is logged. Nothing else is changed and nothing is filled.
+    rows dropped, gaps marked; each of these is logged once. Nothing else is changed and nothing is filled.
 
     Args:
         raw: as `formats.read_raw` gives it.
@@ -146,10 +146,10 @@ def validate(
     inside = in_range(raw["timestamps"], begin, end)
     raw = raw.copy(deep=False) if inside.all() else raw[inside]
     if "volume" not in raw:
-        log.info("%s: no volume column, volume is zero everywhere", path)
+        _note(f"{path}: no volume column, volume is zero everywhere")
         raw["volume"] = 0.0
     if "amount" not in raw:
-        log.info("%s: no amount column, amount = volume x mean price of the candle", path)
+        _note(f"{path}: no amount column, amount = volume x mean price of the candle")
         raw["amount"] = raw["volume"] * raw[PRICES].mean(axis=1)
     _check_values(raw, path)
     raw = _in_time_order(raw, path)
@@ -160,8 +160,14 @@ def validate(
     candles = Candles(frame, symbol, step, str(path))
     for before, after in candles.gaps:
         missing = int((after - before) / step) - 1
-        log.info("%s: gap of %d candle(s) after %s", path, missing, before)
+        _note(f"{path}: gap of {missing} candle(s) after {before}")
     return candles
+
+
+@cache
+def _note(words: str) -> None:
+    """Log what is to know of a file, once however often it is read."""
+    log.info(words)
 
 
 def _check_values(raw: pd.DataFrame, path: Path) -> None:
@@ -189,7 +195,7 @@ def _in_time_order(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     stamps = raw["timestamps"]
     if not stamps.is_monotonic_increasing:
         order = "newest first" if stamps.is_monotonic_decreasing else "not in time order"
-        log.info("%s: rows are %s, sorted", path, order)
+        _note(f"{path}: rows are {order}, sorted")
         raw = raw.sort_values("timestamps", kind="stable")
     repeated = raw["timestamps"].duplicated().to_numpy()
     if repeated.any():
@@ -202,7 +208,7 @@ def _in_time_order(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
                 f"{where(path, raw, i, 'timestamps')}: {raw['timestamps'].iloc[i]} stands in {raw.index.name} {first} "
                 f"too, with different values; keep one of them"
             )
-        log.info("%s: %d repeated row(s) dropped", path, int(repeated.sum()))
+        _note(f"{path}: {int(repeated.sum())} repeated row(s) dropped")
         raw = raw[~repeated]
     return raw
 

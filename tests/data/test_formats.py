@@ -204,6 +204,17 @@ def test_a_gap_starts_a_new_segment(tmp_path):
     assert candles.gaps == [(T[2], T[5])]
 
 
+def test_what_is_to_know_of_a_file_is_logged_once_however_often_it_is_read(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = tmp_path / "candles.csv"
+    header, *lines = LAYOUTS["the guide's"].splitlines()
+    path.write_text("\n".join([header, *reversed(lines[:3] + lines[5:]), lines[0]]))
+    for _ in range(2):
+        read_candles(path, "1h", "X")
+    for words in ("gap of 2 candle(s)", "sorted", "1 repeated row(s) dropped"):
+        assert sum(words in record.getMessage() for record in caplog.records) == 1
+
+
 def test_sessions_with_breaks_are_one_segment_when_allowed(tmp_path):
     path = tmp_path / "candles.csv"
     lines = LAYOUTS["the guide's"].splitlines()
