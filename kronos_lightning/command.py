@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -69,7 +70,7 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
                 error = error.__cause__  # ours is the better sentence
             if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(error, _expected()):
                 raise
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {' '.join(_sentence(error).split())}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
@@ -86,6 +87,15 @@ def file_as_override(arguments: list[str], key: str = "candles") -> list[str]:
         else "{}='{}'".format(key, argument.replace("'", "\\'"))
         for argument in arguments
     ]
+
+
+def _sentence(error: Exception) -> str:
+    """What to tell of an error; of one inside what Hydra calls, the key and its own words alone."""
+    if not isinstance(error, InstantiationException) or error.__cause__ is None:
+        return str(error)
+    key = re.search(r"full_key: (\S+)", str(error))
+    words = f"{key[1]}: {error.__cause__}" if key else str(error.__cause__)
+    return f"{words} trainer=cpu or trainer=auto work here" if "No supported gpu" in words else words
 
 
 def _expected() -> tuple[type[Exception], ...]:

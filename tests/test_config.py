@@ -5,6 +5,7 @@ import re
 from typing import get_args
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import BaseModel
@@ -190,6 +191,12 @@ def test_resume_and_init_from_exclude_each_other():
         ("train.py", "data.lokback=5", "lokback"),
         ("train.py", "data.horizon=0", "error: data.horizon: Input should be greater than 0 (it is 0)"),
         ("train.py", "data.csv_path=nothing.csv", "error: nothing.csv: no such file; data.csv_path=FILE names"),
+        pytest.param(
+            "evaluate.py",
+            "trainer=gpu",
+            "error: trainer: No supported gpu backend found! trainer=cpu or trainer=auto work here\n",
+            marks=pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU"),
+        ),
         ("train.py", "trainer=tpu", "trainer/tpu"),
         ("evaluate.py", "backtest.cost=free", "error: backtest.cost"),
     ],
