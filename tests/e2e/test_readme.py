@@ -51,10 +51,22 @@ def test_every_make_target_of_the_readme_exists(name):
     assert {"demo", "test", "lint", "format", "bench", "clean", "help"} <= targets
 
 
+def settings_table(name, title):
+    table = (ROOT / name).read_text().split(f"## {title}")[1].split("\n## ")[0]
+    return re.findall(r"^\| `([a-z_.0-9/]+)`", table, flags=re.MULTILINE)
+
+
+def test_both_readmes_name_the_same_settings_and_modules():
+    assert settings_table("README.md", "Settings that matter") == settings_table("README.zh-CN.md", "重要设置")
+    for name, title in (("README.md", "Map of the code"), ("README.zh-CN.md", "代码地图")):
+        shown = (ROOT / name).read_text().split(f"## {title}")[1].split("\n## ")[0]
+        modules = {path.name for path in (ROOT / "kronos_lightning").glob("*.py")} - {"__init__.py"}
+        assert {module for module in modules if not re.search(rf"\b{module}\b", shown)} == set()
+
+
 def test_the_readme_settings_table_names_real_keys():
     train, evaluate = composed("train", "stage=predictor"), composed("evaluate")
-    table = (ROOT / "README.md").read_text().split("## Settings that matter")[1].split("\n## ")[0]
-    keys = re.findall(r"^\| `([a-z_.0-9/]+)`", table, flags=re.MULTILINE)
+    keys = settings_table("README.md", "Settings that matter")
     assert len(keys) >= 12
     for key in keys:
         node = train
