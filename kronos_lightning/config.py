@@ -30,6 +30,7 @@ def check_training(cfg: DictConfig) -> Training:
         folds = ",".join(map(str, range(settings.data.folds)))
         raise ConfigError(f"data.fold: a run trains on one fold; train.py -m data.fold={folds} trains on each")
     check_call(plain["trainer"], "trainer")
+    _check_trainer(plain["trainer"])
     _check_precision(plain["trainer"])
     _check_sharding(plain["trainer"], settings)
     for group in ("callbacks", "logger"):
@@ -37,7 +38,20 @@ def check_training(cfg: DictConfig) -> Training:
             check_call(node, f"{group}.{name}")
             if node.get("monitor") is not None:
                 _check_monitor(node, f"{group}.{name}", settings.stage.name, plain["callbacks"])
+    if "best" not in plain["callbacks"]:
+        raise ConfigError("callbacks.best: is what a run leaves, it cannot be left out")
     return settings
+
+
+def _check_trainer(trainer: dict[str, Any]) -> None:
+    """What Lightning takes and no run here ends well with."""
+    if trainer.get("fast_dev_run"):
+        raise ConfigError(
+            "trainer.fast_dev_run: leaves no checkpoints; stage.max_epochs=1 data.samples_per_epoch=100 do"
+        )
+    for key in ("log_every_n_steps", "accumulate_grad_batches", "limit_val_batches"):
+        if trainer.get(key, 1) is not None and trainer.get(key, 1) <= 0:
+            raise ConfigError(f"trainer.{key}: must be above 0 (it is {trainer[key]})")
 
 
 def _check_monitor(node: dict[str, Any], place: str, stage: str, callbacks: dict[str, Any]) -> None:
@@ -57,6 +71,10 @@ def _check_monitor(node: dict[str, Any], place: str, stage: str, callbacks: dict
 
 def _check_precision(trainer: dict[str, Any]) -> None:
     precision, accelerator = str(trainer.get("precision")), trainer.get("accelerator")
+    if precision.endswith("-true") and precision != "32-true":
+        raise ConfigError(
+            f"trainer.precision: {precision}: weights stay in float32 here: 32-true, bf16-mixed, 16-mixed"
+        )
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     if on_cpu and precision in ("16", "16-mixed"):
         raise ConfigError(f"trainer.precision: {precision} needs a GPU; on a processor take bf16-mixed or 32-true")
@@ -143,7 +161,7 @@ def check_call(node: dict[str, Any], place: str) -> None:
         raise ConfigError(f"{place}._target_: {node['_target_']!r} cannot be imported ({error})") from error
     parameters = inspect.signature(target).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    hints = get_type_hints(target.__init__)
+    hints = get_type_hints(target.__init__, include_extras=True)
     for key, value in node.items():
         if key.startswith("_") and key.endswith("_"):
             continue

@@ -191,6 +191,9 @@ def begin(
     A run that goes on from `resume` in its folder loses what a kill left half-written. A predictor's folder keeps its
     frozen `tokenizer`, so that the two stay together whatever is trained later.
     """
+    known = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
+    if known and not known & {"run_info.json", "checkpoints", "logs", "profile"}:
+        raise RunError(f"run_dir={run_dir}: holds {min(known)} and no run, and stays as it is; name another folder")
     goes_on = resume is not None and resume.resolve().parent == (run_dir / "checkpoints").resolve()
     if not goes_on and (aside := set_aside(run_dir)) is not None:
         log.info("The earlier run was moved to %s", aside)

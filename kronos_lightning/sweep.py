@@ -87,7 +87,7 @@ def run_sweep(sweeper: Any, arguments: list[str]) -> None:
     try:
         sweep = Sweep(sweeper, arguments)
         stopped = sweep.run()
-    except SweepError as error:
+    except (SweepError, OSError) as error:
         sys.exit(f"error: {error}")
     sweep.report()
     if stopped:
@@ -125,6 +125,11 @@ class Sweep:
 
         self.config, self.since = config, "" if resume else datetime.now(UTC).isoformat(timespec="seconds")
         self.record = Record(folder, identity, list(space.swept))
+        if "stage" in space.swept and self.record.compared and config.stage.get("tokenizer", "auto") == "auto":
+            log.warning(
+                "Each predictor of this sweep takes the tokenizer of a run outside of it: trials of the tokenizer that "
+                "differ in %s have folders of their own", ", ".join(self.record.compared)
+            )  # fmt: skip
         self.search = self._search(sweeper, space, folder)
         self.at_once = 1 if config.hydra.launcher._target_.endswith(f".{BasicLauncher.__name__}") else sweeper.parallel
         self.launcher = self._launcher(sweeper)

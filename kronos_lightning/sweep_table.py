@@ -1,6 +1,7 @@
 """What a sweep leaves in its folder: the record of its trials, the table, a picture, the command of the best."""
 
 import json
+import logging
 import math
 import shlex
 import sys
@@ -28,6 +29,8 @@ APART = ("stage", "data.fold")  # keys whose values are no rivals: their figures
 LONG = 60  # characters after which a status is broken over lines
 GREY = "#9ca3af"
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  # behind labels
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -98,8 +101,13 @@ class Record:
 def find_earlier(sweeps: Path, identity: dict[str, Any]) -> Path | None:
     """The folder of the newest sweep of the same command."""
     for path in sorted(sweeps.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True):
-        if json.loads(path.read_text())["sweep"] == identity:
-            return path.parent
+        try:
+            same = json.loads(path.read_text())["sweep"] == identity
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("%s is damaged (%s), not used", path, error)
+        else:
+            if same:
+                return path.parent
     return None
 
 
@@ -293,7 +301,7 @@ def _print(frame: pd.DataFrame, record: Record) -> None:
             table.add_column(label, no_wrap=True, justify="left" if name == "stage" else "right")
     for row in shown.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
-    console = Console()
+    console = Console(markup=False)  # brackets in values and reasons are no colours
     console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
     console.print(table)
 

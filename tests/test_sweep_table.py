@@ -10,6 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from kronos_lightning.sweep_table import (
+    RECORD,
     Record,
     Trial,
     best,
@@ -110,6 +111,11 @@ def test_folds_are_apart_as_stages_are(tmp_path, capsys):
     assert [axes.get_title() for axes in parallel_coordinates(made).axes] == list(best(made))
 
 
+def test_brackets_of_a_reason_are_shown(tmp_path, capsys):
+    write(record(tmp_path, trial(1, 1.0), trial(2, status="failed: [/a,b] is none of [red]")))
+    assert "failed: [/a,b] is none of [red]" in capsys.readouterr().out
+
+
 def test_the_commands_can_be_pasted(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "a=[1,2],[3]", "resume=null"])
     one = trial(1, 1.0, more=["data.val_time_range=[2023-01-01,2023-02-01]", "sweep=predictor"])
@@ -126,6 +132,8 @@ def test_a_record_is_found_again_by_what_was_swept(tmp_path):
         made.trials.append(trial(1, 2.0))
         made.save()
     (tmp_path / "of evaluate.py").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / RECORD).write_text("{")
     assert find_earlier(tmp_path, {"a": 1}) == tmp_path / "new"
     assert find_earlier(tmp_path, {"a": 3}) is None
     assert Record(tmp_path / "new", {"a": 1}, ["seed"]).trials == [trial(1, 2.0)]

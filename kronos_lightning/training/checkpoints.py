@@ -6,13 +6,14 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -101,7 +102,13 @@ class LastCheckpoint(Checkpoint):
         seed: of dropout and all else that is drawn in training, for each process from a stream of its own.
     """
 
-    def __init__(self, dirpath: str, every_n_minutes: float | None, every_n_steps: int | None, seed: int):
+    def __init__(
+        self,
+        dirpath: str,
+        every_n_minutes: Annotated[float, Field(gt=0)] | None,
+        every_n_steps: Annotated[int, Field(ge=1)] | None,
+        seed: int,
+    ):
         self.directory = Path(dirpath)
         self.every_n_minutes, self.every_n_steps, self.seed = every_n_minutes, every_n_steps, seed
         self.signals = StopSignals()

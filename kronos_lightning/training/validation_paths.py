@@ -1,8 +1,11 @@
 """Forecasts during validation. Shape letters: B windows, L lookback, S sample paths, h horizon."""
 
+from typing import Annotated
+
 import lightning as L
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from kronos_lightning.data import WindowBatch
@@ -29,7 +32,7 @@ class ValidationPaths(L.Callback):
         every_n_epochs: how often. In the epochs between there is no figure, rather than an old one.
     """
 
-    def __init__(self, windows: int, every_n_epochs: int):
+    def __init__(self, windows: Annotated[int, Field(ge=1)], every_n_epochs: Annotated[int, Field(ge=1)]):
         self.windows, self.every_n_epochs = windows, every_n_epochs
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -23,6 +23,20 @@ def test_a_second_run_moves_the_first_aside(tmp_path):
     assert f"The earlier run was moved to {others[0]}" in result.stderr
 
 
+def test_a_folder_that_holds_no_run_is_not_taken_for_one(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("")
+    result = command("train.py", *QUICK_TRAIN, "run_dir=thesis", cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert "error: run_dir=thesis: holds chapter.tex and no run" in result.stderr
+    assert (tmp_path / "thesis" / "chapter.tex").exists()
+    damaged = tmp_path / "damaged"
+    (damaged / "checkpoints").mkdir(parents=True)
+    (damaged / "run_info.json").write_text("{")
+    result = command("train.py", *QUICK_TRAIN, "run_dir=damaged", "resume=auto", cwd=tmp_path, check=False)
+    assert "error: damaged/run_info.json: damaged" in result.stderr
+
+
 def test_what_follows_a_tokenizer_run(tmp_path):
     command("train.py", *QUICK_TRAIN, cwd=tmp_path)
     run = tmp_path / MODELS / "finetune_tokenizer_sample"
