@@ -26,6 +26,7 @@ from .model import KronosTokenizer
 from .model.pretrained import RECORD_FILE
 from .schema import Training
 from .training.checkpoints import LAST, PREVIOUS
+from .training.stage_module import changed
 
 PACKAGES = ("torch", "lightning", "hydra-core", "pandas", "numpy", "huggingface-hub")
 
@@ -123,19 +124,13 @@ def is_finished(run_dir: Path) -> bool:
     return info is not None and info["status"] == "finished" and (run_dir / "checkpoints" / "best.ckpt").is_file()
 
 
-def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In words, which settings are others than before; those that earlier versions did not record are not compared."""
-    return [f"{key} ({before[key]} before, {now.get(key)} now)" for key in before if before[key] != now.get(key)]
-
-
 def check_same(run_dir: Path, settings: Training, datamodule: CandleDataModule) -> None:
     """Raise `RunError` where the finished run there is another than the one that is asked for."""
     info, key = read_info(run_dir), data_key(datamodule)
     differences = changed({"stage": info["stage"]}, {"stage": settings.stage.name})
     differences += changed(info.get("settings", {}), optimisation(settings))
-    differences += (
-        ["the data or its split"] if changed({name: info["data"].get(name, key[name]) for name in key}, key) else []
-    )
+    if any(info["data"].get(name, value) != value for name, value in key.items()):
+        differences.append("the data or its split")
     if differences:
         raise RunError(
             f"{run_dir} is finished, and was another run than this one: {', '.join(differences)}. Without resume this "

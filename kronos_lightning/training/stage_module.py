@@ -30,6 +30,11 @@ class ScheduleError(RuntimeError):
     """A run is resumed with another number of steps than it was planned with."""
 
 
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In words, which settings are others than before; those that earlier versions did not record are not compared."""
+    return [f"{key} ({before[key]} before, {now.get(key)} now)" for key in before if before[key] != now.get(key)]
+
+
 class CodebookUsage(Metric):
     """Share of a codebook's entries that occur among the tokens seen."""
 
@@ -111,11 +116,11 @@ class StageModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         before, now = checkpoint.get("settings", {}), (self.record or {}).get("settings", {})
-        changed = [f"{key} ({before[key]} before, {now.get(key)} now)" for key in before if before[key] != now.get(key)]
-        if changed:
+        differences = changed(before, now)
+        if differences:
             raise ScheduleError(
-                f"a resumed run goes on as it began, but these settings changed: {', '.join(changed)}. Resume with the "
-                f"same ones, or start from its weights with init_from="
+                f"a resumed run goes on as it began, but these settings changed: {', '.join(differences)}. Resume with "
+                f"the same ones, or start from its weights with init_from="
             )
 
     def flops(self, rows: int) -> float:
