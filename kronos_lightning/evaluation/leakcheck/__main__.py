@@ -94,7 +94,7 @@ class Pipeline:
 
     def fit(self, candles: Candles) -> tuple[Calibration, np.ndarray]:
         """Calibration and conformity scores from the validation range."""
-        return fit_calibration(self.settings, self.validate(candles), self.forecaster.sampling)
+        return fit_calibration(self.settings, candles.symbol, self.validate(candles), self.forecaster.sampling)
 
     def calibrated(self, forecasts: ForecastSet) -> tuple[ForecastSet, np.ndarray | None]:
         """As the backtest gets them, and P(up) over the horizon ``(N,)``."""
