@@ -186,6 +186,8 @@ def begin(
     A run that goes on from `resume` in its folder loses what a kill left half-written. A predictor's folder keeps its
     frozen `tokenizer`, so that the two stay together whatever is trained later.
     """
+    if not run_dir.name:
+        raise RunError(f"run_dir={run_dir}: a run needs a folder of its own")
     known = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
     if known and not known & {"run_info.json", "checkpoints", "logs", "profile"}:
         raise RunError(f"run_dir={run_dir}: holds {min(known)} and no run, and stays as it is; name another folder")

@@ -47,7 +47,7 @@ def set_aside(path: Path) -> Path | None:
     if not path.exists():
         return None
     stamp = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d_%H-%M-%S")
-    aside = (path if path.name else path.resolve()).with_name(f"{path.name}.{stamp}")
+    aside = path.with_name(f"{path.name}.{stamp}")
     while aside.exists():
         aside = aside.with_name(aside.name + "+")
     os.replace(path, aside)

@@ -30,6 +30,8 @@ def test_a_folder_that_holds_no_run_is_not_taken_for_one(tmp_path):
     assert result.returncode == 1
     assert "error: run_dir=thesis: holds chapter.tex and no run" in result.stderr
     assert (tmp_path / "thesis" / "chapter.tex").exists()
+    result = command("train.py", *QUICK_TRAIN, "run_dir=.", cwd=tmp_path, check=False)
+    assert "error: run_dir=.: a run needs a folder of its own" in result.stderr
     damaged = tmp_path / "damaged"
     (damaged / "checkpoints").mkdir(parents=True)
     (damaged / "run_info.json").write_text("{")
