@@ -67,7 +67,7 @@ def forecast_figure(
                                strict=True):  # fmt: skip
         forecast_axes(axes, *forecast)
         axes.set_xlabel("candles from the cutoff", fontsize=8)
-    figure.axes[0].legend(fontsize=7, loc="upper left")
+    figure.axes[0].legend(fontsize=7, loc="best")
     figure.suptitle(heading, fontsize=10)
     return figure
 
@@ -102,6 +102,6 @@ def live_figure(known: np.ndarray, paths: np.ndarray, stamps: pd.DatetimeIndex, 
     volumes.set_xticks(ticks, [stamps[i - past[0]].strftime(label) for i in ticks])
     prices.set_ylabel("price", fontsize=9)
     volumes.set_ylabel("volume, 10–90 %", fontsize=9)
-    prices.legend(fontsize=8, loc="upper left")
+    prices.legend(fontsize=8, loc="best")
     prices.set_title(title, fontsize=10)
     return figure
