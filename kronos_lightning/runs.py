@@ -191,7 +191,7 @@ def begin(
     known = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
     if known and not known & {"run_info.json", "checkpoints", "logs", "profile"}:
         raise RunError(f"run_dir={run_dir}: holds {min(known)} and no run, and stays as it is; name another folder")
-    goes_on = resume is not None and resume.resolve().parent == (run_dir / "checkpoints").resolve()
+    goes_on = resume is not None and run_dir.resolve() in resume.resolve().parents
     if not goes_on and (aside := set_aside(run_dir)) is not None:
         log.info("The earlier run was moved to %s", aside)
     try:
