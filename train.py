@@ -4,62 +4,60 @@ import logging
 import time
 from pathlib import Path
 
-import hydra
 import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from kronos_lightning import runs
-from kronos_lightning.build import build_module, scale
-from kronos_lightning.command import one_line_errors
-from kronos_lightning.config import check_training
-from kronos_lightning.resolvers import register_resolvers
-from kronos_lightning.schema import Training
+from kronos_lightning.cli.entry import command
+from kronos_lightning.config.schema import Training
+from kronos_lightning.config.validation import check_training
+from kronos_lightning.runs import directory, provenance
+from kronos_lightning.runs.builders import build_datamodule, build_module, scale
+from kronos_lightning.runs.log import RunLog
+from kronos_lightning.runs.resume import check_same, find_resume, kept_tokenizer
 from kronos_lightning.training.profiling import PartsProfiler
 
 log = logging.getLogger("train")
-register_resolvers()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@one_line_errors
+@command("train")
 def main(cfg: DictConfig) -> float | None:
     """Compose, validate, build, fit, export. Returns the best of the monitored figure, for sweepers."""
     settings = check_training(cfg)
     L.seed_everything(settings.seed, workers=True, verbose=False)
-    with runs.RunLog() as run_log:
+    with RunLog() as run_log:
         return train(cfg, settings, run_log)
 
 
-def train(cfg: DictConfig, settings: Training, run_log: runs.RunLog) -> float:
+def train(cfg: DictConfig, settings: Training, run_log: RunLog) -> float:
     """Build, fit, export; from a checked configuration."""
     started, run_dir, monitor = time.monotonic(), Path(settings.run_dir), settings.callbacks["best"]["monitor"]
     loggers = list(instantiate(cfg.logger, _convert_="all").values())  # first: a tracker may lack its key
-    datamodule = instantiate(cfg.data, _convert_="all")
+    datamodule = build_datamodule(settings.data)
     datamodule.prepare_data()
-    if settings.resume == "auto" and runs.is_finished(run_dir):
-        runs.check_same(run_dir, settings, datamodule)
+    if settings.resume == "auto" and directory.is_finished(run_dir):
+        check_same(run_dir, settings, datamodule)
         log.info("%s is finished, nothing to resume", run_dir)
-        return runs.best_figures(run_dir)[monitor]
-    resume = runs.find_resume(settings.resume, run_dir)
-    module, sources = build_module(settings, datamodule, runs.kept_tokenizer(resume))
+        return directory.best_figures(run_dir)[monitor]
+    resume = find_resume(settings.resume, run_dir)
+    module, sources = build_module(settings, datamodule, kept_tokenizer(resume))
     callbacks = list(instantiate(cfg.callbacks, _convert_="all").values())
     profiler = PartsProfiler(run_dir / "profile") if settings.profile else None
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, profiler=profiler, _convert_="all")
 
     scaled = scale(settings, module, datamodule, trainer.num_devices * trainer.num_nodes)
-    about = {"stage": settings.stage.name, "model": settings.model.name, "settings": runs.optimisation(settings)}
-    info = runs.describe(datamodule, settings.seed, **about, scale=scaled, **sources)
-    module.record, module.compiled = runs.record(info), settings.compile
+    about = {"stage": settings.stage.name, "model": settings.model.name, "settings": provenance.optimisation(settings)}
+    info = provenance.describe(datamodule, settings.seed, **about, scale=scaled, **sources)
+    module.record, module.compiled = provenance.record(info), settings.compile
     module.save_hyperparameters(about["settings"])  # for the trackers to show
-    runs.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resume)
+    directory.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resume)
     run_log.write_to(run_dir / "logs" / "train.log")
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
 
-    figures = runs.best_figures(run_dir)
+    figures = directory.best_figures(run_dir)
     log.info("Best %s %.5f after epoch %d", monitor, figures[monitor], figures["best_epoch"])
     log.info("Model: %s", run_dir / "checkpoints" / "best_model")
-    runs.end(run_dir, info | {"seconds": round(time.monotonic() - started, 1), "metrics": figures})
+    directory.end(run_dir, info | {"seconds": round(time.monotonic() - started, 1), "metrics": figures})
     return figures[monitor]
 
 

@@ -1,4 +1,4 @@
-"""Where Hydra looks for sweepers. It imports this for every command, so the work stands in `kronos_lightning.sweep`."""
+"""Sweeper that Hydra finds. It is imported for every command, so the work is done in `kronos_lightning.sweeps`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +28,6 @@ class KronosSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run every trial and leave a table, a picture and the best command; `arguments` are the overrides given."""
-        from kronos_lightning.sweep import run_sweep
+        from kronos_lightning.sweeps.runner import run_sweep
 
         run_sweep(self, arguments)

@@ -1,58 +1,119 @@
-"""Who may import whom."""
+"""The floors of the house: who may import whom, one name for one thing, files of one concept."""
 
 import ast
+from collections import Counter
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 PACKAGE = ROOT / "kronos_lightning"
-ALLOWED = {
-    "model": set(),
-    "data": set(),
-    "forecast": {"data", "model"},
-    "training": {"data", "model", "forecast"},
-    "evaluation": {"data", "forecast"},
-    "backtest": set(),
-}
-FORBIDDEN = {
+FLOORS = [  # from the ground up; a package imports from those before it alone
+    "settings",
+    "model",
+    "plotting",
+    "data",
+    "backtest",
+    "forecast",
+    "config",
+    "training",
+    "evaluation",
+    "runs",
+    "export",
+    "pipeline",
+    "sweeps",
+    "reporting",
+    "cli",
+]
+LIBRARIES = {  # that a package does without
+    "settings": {"torch", "lightning", "hydra", "omegaconf"},
     "model": {"lightning", "hydra", "omegaconf", "pandas", "pydantic"},
-    "forecast": {"lightning", "hydra", "omegaconf"},
+    "plotting": {"torch", "lightning", "hydra", "omegaconf", "pandas"},
     "data": {"hydra", "omegaconf"},
+    "backtest": {"torch", "lightning", "hydra", "omegaconf"},
+    "forecast": {"lightning", "hydra", "omegaconf"},
     "training": {"hydra", "omegaconf"},
     "evaluation": {"hydra", "omegaconf"},
-    "backtest": {"torch", "lightning", "hydra", "omegaconf"},
+    "reporting": {"hydra", "omegaconf", "lightning"},
 }
+FILES = sorted(PACKAGE.rglob("*.py"))
+names = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 
 def imports(path):
-    """Absolute names of the modules a file imports."""
+    """Absolute names of everything that a file imports, ``from a import b`` as a.b."""
     inside = ["kronos_lightning", *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = inside[: len(inside) - node.level + 1] if node.level else []
-            yield ".".join([*base, *([node.module] if node.module else [])])
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("package", ALLOWED)
-def test_packages_import_only_what_stands_below_them(package):
-    for path in (PACKAGE / package).rglob("*.py"):
-        if path.name == "__main__.py":
-            continue  # a command: it stands above all packages
-        for name in imports(path):
-            parts = name.split(".")
-            if parts[0] == "kronos_lightning":
-                assert len(parts) > 1, f"{path} imports the package's top"
-                assert parts[1] in ALLOWED[package] | {package}, f"{path} imports {name}"
-            assert parts[0] not in FORBIDDEN[package], f"{path} imports {name}"
+@names
+def test_a_file_imports_from_the_floors_below_alone(path):
+    own = path.relative_to(PACKAGE).parts[0]
+    below = set(FLOORS[: FLOORS.index(own)]) if own in FLOORS else set()
+    for name in imports(path):
+        library, *parts = name.split(".")
+        if library != "kronos_lightning":
+            assert library not in LIBRARIES.get(own, set()), f"{path} imports {name}"
+        elif parts and (PACKAGE / parts[0]).is_dir():
+            assert parts[0] in below | {own}, f"{path} imports {name}, which is above it"
+        else:  # of the root: the errors, and for the place of the package the package itself
+            assert parts in ([], ["errors", "KronosError"]), f"{path} imports {name}"
 
 
-def test_every_package_has_its_rule():
-    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(ALLOWED)
+def test_every_package_has_its_floor_and_the_root_holds_nothing_else():
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert packages == set(FLOORS)
+    others = {path.name for path in PACKAGE.iterdir()} - packages - {"__pycache__"}
+    assert others == {"__init__.py", "errors.py", "py.typed"}
 
 
-def test_no_file_is_longer_than_one_concept():
-    long = {str(path): n for path in PACKAGE.rglob("*.py") if (n := len(path.read_text().splitlines())) > 400}
-    assert long == {}
+def test_a_class_name_means_one_thing():
+    classes = Counter(
+        node.name for path in FILES for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in classes.items() if count > 1] == []
+
+
+@names
+def test_a_file_is_no_longer_than_one_concept(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+PUBLISHED = {  # signatures and configurations that others have set
+    "KronosTokenizer.__init__",
+    "Kronos.__init__",
+    "BinarySphericalQuantizer.__init__",
+    "KronosPredictor.predict",
+    "KronosPredictor.predict_batch",
+    "Forecaster.predict_df",
+}
+
+
+def functions(tree, owner=""):
+    """Each function of a file by its qualified name."""
+    for node in ast.iter_child_nodes(tree):
+        name = f"{owner}.{node.name}".lstrip(".") if hasattr(node, "name") and isinstance(node.name, str) else owner
+        if isinstance(node, ast.FunctionDef):
+            yield name, node
+        yield from functions(node, name)
+
+
+@names
+def test_a_function_takes_eight_parameters_at_most(path):
+    for name, node in functions(ast.parse(path.read_text())):
+        parameters = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        if name not in PUBLISHED:
+            assert len([one for one in parameters if one not in ("self", "cls")]) <= 8, name
+
+
+def test_no_test_imports_another_test():
+    for path in (ROOT / "tests").rglob("*.py"):
+        for line in map(str.strip, path.read_text().splitlines()):
+            if line.startswith(("from tests", "import tests")):
+                assert line.split()[1].startswith("tests.helpers"), f"{path}: {line}"

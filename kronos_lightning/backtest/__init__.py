@@ -1,7 +1,18 @@
 """Backtest of signals on candles; knows forecasts only as arrays, never a model."""
 
 from .engine import Backtest, run_backtest
-from .market import Market
-from .risk import Rules
+from .market_data import MarketData
+from .rules import ExecutionRules
+from .strategy import BUY, HOLD, SELL, Strategy, ThresholdStrategy
 
-__all__ = ["Backtest", "Market", "Rules", "run_backtest"]
+__all__ = [
+    "BUY",
+    "HOLD",
+    "SELL",
+    "Backtest",
+    "ExecutionRules",
+    "MarketData",
+    "Strategy",
+    "ThresholdStrategy",
+    "run_backtest",
+]

@@ -4,34 +4,33 @@ Shape letters: T candles, N cutoffs.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import bisect
 
 from .engine import Backtest, run_backtest
-from .market import Market
-from .risk import Rules
-from .signals import BUY, HOLD, on_candles, wanted_positions
+from .market_data import MarketData
+from .rules import ExecutionRules
+from .strategy import BUY, HOLD, on_candles, wanted_positions
 
 HIGHEST_FEE = 0.05  # where the search for the break-even fee ends
 
 
-def buy_and_hold(market: Market, rules: Rules, initial_equity: float) -> Backtest:
+def buy_and_hold(market: MarketData, rules: ExecutionRules, initial_equity: float) -> Backtest:
     """Buy at the second candle's open with all equity, hold to the last close, pay both sides, obey no limit."""
     signals = np.full(len(market), HOLD)
     signals[0] = BUY
-    unlimited = Rules(rules.cost, stop_loss=None, take_profit=None, max_drawdown=None, slippage=rules.slippage)
+    unlimited = ExecutionRules(cost=rules.cost, slippage=rules.slippage)
     return run_backtest(market, signals, unlimited, initial_equity)
 
 
-def always_flat(market: Market, initial_equity: float) -> Backtest:
+def always_flat(market: MarketData, initial_equity: float) -> Backtest:
     """Never trade."""
-    return run_backtest(market, np.full(len(market), HOLD), Rules(), initial_equity)
+    return run_backtest(market, np.full(len(market), HOLD), ExecutionRules(), initial_equity)
 
 
 def random_returns(
-    market: Market, signals: np.ndarray, rows: np.ndarray, rules: Rules, runs: int, seed: int
+    market: MarketData, signals: np.ndarray, rows: np.ndarray, rules: ExecutionRules, runs: int, seed: int
 ) -> np.ndarray:
     """Total returns ``(runs,)`` of strategies that trade as often, at random times; see `reordered`.
 
@@ -52,7 +51,7 @@ def random_returns(
         return np.array(list(pool.map(one, range(runs))))
 
 
-def reordered(signals: np.ndarray, rules: Rules, rng: np.random.Generator) -> np.ndarray:
+def reordered(signals: np.ndarray, rules: ExecutionRules, rng: np.random.Generator) -> np.ndarray:
     """The same signals ``(N,)`` at random times, with the same turnover.
 
     Shuffling signals one by one would trade far more often than a strategy whose signals persist, and lose to it by
@@ -70,17 +69,17 @@ def reordered(signals: np.ndarray, rules: Rules, rng: np.random.Generator) -> np
     return np.roll(signals[np.repeat(starts[order], lengths) + within], rng.integers(len(signals)))
 
 
-def returns_by_cost(market: Market, signals: np.ndarray, rules: Rules, costs: np.ndarray) -> np.ndarray:
+def returns_by_cost(market: MarketData, signals: np.ndarray, rules: ExecutionRules, costs: np.ndarray) -> np.ndarray:
     """Total returns of the signals ``(T,)`` at other costs per side; one for each of `costs`."""
 
     def one(cost: float) -> float:
-        return run_backtest(market, signals, replace(rules, cost=cost), 1.0).equity[-1] - 1
+        return run_backtest(market, signals, rules.model_copy(update={"cost": float(cost)}), 1.0).equity[-1] - 1
 
     with ThreadPoolExecutor() as pool:
         return np.array(list(pool.map(one, costs)))
 
 
-def break_even_fee(market: Market, signals: np.ndarray, rules: Rules) -> float:
+def break_even_fee(market: MarketData, signals: np.ndarray, rules: ExecutionRules) -> float:
     """Cost per side, beside the slippage of the rules, at which the strategy would just lose nothing.
 
     NaN if it never trades or loses even without costs; infinite if it still wins at 5 % a side.

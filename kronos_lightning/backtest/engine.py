@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from numba import njit
 
-from .market import Finer, Market, Prices
-from .risk import Rules
-from .signals import BUY, HOLD
+from .market_data import Finer, MarketData, Prices
+from .rules import ExecutionRules
+from .strategy import BUY, HOLD
 
 FLATTEN = 2  # an order of the drawdown halt: close what is open
 ROUNDING = 1e-12  # a drawdown of just the limit has reached it, such as one stop of 5 % a limit of 5 %
@@ -57,7 +57,7 @@ compiled_once = njit(nogil=True, error_model="numpy", cache=True)  # kept on dis
 
 
 class _Limits(NamedTuple):
-    """`Rules` as numbers: NaN = no such limit, because no price compares as beyond NaN."""
+    """`ExecutionRules` as numbers: NaN = no such limit, because no price compares as beyond NaN."""
 
     cost: float
     slippage: float
@@ -69,11 +69,19 @@ class _Limits(NamedTuple):
     shorts: bool
 
 
-@dataclass(frozen=True)
+class _Curves(NamedTuple):
+    """What a run fills in, candle by candle: see `Backtest`."""
+
+    equity: np.ndarray
+    position: np.ndarray
+    halted: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
 class Backtest:
     """Result of a run.
 
-    stamps, interval: of the candles, as in `Market`.
+    stamps, interval: of the candles, as in `MarketData`.
     equity: quote units at each candle's close, ``(T,)``; the first is the initial equity.
     position: base units held at each close, ``(T,)``; at the last, before the closing of what is open.
     halted: whether a drawdown halt suppressed the signal of each close, bool ``(T,)``.
@@ -111,7 +119,7 @@ class Backtest:
         return pd.DataFrame(columns).rename(columns={"entry": "entry_time", "exit": "exit_time"})
 
 
-def run_backtest(market: Market, signals: np.ndarray, rules: Rules, initial_equity: float) -> Backtest:
+def run_backtest(market: MarketData, signals: np.ndarray, rules: ExecutionRules, initial_equity: float) -> Backtest:
     """Trade the signals on the candles.
 
     A signal of candle t is known at its close and fills at the open of the next candle; no price of t + 1 or later
@@ -131,21 +139,34 @@ def run_backtest(market: Market, signals: np.ndarray, rules: Rules, initial_equi
     if signals.shape != (len(market),):
         raise ValueError(f"{len(market)} candles need as many signals, not {signals.shape}")
     limits = _Limits(
-        float(rules.cost),
-        float(rules.slippage),
-        float(rules.max_position),
-        *(np.nan if x is None else float(x) for x in (rules.stop_loss, rules.take_profit, rules.max_drawdown)),
-        FOREVER if rules.cooldown is None else int(rules.cooldown),
-        rules.side == "long_short",
+        cost=float(rules.cost),
+        slippage=float(rules.slippage),
+        max_position=float(rules.max_position),
+        stop_loss=_or_nan(rules.stop_loss),
+        take_profit=_or_nan(rules.take_profit),
+        max_drawdown=_or_nan(rules.max_drawdown),
+        cooldown=FOREVER if rules.cooldown is None else rules.cooldown,
+        shorts=rules.side == "long_short",
     )
     orders = np.array(signals, dtype=np.int64)
-    equity, position, halted = np.empty(len(orders)), np.zeros(len(orders)), np.zeros(len(orders), dtype=bool)
+    curves = _Curves(np.empty(len(orders)), np.zeros(len(orders)), np.zeros(len(orders), dtype=bool))
     book, trades = np.zeros(1, BOOK), np.empty(np.count_nonzero(orders), TRADE)  # an order opens one trade at most
     book["cash"] = book["peak"] = initial_equity
-    _walk(market.prices, market.finer, orders, limits, book[0], trades, equity, position, halted)
-    ambiguous, settled, closed = (int(book[0][name]) for name in ("ambiguous", "settled", "closed"))
-    kept = trades[:closed].copy()
-    return Backtest(market.stamps, market.interval, equity, position, halted, kept, ambiguous, settled)
+    _walk(market.prices, market.finer, orders, limits, book[0], trades, curves)
+    return Backtest(
+        stamps=market.stamps,
+        interval=market.interval,
+        equity=curves.equity,
+        position=curves.position,
+        halted=curves.halted,
+        trades=trades[: int(book[0]["closed"])].copy(),
+        ambiguous=int(book[0]["ambiguous"]),
+        settled=int(book[0]["settled"]),
+    )
+
+
+def _or_nan(limit: float | None) -> float:
+    return np.nan if limit is None else float(limit)
 
 
 @compiled_once
@@ -156,11 +177,10 @@ def _walk(
     limits: _Limits,
     book: np.record,
     trades: np.ndarray,
-    equity: np.ndarray,
-    position: np.ndarray,
-    halted: np.ndarray,
+    curves: _Curves,
 ) -> None:
-    """The whole run; fills the book and the four arrays after it."""
+    """The whole run; fills the book, the trades and the curves."""
+    equity, position, halted = curves
     equity[0] = book.cash
     order = signals[0]
     for t in range(1, len(signals)):

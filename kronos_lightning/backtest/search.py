@@ -1,88 +1,81 @@
-"""Costs and thresholds tried one by one, and what finding the best of them is worth.
+"""Search for a strategy's parameters, at several costs, and what finding the best of them is worth.
 
 Shape letters: T candles, N cutoffs.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from .engine import run_backtest
-from .market import Market
+from .market_data import MarketData
 from .performance import YEAR, figures
-from .risk import Rules
+from .rules import ExecutionRules
 from .sharpe import deflated_sharpe
-from .signals import decide, on_candles
+from .strategy import Forecasts, Strategy, on_candles
 
 
-@dataclass(frozen=True)
-class Search:
-    """A sweep and its best threshold at the rules' cost.
+@dataclass(frozen=True, kw_only=True)
+class ParameterSearch:
+    """Every combination of the free parameters at every cost, and the best at the rules' cost.
 
-    table: as `sweep` gives it.
-    best: threshold with the highest Sharpe ratio, the smallest of equals; None if none ever traded.
-    trials: how many thresholds were tried. Costs are no trials: nothing is chosen among them.
+    table: a row a combination and cost: the parameters, ``cost`` and the figures.
+    parameters: names of the free parameters.
+    best: values with the highest Sharpe ratio, the first of equals; None if none ever traded.
+    trials: how many combinations were tried. Costs are no trials: nothing is chosen among them.
     deflated_sharpe: of the best, see there; NaN if none ever traded.
     """
 
     table: pd.DataFrame
-    best: float | None
+    parameters: tuple[str, ...]
+    best: dict[str, float] | None
     trials: int
     deflated_sharpe: float
 
 
-def sweep(
-    market: Market,
-    expected: np.ndarray,
+def search_parameters(
+    market: MarketData,
+    forecasts: Forecasts,
     rows: np.ndarray,
-    rules: Rules,
-    thresholds: Sequence[float],
+    strategy: Strategy,
+    rules: ExecutionRules,
     costs: Sequence[float],
-) -> pd.DataFrame:
-    """Figures of every threshold at every cost, one row each, columns threshold, cost and the figures.
+) -> ParameterSearch:
+    """Try all values of the strategy's free parameters.
 
     Args:
         market: T candles.
-        expected: what the forecasts say, ``(N,)``.
-        rows: candles on which it was known, ``(N,)``.
-        rules: all but the cost.
-        thresholds: BUY above one, SELL below its negative.
-        costs: each side.
+        forecasts: at N cutoffs.
+        rows: candles of the cutoffs whose signals are traded; a cutoff with row −1 is not: ``(N,)``.
+        strategy: its free parameters are varied.
+        rules: execution; the best is chosen at its cost.
+        costs: further costs per side that are tabulated.
     """
+    names = tuple(strategy.free)
+    combinations = [dict(zip(names, values, strict=True)) for values in product(*strategy.free.values())]
+    signals = [_signals(strategy.with_parameters(**values), forecasts, rows, len(market)) for values in combinations]
+    costs = sorted({*costs, rules.cost})
 
-    def one(combination: tuple[float, float]) -> dict[str, float]:
-        threshold, cost = combination
-        signals = _signals(len(market), expected, rows, threshold)
-        result = run_backtest(market, signals, replace(rules, cost=cost), 1.0)
-        return {"threshold": threshold, "cost": cost} | figures(result)
+    def one(trial: tuple[int, float]) -> dict[str, float]:
+        which, cost = trial
+        result = run_backtest(market, signals[which], rules.model_copy(update={"cost": cost}), 1.0)
+        return combinations[which] | {"cost": cost} | figures(result)
 
     with ThreadPoolExecutor() as pool:
-        return pd.DataFrame(list(pool.map(one, product(thresholds, costs))))
-
-
-def choose(
-    market: Market,
-    expected: np.ndarray,
-    rows: np.ndarray,
-    rules: Rules,
-    thresholds: Sequence[float],
-    costs: Sequence[float],
-) -> Search:
-    """Sweep, and take the threshold with the best Sharpe ratio at the rules' own cost; arguments as for `sweep`."""
-    thresholds = sorted(set(thresholds))
-    table = sweep(market, expected, rows, rules, thresholds, sorted({*costs, rules.cost}))
-    trials = table[table["cost"] == rules.cost]
-    sharpes = trials["sharpe_ratio"].to_numpy() / np.sqrt(YEAR / market.interval)
+        table = pd.DataFrame(list(pool.map(one, product(range(len(combinations)), costs))))
+    sharpes = table.loc[table["cost"] == rules.cost, "sharpe_ratio"].to_numpy() / np.sqrt(YEAR / market.interval)
+    found = {"table": table, "parameters": names, "trials": len(combinations)}
     if np.isnan(sharpes).all():
-        return Search(table, None, len(thresholds), np.nan)
-    best = thresholds[int(np.nanargmax(sharpes))]
-    returns = run_backtest(market, _signals(len(market), expected, rows, best), rules, 1.0).returns
-    return Search(table, best, len(thresholds), deflated_sharpe(returns, sharpes))
+        return ParameterSearch(**found, best=None, deflated_sharpe=np.nan)
+    best = int(np.nanargmax(sharpes))
+    returns = run_backtest(market, signals[best], rules, 1.0).returns
+    return ParameterSearch(**found, best=combinations[best], deflated_sharpe=deflated_sharpe(returns, sharpes))
 
 
-def _signals(length: int, expected: np.ndarray, rows: np.ndarray, threshold: float) -> np.ndarray:
-    return on_candles(decide(expected, threshold, -threshold), rows, length)
+def _signals(strategy: Strategy, forecasts: Forecasts, rows: np.ndarray, length: int) -> np.ndarray:
+    traded = rows >= 0
+    return on_candles(strategy.signals(forecasts)[traded], rows[traded], length)

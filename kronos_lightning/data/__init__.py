@@ -3,8 +3,8 @@
 from importlib import import_module
 from typing import Any
 
-from .candles import Candles, read_candles
-from .formats import CandleError
+from kronos_lightning.data.candles import Candles, read_candles
+from kronos_lightning.data.formats import CandleError
 
 __all__ = ["CandleDataModule", "CandleError", "CandleWindows", "Candles", "WindowBatch", "read_candles"]
 

@@ -6,23 +6,40 @@ close and a typical price, at which the candle's amount was traded.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
 
-OPEN, HIGH, LOW, CLOSE, TYPICAL = range(5)
+from kronos_lightning.data.formats import CLOSE, HIGH, LOW, OPEN
+from kronos_lightning.settings import NotNegative, Probability, Section
+
+TYPICAL = 4  # row of the typical price, after open, high, low and close
 KNOTS = 4  # of a smooth random curve over the window
 CLIP = 2.0  # deviations at which such a curve is cut
 MAX_LOG_SPEED = math.log(1.6)  # about its mean, thus a warped candle takes 1/2.56 to 2.56 old ones, of at most 4
 ROUNDING = 1e-5  # relative; a float32 volume-weighted price leaves its candle by less
 
 
-@dataclass(frozen=True)
-class Augmentation:
+class AugmentationSection(Section):
+    """Strength of each change; `conf/augmentation` explains the keys."""
+
+    price_noise: NotNegative
+    time_warp: NotNegative
+    magnitude: NotNegative
+    reversal: Probability
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed at all."""
+        return any(self.model_dump(include=set(AugmentationSection.model_fields)).values())
+
+
+class Augmentation(AugmentationSection):
     """Random changes of candle windows that keep candles valid: a low is a low and amount stays price times volume.
 
     Applied in the order reversal, magnitude, time warp, noise. The draws of a window depend on (seed, epoch, index)
@@ -37,11 +54,7 @@ class Augmentation:
         seed: of all draws, not negative.
     """
 
-    price_noise: float
-    time_warp: float
-    magnitude: float
-    reversal: float
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
 
     def __call__(self, windows: Tensor, epochs: Sequence[int], indices: Sequence[int]) -> Tensor:
         """Augment windows ``(B, W, C)``: open high low close volume amount.
@@ -54,7 +67,7 @@ class Augmentation:
         Returns:
             A new tensor of the same shape and dtype. Where amount / volume lay between low and high, it does again.
         """
-        if not (self.price_noise or self.time_warp or self.magnitude or self.reversal):
+        if not self.active:
             return windows.clone()
         uniform, knots, noise = self._draws(windows.shape[1], epochs, indices)
         activity, speed = _curves(knots, windows.shape[1])

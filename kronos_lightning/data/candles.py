@@ -7,7 +7,6 @@ every gap. Rows of one segment follow each other without a missing candle.
 
 import hashlib
 import logging
-import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .formats import FEATURES, PRICES, CandleError, read_raw, where
+from kronos_lightning.data.formats import FEATURES, PRICES, CandleError, read_raw, where
+from kronos_lightning.settings import as_utc, end_of, interval_name, parse_interval
 
 TIME_FEATURES = ["minute", "hour", "weekday", "day", "month"]
 ROUNDING = 1e-9  # relative slack for prices that a conversion rounded
@@ -23,7 +23,7 @@ ROUNDING = 1e-9  # relative slack for prices that a conversion rounded
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candles:
     """A validated candle frame and where it came from."""
 
@@ -52,11 +52,25 @@ class Candles:
         after = np.flatnonzero(np.diff(segment)) + 1
         return [(stamps.iloc[i - 1], stamps.iloc[i]) for i in after]
 
+    @cached_property
+    def times(self) -> np.ndarray:
+        """Open times, UTC without a zone: datetime64[ns] ``(T,)``. The one place where the zone is taken off."""
+        return self.frame["timestamps"].dt.tz_localize(None).to_numpy().astype("datetime64[ns]")
+
+    def rows_at(self, times: np.ndarray) -> np.ndarray:
+        """Rows of the candles that open at `times` ``(N,)``; raises `CandleError` where one of them has no candle."""
+        rows = np.searchsorted(self.times, times)
+        if len(rows) and (rows.max() >= len(self) or (self.times[rows] != times).any()):
+            raise CandleError(f"{self.source}: a cutoff is none of the candles")
+        return rows
+
     def between(self, begin: str | None, end: str | None) -> "Candles":
         """The candles from `begin` to `end`, both dates included; None leaves a side open."""
         keep = in_range(self.frame["timestamps"], begin, end)
         frame = self.frame[keep].reset_index(drop=True)
-        return Candles(frame, self.symbol, self.interval, self.source, self.synthetic)
+        return Candles(
+            frame=frame, symbol=self.symbol, interval=self.interval, source=self.source, synthetic=self.synthetic
+        )
 
 
 def in_range(stamps: pd.Series, begin: str | None, end: str | None) -> np.ndarray:
@@ -67,44 +81,6 @@ def in_range(stamps: pd.Series, begin: str | None, end: str | None) -> np.ndarra
     if end is not None:
         keep &= (stamps < end_of(end)).to_numpy()
     return keep
-
-
-def as_list(value: str | list[str]) -> list[str]:
-    """One symbol or several, as a list."""
-    return [value] if isinstance(value, str) else list(value)
-
-
-def as_utc(date: str) -> pd.Timestamp:
-    """Parse a date; without a zone it is UTC."""
-    stamp = pd.Timestamp(date)
-    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
-
-
-def end_of(date: str) -> pd.Timestamp:
-    """First instant after `date`: the next day for a bare date, one nanosecond later for an exact time."""
-    exact = re.search(r"\d[T ]\d", date.strip())
-    return as_utc(date) + (pd.Timedelta(1, "ns") if exact else pd.Timedelta(days=1))
-
-
-def parse_interval(interval: str) -> pd.Timedelta:
-    """Binance's notation (1s 1m 15m 1h 4h 1d 3d 1w) → Timedelta.
-
-    Raises:
-        ValueError: another notation; calendar months (1M) have no fixed length and are not supported.
-    """
-    match = re.fullmatch(r"(\d+)([smhdw])", interval)
-    if not match or int(match[1]) == 0:
-        raise ValueError(f"interval {interval!r} is none of the form 1m, 15m, 1h, 4h, 1d, 1w")
-    return pd.Timedelta(int(match[1]), {"m": "min", "d": "D", "w": "W"}.get(match[2], match[2]))
-
-
-def interval_name(step: pd.Timedelta) -> str:
-    """Inverse of `parse_interval`: 1h, 4h, 1d …"""
-    for unit, length in (("w", "7D"), ("d", "1D"), ("h", "1h"), ("m", "1min")):
-        count, rest = divmod(step, pd.Timedelta(length))
-        if not rest and count:
-            return f"{count}{unit}"
-    return f"{step.total_seconds():g}s"
 
 
 def time_features(stamps: pd.Series | pd.DatetimeIndex) -> np.ndarray:
@@ -120,7 +96,7 @@ def read_candles(path: str | Path, interval: str | None, symbol: str, sessions: 
 
 def validate(
     raw: pd.DataFrame,
-    path: Path,
+    path: Path | str,
     interval: str | None,
     symbol: str,
     sessions: bool,
@@ -134,7 +110,7 @@ def validate(
 
     Args:
         raw: as `formats.read_raw` gives it.
-        path: of the file, for messages.
+        path: of the file, or another name of the source, for messages.
         interval: what the candles must be, such as ``1h``; None takes the file's most common distance.
         symbol: name of the market, for reports.
         sessions: the market closes (a stock): breaks between candles are no gaps.
@@ -157,7 +133,7 @@ def validate(
     segment = _segments(raw, step, sessions, path)
     frame = raw[["timestamps", *FEATURES]].reset_index(drop=True).assign(segment=segment)
     frame.attrs = {}
-    candles = Candles(frame, symbol, step, str(path))
+    candles = Candles(frame=frame, symbol=symbol, interval=step, source=str(path))
     for before, after in candles.gaps:
         missing = int((after - before) / step) - 1
         _note(f"{path}: gap of {missing} candle(s) after {before}")
@@ -170,7 +146,7 @@ def _note(words: str) -> None:
     log.info(words)
 
 
-def _check_values(raw: pd.DataFrame, path: Path) -> None:
+def _check_values(raw: pd.DataFrame, path: Path | str) -> None:
     def stop_if(bad: np.ndarray, column: str, reason: str) -> None:
         if bad.any():
             i = int(bad.argmax())
@@ -191,7 +167,7 @@ def _check_values(raw: pd.DataFrame, path: Path) -> None:
     stop_if(values["low"] > bottom * (1 + ROUNDING), "low", "low is above open or close of its candle")
 
 
-def _in_time_order(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _in_time_order(raw: pd.DataFrame, path: Path | str) -> pd.DataFrame:
     stamps = raw["timestamps"]
     if not stamps.is_monotonic_increasing:
         order = "newest first" if stamps.is_monotonic_decreasing else "not in time order"
@@ -213,7 +189,7 @@ def _in_time_order(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     return raw
 
 
-def usual_distance(raw: pd.DataFrame, path: Path) -> pd.Timedelta:
+def usual_distance(raw: pd.DataFrame, path: Path | str) -> pd.Timedelta:
     """The most common distance between candles, in whatever order they are."""
     distances = np.abs(np.diff(raw["timestamps"].astype("int64").to_numpy()))
     lengths, counts = np.unique(distances[distances > 0], return_counts=True)
@@ -222,7 +198,7 @@ def usual_distance(raw: pd.DataFrame, path: Path) -> pd.Timedelta:
     return pd.Timedelta(int(lengths[counts.argmax()]))
 
 
-def _segments(raw: pd.DataFrame, step: pd.Timedelta, sessions: bool, path: Path) -> np.ndarray:
+def _segments(raw: pd.DataFrame, step: pd.Timedelta, sessions: bool, path: Path | str) -> np.ndarray:
     """Segment number of each row; raises where the file's interval is not the configured one."""
     if len(raw) < 2:
         return np.zeros(len(raw), dtype=np.int64)

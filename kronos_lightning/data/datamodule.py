@@ -12,13 +12,23 @@ import torch
 from filelock import FileLock
 from torch.utils.data import DataLoader
 
-from .augmentation import Augmentation
-from .candles import FEATURES, Candles, as_list, end_of, in_range, parse_interval
-from .files import atomic_path
-from .folds import fold_label, fold_ranges
-from .formats import CandleError
-from .market import Market, join_frames
-from .windows import CandleWindows, EpochSampler, ShardSampler, WindowArrays, WindowBatch, window_starts
+from kronos_lightning.data.augmentation import Augmentation
+from kronos_lightning.data.candles import FEATURES, Candles, in_range
+from kronos_lightning.data.files import atomic_path
+from kronos_lightning.data.folds import fold_ranges
+from kronos_lightning.data.formats import CandleError
+from kronos_lightning.data.settings import DataSection
+from kronos_lightning.data.sources import CandleSource
+from kronos_lightning.data.symbol_candles import SymbolCandles, join_frames
+from kronos_lightning.data.windows import (
+    CandleWindows,
+    EpochSampler,
+    ShardSampler,
+    WindowArrays,
+    WindowBatch,
+    window_starts,
+)
+from kronos_lightning.settings import as_list, end_of, parse_interval
 
 SPLITS = ("train", "val", "test")
 FORMAT = 3  # of the processed files; a change makes old ones stale
@@ -33,60 +43,25 @@ class CandleDataModule(L.LightningDataModule):
     same as ``.npy`` arrays that all processes of a machine share, and ``{label}_manifest.json``; when neither sources
     nor settings changed it reuses them.
 
-    Args: every key of `conf/data/*.yaml` and `conf/augmentation/*.yaml`, documented there.
+    Args:
+        config: of the data set.
+        source: where its candles come from.
     """
 
-    def __init__(
-        self,
-        name: str,
-        symbol: str | list[str],
-        symbol_weights: list[float] | None,
-        interval: str,
-        csv_dir: str,
-        csv_path: str | None,
-        binance: dict[str, Any] | None,
-        on_defect: str,
-        sample: dict[str, Any] | None,
-        sessions: bool,
-        dataset_begin_time: str | None,
-        dataset_end_time: str | None,
-        train_time_range: list[str],
-        val_time_range: list[str],
-        test_time_range: list[str],
-        lookback: int,
-        horizon: int,
-        clip: float,
-        batch_size: int,
-        samples_per_epoch: int | None,
-        num_workers: int,
-        processed_dir: str,
-        seed: int,
-        augmentation: dict[str, float] | None = None,
-        fold: int | None = None,
-        folds: int = 5,
-        fold_scheme: str = "expanding",
-        embargo: int = 0,
-        volume: bool = True,
-    ):
+    def __init__(self, config: DataSection, source: CandleSource):
         super().__init__()
-        self.save_hyperparameters()
-        ranges = train_time_range, val_time_range, test_time_range
-        self.ranges = (
-            dict(zip(SPLITS, ranges, strict=True))
-            if fold is None
-            else fold_ranges(*ranges, fold, folds, fold_scheme, parse_interval(interval))
-        )
-        self.label = fold_label(name, fold)
-        self.target_rows = horizon + 1  # one row more than the horizon: inputs and targets are shifted by one
+        self.save_hyperparameters(config.model_dump(exclude={"binance", "sources"}))  # for the trackers to show
+        self.config, self.batch_size = config, config.batch_size
+        self.ranges = split_ranges(config)
+        self.label = config.label
+        self.target_rows = config.horizon + 1  # one row more than the horizon: inputs and targets are shifted by one
         self.windows: dict[str, CandleWindows] = {}
         self.prepared = False
-        begin, end = dataset_begin_time, dataset_end_time
-        self.markets = [
-            Market(one, interval, csv_dir, csv_path, sample, binance, sessions, begin, end, on_defect)
-            for one in as_list(symbol)
-        ]
-        changes = augmentation is not None and any(augmentation.values())
-        self.augmentation = Augmentation(**augmentation, seed=seed) if changes else None
+        self.markets = [SymbolCandles(symbol, source, config) for symbol in as_list(config.symbol)]
+        changes = config.augmentation
+        self.augmentation = (
+            Augmentation(**changes.model_dump(), seed=config.seed) if changes is not None and changes.active else None
+        )
 
     # --- candles ------------------------------------------------------------------------------------------------
 
@@ -106,7 +81,7 @@ class CandleDataModule(L.LightningDataModule):
             begin, end = self.ranges[split]
             masks[split] = in_range(stamps, begin, end)
             if previous_end is not None:
-                masks[split][: stamps.searchsorted(previous_end) + self.hparams.embargo] = False
+                masks[split][: stamps.searchsorted(previous_end) + self.config.embargo] = False
             previous_end = end_of(end)
         return masks
 
@@ -117,14 +92,14 @@ class CandleDataModule(L.LightningDataModule):
             rows = np.flatnonzero(self.target_masks(frame["timestamps"])["train"])
             known = frame[: rows[-1] + 1] if len(rows) else frame[:0]
             returns = np.log(known["close"]).diff()[known["segment"].diff() == 0]
-            found.append(returns.tail(self.hparams.lookback).std(ddof=0))
+            found.append(returns.tail(self.config.lookback).std(ddof=0))
         return float(np.nanmean(found))
 
     # --- files --------------------------------------------------------------------------------------------------
 
     def path(self, split: str) -> Path:
         """Where the candles of a split are kept."""
-        return Path(self.hparams.processed_dir) / f"{self.label}_{split}_data.parquet"
+        return Path(self.config.processed_dir) / f"{self.label}_{split}_data.parquet"
 
     def array_paths(self, split: str) -> list[Path]:
         """Where its `WindowArrays` are kept."""
@@ -132,7 +107,7 @@ class CandleDataModule(L.LightningDataModule):
 
     @property
     def manifest_path(self) -> Path:
-        return Path(self.hparams.processed_dir) / f"{self.label}_manifest.json"
+        return Path(self.config.processed_dir) / f"{self.label}_manifest.json"
 
     def manifest(self) -> dict[str, Any]:
         """What `prepare_data` wrote about sources, settings, defects, gaps and windows."""
@@ -145,11 +120,11 @@ class CandleDataModule(L.LightningDataModule):
 
     def _settings(self) -> dict[str, Any]:
         """All that decides the content of the processed files."""
-        keys = ["interval", "sample", "sessions", "on_defect", "dataset_begin_time", "dataset_end_time", "lookback"]
-        keys += ["horizon", "embargo"]
+        keys = {"interval", "sessions", "on_defect", "dataset_begin_time", "dataset_end_time", "lookback", "horizon"}
+        keys.add("embargo")
         sources = {market.symbol: market.origin() for market in self.markets}
         ranges = {f"{split}_time_range": self.ranges[split] for split in SPLITS}
-        return {"format": FORMAT, "sources": sources, **{key: self.hparams[key] for key in keys}, **ranges}
+        return {"format": FORMAT, "sources": sources, **self.config.model_dump(include=keys), **ranges}
 
     def _is_current(self, settings: dict[str, Any]) -> bool:
         try:
@@ -166,13 +141,13 @@ class CandleDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         if self.prepared:
             return
-        Path(self.hparams.processed_dir).mkdir(parents=True, exist_ok=True)
+        Path(self.config.processed_dir).mkdir(parents=True, exist_ok=True)
         with FileLock(self.manifest_path.with_suffix(".lock")):  # other processes and runs may want the same files
             for market in self.markets:
                 market.fetch()
             settings = self._settings()
             if self._is_current(settings):
-                log.info("Processed data in %s is up to date, reused", self.hparams.processed_dir)
+                log.info("Processed data in %s is up to date, reused", self.config.processed_dir)
             else:
                 self._process(settings)
         self.prepared = True
@@ -199,8 +174,8 @@ class CandleDataModule(L.LightningDataModule):
             if not windows[split]["windows"]:
                 spans = ", ".join(f"{symbol} {about['span']}" for symbol, about in markets.items())
                 raise CandleError(
-                    f"no {split} window: {self._range_words(split)} with lookback {self.hparams.lookback}, horizon "
-                    f"{self.hparams.horizon} and embargo {self.hparams.embargo} finds none in the candles of {spans}"
+                    f"no {split} window: {self._range_words(split)} with lookback {self.config.lookback}, horizon "
+                    f"{self.config.horizon} and embargo {self.config.embargo} finds none in the candles of {spans}"
                 )
             for symbol in (symbol for symbol, count in windows[split]["by_symbol"].items() if not count):
                 log.warning("%s: no %s window in its candles %s", symbol, split, markets[symbol]["span"])
@@ -209,7 +184,7 @@ class CandleDataModule(L.LightningDataModule):
             frame = join_frames(parts[split])
             with atomic_path(self.path(split)) as temporary:
                 frame.to_parquet(temporary, index=False)
-            arrays = WindowArrays.of(frame, self.hparams.lookback, self.target_rows)
+            arrays = WindowArrays.of(frame, self.config.lookback, self.target_rows)
             for path, array in zip(self.array_paths(split), arrays, strict=True):
                 with atomic_path(path) as temporary:
                     np.save(temporary, array)
@@ -217,7 +192,7 @@ class CandleDataModule(L.LightningDataModule):
                 log.info("%s: %d window(s) dropped: their targets belong to an earlier split, or embargo", split, lost)
         manifest = {
             "settings": settings,
-            "synthetic": self.markets[0].path is None,
+            "synthetic": self.markets[0].source.synthetic,
             "candles": sum(about["candles"] for about in markets.values()),
             "markets": markets,
             "windows": windows,
@@ -227,12 +202,12 @@ class CandleDataModule(L.LightningDataModule):
             temporary.write_text(json.dumps(manifest, indent=2))
 
     def _range_words(self, split: str) -> str:
-        fold, folds = self.hparams.fold, self.hparams.folds
+        fold, folds = self.config.fold, self.config.folds
         return f"{f'data.{split}_time_range' if fold is None else f'fold {fold} of {folds}'} {self.ranges[split]}"
 
     def _split(self, candles: Candles) -> dict[str, tuple[pd.DataFrame, int, int]]:
         """For each split: the candles of its windows, how many windows, how many an earlier split took from it."""
-        frame, lookback, rows = candles.frame, self.hparams.lookback, self.target_rows
+        frame, lookback, rows = candles.frame, self.config.lookback, self.target_rows
         segment, masks, found = frame["segment"].to_numpy(), self.target_masks(frame["timestamps"]), {}
         for split in SPLITS:
             starts = window_starts(segment, masks[split], lookback, rows)
@@ -253,16 +228,25 @@ class CandleDataModule(L.LightningDataModule):
             # Copy-on-write: torch wants arrays that may be written, and what nobody writes all processes share.
             arrays = WindowArrays(*(np.load(path, mmap_mode="c") for path in self.array_paths(split)))
             changed = self.augmentation if split == "train" else None
-            hp = self.hparams
-            windows = CandleWindows(arrays, hp.lookback, self.target_rows, hp.clip, changed, hp.volume)
+            config = self.config
+            windows = CandleWindows(arrays, config.lookback, self.target_rows, config.clip, changed, config.volume)
             self.windows[split] = windows
             log.info("%s: %d windows", split, len(windows))
 
     def train_dataloader(self) -> DataLoader:
-        hp, sizes = self.hparams, list(self.manifest()["windows"]["train"]["by_symbol"].values())
-        if hp.symbol_weights is not None and not all(sizes):
+        config, sizes = self.config, list(self.manifest()["windows"]["train"]["by_symbol"].values())
+        if config.symbol_weights is not None and not all(sizes):
             raise CandleError("data.symbol_weights: a symbol without a training window cannot have a weight")
-        sampler = EpochSampler(sizes, hp.symbol_weights, hp.batch_size, hp.samples_per_epoch, hp.seed, *self._rank())
+        rank, world_size = self._rank()
+        sampler = EpochSampler(
+            sizes,
+            config.symbol_weights,
+            self.batch_size,
+            config.samples_per_epoch,
+            config.seed,
+            rank=rank,
+            world_size=world_size,
+        )
         return self._loader(self.windows["train"], sampler)
 
     def val_dataloader(self) -> DataLoader:
@@ -289,14 +273,23 @@ class CandleDataModule(L.LightningDataModule):
     def _loader(self, windows: CandleWindows, sampler: EpochSampler | ShardSampler) -> DataLoader:
         return DataLoader(
             windows,
-            batch_size=self.hparams.batch_size,
+            batch_size=self.batch_size,
             sampler=sampler,
-            num_workers=self.hparams.num_workers,
+            num_workers=self.config.num_workers,
             collate_fn=_as_it_is,
-            persistent_workers=self.hparams.num_workers > 0,
+            persistent_workers=self.config.num_workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             generator=torch.Generator(),  # else every epoch draws from the numbers that dropout draws from
         )
+
+
+def split_ranges(config: DataSection) -> dict[str, list[str]]:
+    """First and last date of each split, of a fold where the configuration names one."""
+    train, val, test = config.train_time_range, config.val_time_range, config.test_time_range
+    if config.fold is None:
+        return {"train": train, "val": val, "test": test}
+    step = parse_interval(config.interval)
+    return fold_ranges(train, val, test, fold=config.fold, folds=config.folds, scheme=config.fold_scheme, step=step)
 
 
 def _as_it_is(batch: WindowBatch) -> WindowBatch:

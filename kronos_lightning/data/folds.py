@@ -4,7 +4,7 @@ from typing import Literal
 
 import pandas as pd
 
-from .candles import as_utc, end_of
+from kronos_lightning.settings import as_utc, end_of
 
 
 def fold_ranges(

@@ -7,13 +7,17 @@ the line (CSV) or row (Parquet) number in the file, so that every later complain
 
 import csv
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from kronos_lightning.errors import KronosError
+
 PRICES = ["open", "high", "low", "close"]
 FEATURES = [*PRICES, "volume", "amount"]
+OPEN, HIGH, LOW, CLOSE, VOLUME, AMOUNT = range(len(FEATURES))  # columns of every candle array
 BINANCE_COLUMNS = [
     "open_time",
     *PRICES,
@@ -32,18 +36,33 @@ QUOTE_CURRENCIES = ["usdt", "usdc", "busd", "fdusd", "tusd", "usd", "eur", "gbp"
 EPOCH_LIMITS = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": 1e20}  # largest epoch number read in this unit
 
 
-class CandleError(ValueError):
+class CandleError(KronosError, ValueError):
     """Candles that cannot be right; the message names file, place, value and a way out."""
+
+
+def require_file(path: Path) -> None:
+    """Raise `CandleError` where a file of candles is missing."""
+    if not path.is_file():
+        raise CandleError(f"{path}: no such file; data.csv_path=FILE names your candles (CSV or Parquet)")
 
 
 def read_raw(path: Path) -> pd.DataFrame:
     """Read a CSV or Parquet file into the raw columns (see the module's docstring).
+
+    A file is parsed once, however often it is asked for: treat the frame as read-only.
 
     Raises:
         CandleError: no such file, unreadable, a needed column missing, text where a number belongs, unknown dates.
     """
     if not path.is_file():
         raise CandleError(f"{path}: no such file")
+    about = path.stat()
+    return _read_raw(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read_raw(path: Path, modified: int, size: int) -> pd.DataFrame:
+    """Parse a file; its time of change and size are part of the key."""
     frame = _read_parquet(path) if path.suffix.lower() in {".parquet", ".pq"} else _read_csv(path)
     if frame.empty:
         raise CandleError(f"{path}: no candles in it")
@@ -55,6 +74,31 @@ def read_raw(path: Path) -> pd.DataFrame:
         if name in chosen:
             raw[name] = _parse_numbers(frame[chosen[name]], path, place)
     raw.attrs = {"path": str(path), "stamps": _describe_stamps(frame[chosen["timestamps"]])}
+    return raw
+
+
+def as_raw(frame: pd.DataFrame, label: str) -> pd.DataFrame:
+    """Bring a frame that is already in memory into the form of `read_raw`.
+
+    Args:
+        frame: `timestamps` (datetimes, UTC where they have no zone), ``open high low close`` and perhaps ``volume
+            amount``, as numbers. Not changed.
+        label: name of its source, for messages.
+
+    Raises:
+        CandleError: a column is missing or of another kind.
+    """
+    missing = [name for name in ("timestamps", *PRICES) if name not in frame]
+    if missing:
+        raise CandleError(f"{label}: column {', '.join(missing)} missing; there are {', '.join(map(str, frame))}")
+    stamps = frame["timestamps"]
+    if not pd.api.types.is_datetime64_any_dtype(stamps):
+        raise CandleError(f"{label}: column timestamps holds {stamps.dtype}, not datetimes")
+    stamps = stamps.dt.tz_convert("UTC") if stamps.dt.tz is not None else stamps.dt.tz_localize("UTC")
+    columns = {name: _parse_numbers(frame[name], Path(label), "row") for name in FEATURES if name in frame}
+    raw = pd.DataFrame({"timestamps": stamps.astype("datetime64[ns, UTC]"), **columns}, index=frame.index)
+    raw.index.name = frame.index.name or "row"
+    raw.attrs = {"path": label, "stamps": "given as datetimes"} | frame.attrs
     return raw
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from .augmentation import Augmentation
-from .candles import time_features
-from .formats import FEATURES, PRICES
+from kronos_lightning.data.augmentation import Augmentation
+from kronos_lightning.data.candles import time_features
+from kronos_lightning.data.formats import FEATURES, PRICES
 
 EPSILON = 1e-5  # added to the deviation, as in the published recipe
 

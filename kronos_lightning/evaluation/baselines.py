@@ -4,23 +4,28 @@ At a cutoff a baseline knows the candles up to it and nothing later. Parameters 
 fixed rows of the candle frame, the multiples of `refit_every`; the latest one at or before the cutoff counts. Log
 returns over a gap are left out. What a cutoff draws depends on the seed, the baseline and the cutoff's time alone.
 
-Shape letters: T candles, n known returns, N cutoffs, S sample paths, h horizon.
+`conf/baselines` names the classes and their arguments.
+
+Shape letters: T candles, n known returns, N cutoffs, S sample paths, h horizon, C = 6 features.
 """
 
 import hashlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from kronos_lightning.data import CandleError, Candles
+from kronos_lightning.data.formats import CLOSE
+from kronos_lightning.settings import Count, Section
 
 from .volatility import EWMA, Garch, fit_garch
-
-BASELINES = ("last_price_20", "last_price_60", "drift", "seasonal", "ewma", "garch")
 
 RECENT = 60  # returns that the drift's bootstrap draws from
 SEASONS = 60  # earlier seasons
@@ -35,7 +40,7 @@ Sampler = Callable[[int, np.random.Generator], np.ndarray]  # row of a cutoff, i
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class History:
     """All candles as the baselines see them.
 
@@ -57,72 +62,226 @@ class History:
         times = frame["timestamps"].dt.as_unit("ns").astype("int64").to_numpy()
         close, segment = frame["close"].to_numpy(np.float64), frame["segment"].to_numpy()
         inside = np.diff(segment) == 0
-        return cls(times, close, segment, np.diff(np.log(close))[inside], np.concatenate([[0], np.cumsum(inside)]))
+        returns, known = np.diff(np.log(close))[inside], np.concatenate([[0], np.cumsum(inside)])
+        return cls(times=times, close=close, segment=segment, returns=returns, known=known)
 
     def until(self, row: int) -> np.ndarray:
         """Returns known at the close of `row`, ``(n,)``."""
         return self.returns[: self.known[row]]
 
 
-def baseline_paths(
-    name: str, candles: Candles, cutoffs: np.ndarray, horizon: int, num_paths: int, refit_every: int, seed: int
-) -> np.ndarray | None:
-    """Sample paths of the close from one of `BASELINES`, float64 ``(N, S, h)``.
+class Baseline(Protocol):
+    """A forecaster to compare with."""
 
-    - `last_price_20`, `last_price_60`: the last price, moved by returns drawn from the last 20 or 60, their mean taken
-      out.
-    - `drift`: the mean return of all history (refitted) on top of the last 60's; zero before the first refit.
-    - `seasonal`: what followed at the same time of day (of the week, for daily candles) in one of the last 60 seasons.
-      A cutoff without a complete earlier one gets what `last_price_60` would draw.
-    - `ewma`: RiskMetrics volatility, shocks drawn from the last 500 standardised returns without their mean (filtered
-      historical simulation; Barone-Adesi, Giannopoulos and Vosper, 1999); each path's volatility follows its returns.
-    - `garch`: GARCH(1,1) with Student's t, refitted on the last 5,000 returns; EWMA's parameters before 250 are known.
+    def applies_to(self, interval: pd.Timedelta) -> bool:
+        """Whether there is such a forecaster for candles of this length."""
 
-    With fewer returns than these numbers all known ones are used.
+    def sample_paths(self, candles: Candles, cutoffs: np.ndarray, horizon: int, num_paths: int) -> np.ndarray:
+        """Sample what follows each cutoff, all cutoffs in one call.
 
-    Args:
-        name: of the baseline.
-        candles: all of them, later ones too.
-        cutoffs: rows of the last known candles, ``(N,)``.
-        horizon, num_paths: h and S.
-        refit_every: rows between refits.
-        seed: of the paths.
+        Args:
+            candles: T of them, later ones too; what is drawn at a cutoff must not depend on those.
+            cutoffs: rows of the last known candles, ascending ``(N,)``.
+            horizon, num_paths: h and S.
 
-    Returns:
-        The paths, or None where these candles have no such baseline: no season fits the interval.
+        Returns:
+            Closes ``(N, S, h)``, or whole candles ``(N, S, h, C)`` in the order of `data.formats.FEATURES`.
+        """
 
-    Raises:
-        CandleError: fewer than two returns are known at a cutoff.
-        ValueError: no baseline of this name.
+
+class BootstrappedBaseline(Section, ABC):
+    """Base of the baselines that draw log returns cutoff by cutoff.
+
+    seed: of the paths.
     """
-    history, shape = History.of(candles), (num_paths, horizon)
-    few = cutoffs[history.known[cutoffs] < 2]
-    if len(few):
-        raise CandleError(
-            f"{candles.source}: the baselines need two changes of the close before a forecast, at "
-            f"{candles.frame['timestamps'].iloc[few[0]]} there are {history.known[few[0]]}; begin later"
-        )
-    match name:
-        case "last_price_20" | "last_price_60":
-            sample = last_price(history, shape, int(name.removeprefix("last_price_")))
-        case "drift":
-            sample = drift(history, shape, refit_every)
-        case "seasonal":
-            season = season_of(candles.interval)
-            if season is None:
-                return None
-            sample = seasonal(history, shape, candles.interval, season)
-        case "ewma":
-            sample = ewma(history, shape)
-        case "garch":
-            sample = garch(history, shape, refit_every)
-        case _:
-            raise ValueError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
-    paths = np.empty((len(cutoffs), *shape))
-    for i, row in enumerate(cutoffs.tolist()):
-        moves = sample(row, _generator(seed, name, history.times[row]))
-        paths[i] = history.close[row] * np.exp(moves.cumsum(axis=1))
-    return paths
+
+    seed: Annotated[int, Field(ge=0)]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Goes into the seed of every cutoff, so that no two baselines draw the same numbers."""
+
+    @abstractmethod
+    def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
+        """Function that draws log returns ``shape = (S, h)`` at a row, knowing `history` up to that row."""
+
+    def applies_to(self, interval: pd.Timedelta) -> bool:
+        """Any interval."""
+        return True
+
+    def sample_paths(self, candles: Candles, cutoffs: np.ndarray, horizon: int, num_paths: int) -> np.ndarray:
+        """Sample paths of the close, float64 ``(N, S, h)``.
+
+        Raises:
+            CandleError: fewer than two returns are known at a cutoff.
+        """
+        history, shape = History.of(candles), (num_paths, horizon)
+        few = cutoffs[history.known[cutoffs] < 2]
+        if len(few):
+            raise CandleError(
+                f"{candles.source}: the baselines need two changes of the close before a forecast, at "
+                f"{candles.frame['timestamps'].iloc[few[0]]} there are {history.known[few[0]]}; begin later"
+            )
+        sample, paths = self.sampler(history, shape, candles.interval), np.empty((len(cutoffs), *shape))
+        for i, row in enumerate(cutoffs.tolist()):
+            moves = sample(row, self._generator(history.times[row]))
+            paths[i] = history.close[row] * np.exp(moves.cumsum(axis=1))
+        return paths
+
+    def _generator(self, time: int) -> np.random.Generator:
+        digest = hashlib.sha256(f"{self.seed}|{self.name}|{time}".encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+class LastPrice(BootstrappedBaseline):
+    """The last price, moved by independent draws from the last `count` returns without their mean.
+
+    With fewer known returns all of them are used.
+    """
+
+    count: Count
+
+    @property
+    def name(self) -> str:
+        """Such as last_price_20."""
+        return f"last_price_{self.count}"
+
+    def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
+        """Draw from the recent returns."""
+        return recent_returns(history, shape, self.count)
+
+
+class Drift(BootstrappedBaseline):
+    """The mean return of all history on top of the last 60 returns' spread; zero before the first refit.
+
+    refit_every: candles between refits of the mean.
+    """
+
+    refit_every: Count
+    name: ClassVar[str] = "drift"
+
+    def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
+        """Draw from the recent returns, the mean added."""
+        spread = recent_returns(history, shape, RECENT)
+
+        @cache
+        def mean(point: int) -> float:
+            known = history.until(point)
+            return known.mean() if len(known) else 0.0
+
+        return lambda row, rng: mean(row - row % self.refit_every) + spread(row, rng)
+
+
+class Seasonal(BootstrappedBaseline):
+    """What followed at the same time of day (of the week, for daily candles) in one of the last 60 seasons.
+
+    A cutoff without a complete earlier season gets draws from the last 60 returns.
+    """
+
+    name: ClassVar[str] = "seasonal"
+
+    def applies_to(self, interval: pd.Timedelta) -> bool:
+        """Intervals with a season."""
+        return season_of(interval) is not None
+
+    def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
+        """Draw stretches of h returns that began a whole number of seasons earlier and had ended by the cutoff."""
+        season = season_of(interval)
+        num_paths, horizon = shape
+        nearest = -(-horizon * interval // season)
+        back = season.value * np.arange(nearest, nearest + SEASONS)
+        without, steps = recent_returns(history, shape, RECENT), np.arange(horizon)
+
+        def sample(row: int, rng: np.random.Generator) -> np.ndarray:
+            wanted = history.times[row] - back
+            starts = np.searchsorted(history.times, wanted)
+            starts = starts[(history.times[starts] == wanted) & (starts + horizon <= row)]
+            starts = starts[history.segment[starts] == history.segment[starts + horizon]]
+            if not len(starts):
+                return without(row, rng)
+            return history.returns[history.known[rng.choice(starts, num_paths)][:, None] + steps]
+
+        return sample
+
+
+class Ewma(BootstrappedBaseline):
+    """RiskMetrics volatility, shocks drawn from the last 500 standardised returns without their mean.
+
+    Filtered historical simulation (Barone-Adesi, Giannopoulos and Vosper, 1999); each path's volatility follows its
+    returns.
+    """
+
+    name: ClassVar[str] = "ewma"
+
+    def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
+        """Draw past shocks, scaled by the volatility of now."""
+        variances = EWMA.variances(history.returns, first=history.returns[0] ** 2)
+
+        def sample(row: int, rng: np.random.Generator) -> np.ndarray:
+            n = history.known[row]
+            window = slice(max(1, n - RESIDUALS), n)  # the first return is its own variance, no shock
+            recent = history.returns[window]
+            spread = np.sqrt(np.maximum(variances[window], QUIET * np.mean(recent**2)))
+            shocks = np.divide(recent, spread, out=np.zeros(len(recent)), where=spread > 0)
+            return EWMA.simulate(variances[n], rng.choice(shocks - shocks.mean(), shape))
+
+        return sample
+
+
+class GarchT(BootstrappedBaseline):
+    """GARCH(1,1) with Student's t, refitted on the last 5,000 returns; EWMA's parameters before 250 are known.
+
+    refit_every: candles between refits.
+    """
+
+    refit_every: Count
+    name: ClassVar[str] = "garch"
+
+    def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
+        """Draw Student-t shocks on the variance up to the cutoff, with the parameters of the last refit."""
+
+        @cache
+        def fit(point: int) -> Garch | None:
+            window = history.until(point)[-WINDOW:]
+            if len(window) < FEWEST:
+                return EWMA
+            model = fit_garch(window)
+            if model is None:
+                log.warning(
+                    "GARCH: no fit to the %d returns up to %s, the parameters of the refit before stay",
+                    len(window),
+                    pd.Timestamp(history.times[point]),
+                )
+            return model
+
+        @cache
+        def filtered(point: int) -> tuple[Garch, int, np.ndarray]:
+            """Parameters of the refit at `point`, the first return of its window, and the variances from there on."""
+            refit = point
+            while (model := fit(refit)) is None:
+                refit -= self.refit_every
+            last = min(point + self.refit_every, len(history.known)) - 1
+            begin = max(0, history.known[point] - WINDOW)
+            window = history.until(point)[begin:]
+            first = np.mean(window**2) if len(window) else history.returns[0] ** 2
+            return model, begin, model.variances(history.until(last)[begin:], first)
+
+        def sample(row: int, rng: np.random.Generator) -> np.ndarray:
+            model, begin, variances = filtered(row - row % self.refit_every)
+            return model.simulate(variances[history.known[row] - begin], model.shocks(shape, rng))
+
+        return sample
+
+
+def recent_returns(history: History, shape: tuple[int, int], count: int) -> Sampler:
+    """Sampler of independent draws from the last `count` returns without their mean."""
+
+    def sample(row: int, rng: np.random.Generator) -> np.ndarray:
+        recent = history.until(row)[-count:]
+        return rng.choice(recent - recent.mean(), shape)
+
+    return sample
 
 
 def season_of(interval: pd.Timedelta) -> pd.Timedelta | None:
@@ -132,98 +291,6 @@ def season_of(interval: pd.Timedelta) -> pd.Timedelta | None:
     return DAY if interval < DAY and not DAY % interval else None
 
 
-def last_price(history: History, shape: tuple[int, int], count: int) -> Sampler:
-    """Independent draws from the last `count` returns without their mean."""
-
-    def sample(row: int, rng: np.random.Generator) -> np.ndarray:
-        recent = history.until(row)[-count:]
-        return rng.choice(recent - recent.mean(), shape)
-
-    return sample
-
-
-def drift(history: History, shape: tuple[int, int], refit_every: int) -> Sampler:
-    """The mean return at the last refit and the recent spread."""
-    spread = last_price(history, shape, RECENT)
-
-    @cache
-    def mean(point: int) -> float:
-        known = history.until(point)
-        return known.mean() if len(known) else 0.0
-
-    return lambda row, rng: mean(row - row % refit_every) + spread(row, rng)
-
-
-def seasonal(history: History, shape: tuple[int, int], interval: pd.Timedelta, season: pd.Timedelta) -> Sampler:
-    """Stretches of h returns that began a whole number of seasons earlier and had ended by the cutoff."""
-    num_paths, horizon = shape
-    nearest = -(-horizon * interval // season)
-    back = season.value * np.arange(nearest, nearest + SEASONS)
-    without, steps = last_price(history, shape, RECENT), np.arange(horizon)
-
-    def sample(row: int, rng: np.random.Generator) -> np.ndarray:
-        wanted = history.times[row] - back
-        starts = np.searchsorted(history.times, wanted)
-        starts = starts[(history.times[starts] == wanted) & (starts + horizon <= row)]
-        starts = starts[history.segment[starts] == history.segment[starts + horizon]]
-        if not len(starts):
-            return without(row, rng)
-        return history.returns[history.known[rng.choice(starts, num_paths)][:, None] + steps]
-
-    return sample
-
-
-def ewma(history: History, shape: tuple[int, int]) -> Sampler:
-    """RiskMetrics volatility with the shocks that history had."""
-    variances = EWMA.variances(history.returns, first=history.returns[0] ** 2)
-
-    def sample(row: int, rng: np.random.Generator) -> np.ndarray:
-        n = history.known[row]
-        window = slice(max(1, n - RESIDUALS), n)  # the first return is its own variance, no shock
-        recent = history.returns[window]
-        spread = np.sqrt(np.maximum(variances[window], QUIET * np.mean(recent**2)))
-        shocks = np.divide(recent, spread, out=np.zeros(len(recent)), where=spread > 0)
-        return EWMA.simulate(variances[n], rng.choice(shocks - shocks.mean(), shape))
-
-    return sample
-
-
-def garch(history: History, shape: tuple[int, int], refit_every: int) -> Sampler:
-    """Parameters of the last refit, variance up to the cutoff, Student-t shocks."""
-
-    @cache
-    def fit(point: int) -> Garch | None:
-        window = history.until(point)[-WINDOW:]
-        if len(window) < FEWEST:
-            return EWMA
-        model = fit_garch(window)
-        if model is None:
-            log.warning(
-                "GARCH: no fit to the %d returns up to %s, the parameters of the refit before stay",
-                len(window),
-                pd.Timestamp(history.times[point]),
-            )
-        return model
-
-    @cache
-    def filtered(point: int) -> tuple[Garch, int, np.ndarray]:
-        """Parameters of the refit at `point`, the first return of its window, and the variances from there on."""
-        refit = point
-        while (model := fit(refit)) is None:
-            refit -= refit_every
-        last = min(point + refit_every, len(history.known)) - 1
-        begin = max(0, history.known[point] - WINDOW)
-        window = history.until(point)[begin:]
-        first = np.mean(window**2) if len(window) else history.returns[0] ** 2
-        return model, begin, model.variances(history.until(last)[begin:], first)
-
-    def sample(row: int, rng: np.random.Generator) -> np.ndarray:
-        model, begin, variances = filtered(row - row % refit_every)
-        return model.simulate(variances[history.known[row] - begin], model.shocks(shape, rng))
-
-    return sample
-
-
-def _generator(seed: int, name: str, time: int) -> np.random.Generator:
-    digest = hashlib.sha256(f"{seed}|{name}|{time}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+def close_paths(paths: np.ndarray) -> np.ndarray:
+    """Closes ``(N, S, h)`` of what a baseline returned."""
+    return paths[..., CLOSE].astype(np.float64) if paths.ndim == 4 else paths

@@ -5,7 +5,7 @@ is measured by the sample paths of its close. The point forecast is their median
 cutoff's close. An undefined figure is NaN.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -52,7 +52,7 @@ LOSSES = {  # lower is better, so that 1 − model / baseline is a skill
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Truth:
     """What came after the cutoffs, and what was known at them.
 
@@ -74,10 +74,16 @@ class Truth:
         inside = frame["segment"].diff().eq(0)  # a change over a gap is not that of a candle
         change = frame["close"].diff().where(inside).abs()
         returns = np.log(frame["close"]).diff().where(inside)
-        rows = np.searchsorted(frame["timestamps"].dt.tz_localize(None).to_numpy(), forecasts.cutoffs)
+        rows = candles.rows_at(forecasts.cutoffs)
         scale = change.rolling(SCALE, min_periods=1).mean().to_numpy()[rows]
         volatility = returns.rolling(RECENT, min_periods=2).std().to_numpy()[rows]
-        return cls(forecasts.stamps[:, 0], forecasts.last_close, forecasts.actual_close, scale, volatility)
+        return cls(
+            begins=forecasts.stamps[:, 0],
+            last_close=forecasts.last_close,
+            actual=forecasts.actual_close,
+            scale=scale,
+            volatility=volatility,
+        )
 
     @property
     def actual_return(self) -> np.ndarray:
@@ -94,7 +100,7 @@ class Truth:
         return {name: np.sort(rows) for name, rows in zip(REGIMES, parts, strict=True) if len(rows)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scores:
     """One forecaster at every cutoff and step.
 
@@ -125,7 +131,8 @@ class Scores:
     def select(self, rows: np.ndarray | slice) -> "Scores":
         """The same of some cutoffs."""
         parts = {name: getattr(self, name)[rows] for name in vars(self) if name != "truth"}
-        return Scores(Truth(*(part[rows] for part in vars(self.truth).values())), **parts)
+        truth = Truth(**{name: part[rows] for name, part in vars(self.truth).items()})
+        return Scores(truth=truth, **parts)
 
 
 def score(paths: np.ndarray, truth: Truth, up: np.ndarray | None = None) -> Scores:
@@ -139,15 +146,15 @@ def score(paths: np.ndarray, truth: Truth, up: np.ndarray | None = None) -> Scor
     below, ties = (returns < actual[:, None]).sum(axis=1), (returns == actual[:, None]).sum(axis=1)
     spread = np.random.default_rng(0).random(actual.shape)
     return Scores(
-        truth,
-        np.median(paths, axis=1),
-        crps(returns, actual),
-        np.maximum(np.array(LEVELS) * miss, (np.array(LEVELS) - 1) * miss),
-        (lower <= actual[..., None]) & (actual[..., None] <= upper),
-        upper - lower,
-        (below + spread * (ties + 1)) / (paths.shape[1] + 1),
-        (returns > 0).mean(axis=1) if up is None else up,
-        _volatility(paths, last).mean(axis=1),
+        truth=truth,
+        point=np.median(paths, axis=1),
+        crps=crps(returns, actual),
+        pinball=np.maximum(np.array(LEVELS) * miss, (np.array(LEVELS) - 1) * miss),
+        inside=(lower <= actual[..., None]) & (actual[..., None] <= upper),
+        width=upper - lower,
+        pit=(below + spread * (ties + 1)) / (paths.shape[1] + 1),
+        up=(returns > 0).mean(axis=1) if up is None else up,
+        volatility=_volatility(paths, last).mean(axis=1),
     )
 
 
@@ -198,11 +205,11 @@ def by_step(scores: Scores) -> pd.DataFrame:
     rows = []
     for k in range(scores.point.shape[1]):
         truth = scores.truth
-        at = Truth(truth.begins, truth.last_close, truth.actual[:, k : k + 1], truth.scale, truth.volatility)
+        at = replace(truth, actual=truth.actual[:, k : k + 1])
         parts = {
             name: getattr(scores, name)[:, k : k + 1] for name in vars(scores) if name not in ("truth", "volatility")
         }
-        row = figures(Scores(at, **parts, volatility=np.full(len(truth.begins), np.nan)))
+        row = figures(Scores(truth=at, **parts, volatility=np.full(len(truth.begins), np.nan)))
         del row["volatility_error"], row["trend_accuracy"]  # figures of a whole path
         rows.append({"step": k + 1, **row})
     return pd.DataFrame(rows)
@@ -215,7 +222,7 @@ def by_slice(scores: Scores, by: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reliability:
     """Forecast P(up) against how often it went up, all steps, in bins of equal width that hold any: ``(bins,)``."""
 
@@ -230,9 +237,9 @@ def reliability(scores: Scores, bins: int = 10) -> Reliability:
     place = np.minimum((up * bins).astype(int), bins - 1)
     parts = [np.flatnonzero(place == i) for i in np.unique(place)]
     return Reliability(
-        np.array([up[part].mean() for part in parts]),
-        np.array([rose[part].mean() for part in parts]),
-        np.array([len(part) for part in parts]),
+        forecast=np.array([up[part].mean() for part in parts]),
+        observed=np.array([rose[part].mean() for part in parts]),
+        count=np.array([len(part) for part in parts]),
     )
 
 

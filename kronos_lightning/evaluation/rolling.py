@@ -17,10 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from kronos_lightning.data import CandleError, Candles
 from kronos_lightning.data.candles import time_features
-from kronos_lightning.data.formats import FEATURES
+from kronos_lightning.data.formats import CLOSE, FEATURES
 from kronos_lightning.data.windows import ShardSampler, window_starts
 from kronos_lightning.forecast import Forecaster, ForecastSet, series_generators
-from kronos_lightning.forecast.forecast_set import CLOSE
 
 
 class CutoffBatch(NamedTuple):
@@ -62,7 +61,7 @@ class Cutoffs(Dataset):
         self.batches = self.rows.split(batch_size)
         self.values = torch.from_numpy(frame[FEATURES].to_numpy(np.float32, copy=True))
         self.stamps = torch.from_numpy(time_features(frame["timestamps"]))
-        self.times = frame["timestamps"].dt.tz_localize(None).to_numpy()
+        self.times = candles.times
 
     def share(self, processes: int) -> None:
         """Cut the cutoffs into batches so that every process has at least one."""
@@ -83,7 +82,13 @@ class Cutoffs(Dataset):
         """All paths ``(N, S, h, C)`` in the order of the cutoffs, beside what came."""
         cutoff, future = self.rows[:, self.lookback - 1].numpy(), self.rows[:, self.lookback :].numpy()
         exact = self.frame[FEATURES].to_numpy()
-        return ForecastSet(self.times[cutoff], self.times[future], exact[cutoff, CLOSE], paths, exact[future])
+        return ForecastSet(
+            cutoffs=self.times[cutoff],
+            stamps=self.times[future],
+            last_close=exact[cutoff, CLOSE],
+            paths=paths,
+            actual=exact[future],
+        )
 
 
 class RollingData(L.LightningDataModule):
@@ -116,9 +121,10 @@ class RollingModule(L.LightningModule):
     def predict_step(self, batch: CutoffBatch, batch_idx: int) -> None:
         rows = batch.cutoff.tolist()
         generators = series_generators(self.seed, [self.times[row] for row in rows])
-        given = batch.context, batch.stamp, batch.future_stamp
-        paths = self.forecaster.sample_windows(*given, self.num_paths, generators).cpu().numpy()
-        self.paths |= dict(zip(rows, paths, strict=True))
+        paths = self.forecaster.sample_windows(
+            batch.context, batch.stamp, batch.future_stamp, self.num_paths, generators
+        )
+        self.paths |= dict(zip(rows, paths.cpu().numpy(), strict=True))
 
     def on_predict_epoch_end(self) -> None:
         if self.trainer.world_size > 1:

@@ -3,7 +3,7 @@
 Forecasts that overlap in time are correlated; both tests here allow for it. Shape letter: N cutoffs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,20 @@ Kernel = Literal["bartlett", "rectangular"]
 KERNELS: tuple[Kernel, ...] = ("bartlett", "rectangular")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Bootstrap:
+    """Resampling of losses at neighbouring cutoffs.
+
+    overlap: how many neighbouring cutoffs share target candles.
+    samples, seed: of the resampling.
+    """
+
+    overlap: int
+    samples: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A forecaster beside another, by their losses.
 
@@ -62,32 +75,30 @@ class Comparison:
         return f"no edge, worse than {self.other}" if self.worse else f"no edge, no difference shown to {self.other}"
 
 
-def compare(loss: np.ndarray, other: np.ndarray, name: str, overlap: int, samples: int, seed: int) -> Comparison:
+def compare(loss: np.ndarray, other: np.ndarray, name: str, bootstrap: Bootstrap) -> Comparison:
     """Compare two forecasters on the same cutoffs.
 
     Args:
         loss, other: losses ``(N,)`` at each cutoff, in time order.
         name: of the other forecaster.
-        overlap: how many neighbouring cutoffs share target candles.
-        samples, seed: of the bootstrap.
+        bootstrap: of the interval; its overlap counts in the test too.
     """
-    n, mean = len(loss), other.mean()
+    n, mean, overlap = len(loss), other.mean(), bootstrap.overlap
     skill = float(1 - loss.mean() / mean) if mean > 0 else np.nan
     if n < FEWEST * max(overlap, round(n ** (1 / 3))) or np.isnan(skill):
-        return Comparison(name, skill, np.nan, np.nan, np.nan, np.nan)
-    rows = block_bootstrap(n, block_length(n, overlap), samples, seed)
-    lower, upper = np.quantile(1 - loss[rows].mean(axis=1) / other[rows].mean(axis=1), [0.025, 0.975])
+        unknown = dict.fromkeys(("lower", "upper", "statistic", "p_value"), np.nan)
+        return Comparison(other=name, skill=skill, **unknown)
+    lower, upper = _interval(bootstrap, lambda one, two: 1 - one.mean() / two.mean(), loss, other)
     # Each kernel finds too little variance in some cases; the more cautious answer counts.
-    test = max((diebold_mariano(loss, other, overlap, kernel) for kernel in KERNELS), key=lambda found: found[1])
-    return Comparison(name, skill, float(lower), float(upper), *test)
+    tests = [diebold_mariano(loss, other, overlap, kernel) for kernel in KERNELS]
+    statistic, p_value = max(tests, key=lambda found: found[1])
+    return Comparison(other=name, skill=skill, lower=lower, upper=upper, statistic=statistic, p_value=p_value)
 
 
-def against_best(
-    loss: np.ndarray, others: Mapping[str, np.ndarray], overlap: int, samples: int, seed: int
-) -> Comparison:
+def against_best(loss: np.ndarray, others: Mapping[str, np.ndarray], bootstrap: Bootstrap) -> Comparison:
     """Compare with the one of the others that had the lowest mean loss on these very cutoffs: the hardest to beat."""
     best = min(others, key=lambda name: others[name].mean())
-    return compare(loss, others[best], best, overlap, samples, seed)
+    return compare(loss, others[best], best, bootstrap)
 
 
 def diebold_mariano(
@@ -121,15 +132,17 @@ def block_length(n: int, overlap: int) -> int:
     return min(n, max(LONGER * overlap if overlap > 1 else 1, round(n ** (1 / 3))))
 
 
-def mean_interval(values: np.ndarray, overlap: int, samples: int, seed: int) -> tuple[float, float]:
-    """95 % interval of the mean of values ``(N,)`` that hang together over `overlap` neighbours."""
-    rows = block_bootstrap(len(values), block_length(len(values), overlap), samples, seed)
-    means = values[rows].mean(axis=1)
-    lower, upper = np.quantile(means, [0.025, 0.975])
+def mean_interval(values: np.ndarray, bootstrap: Bootstrap) -> tuple[float, float]:
+    """95 % interval of the mean of values ``(N,)`` that hang together over neighbours."""
+    return _interval(bootstrap, np.mean, values)
+
+
+def _interval(bootstrap: Bootstrap, statistic: Callable[..., float], *series: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of a statistic of series ``(N,)``: circular blocks (Politis and Romano, 1992)."""
+    from arch.bootstrap import CircularBlockBootstrap  # takes seconds to import, and only evaluations need it
+
+    block = block_length(len(series[0]), bootstrap.overlap)
+    resampling = CircularBlockBootstrap(block, *series, seed=np.random.default_rng(bootstrap.seed))
+    found = resampling.apply(statistic, bootstrap.samples)
+    lower, upper = np.quantile(found, [0.025, 0.975])
     return float(lower), float(upper)
-
-
-def block_bootstrap(n: int, block: int, samples: int, seed: int) -> np.ndarray:
-    """Rows ``(samples, n)`` of a circular block bootstrap (Politis and Romano, 1992)."""
-    first = np.random.default_rng(seed).integers(0, n, (samples, -(-n // block)))
-    return ((first[..., None] + np.arange(block)) % n).reshape(samples, -1)[:, :n]

@@ -16,7 +16,7 @@ from scipy.signal import lfilter
 LARGEST_MOVE = np.log(10.0)  # a candle's log return in a path; fat tails on a rising variance may leave the floats
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Garch:
     """Parameters for log returns; `degrees` of freedom > 2."""
 
@@ -65,4 +65,4 @@ def fit_garch(returns: np.ndarray) -> Garch | None:
     if result.convergence_flag or not np.isfinite(result.params).all():
         return None
     omega, alpha, beta, degrees = map(float, result.params)
-    return Garch(omega * scale**2, alpha, beta, degrees)
+    return Garch(omega=omega * scale**2, alpha=alpha, beta=beta, degrees=degrees)

@@ -1,10 +1,17 @@
 """Forecasts as sample paths of whole candles."""
 
-from .compat import KronosPredictor
-from .distribution import Validity, expected_volatility, probability_touch, probability_up, quantiles, validity
-from .forecast_set import ForecastSet
-from .forecaster import Forecaster, best_device, series_generators
-from .sampling import Sampling
+from kronos_lightning.forecast.compat import KronosPredictor
+from kronos_lightning.forecast.distribution import (
+    Validity,
+    expected_volatility,
+    probability_touch,
+    probability_up,
+    quantiles,
+    validity,
+)
+from kronos_lightning.forecast.forecast_set import ForecastSet
+from kronos_lightning.forecast.forecaster import Forecaster, best_device, series_generators
+from kronos_lightning.forecast.sampling import Sampling
 
 __all__ = [
     "ForecastSet",

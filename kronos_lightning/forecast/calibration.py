@@ -15,8 +15,9 @@ import numpy as np
 from scipy.special import expit, logit
 
 from kronos_lightning.data.files import atomic_path
-
-from .distribution import CLOSE, path_quantiles
+from kronos_lightning.data.formats import CLOSE
+from kronos_lightning.errors import KronosError
+from kronos_lightning.forecast.distribution import path_quantiles
 
 FILE = "calibration.json"
 INTERVALS = (0.5, 0.8, 0.9, 0.95)  # central intervals that are corrected
@@ -25,11 +26,11 @@ FARTHEST = 20.0  # log return to which a path is moved at most; what untrained n
 SMALLEST = 1e-9  # spread of the log returns below which paths are one and the same
 
 
-class CalibrationError(ValueError):
+class CalibrationError(KronosError, ValueError):
     """A calibration cannot be fitted or does not belong to these forecasts; the message says why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """Sampling, interval widths and probabilities as validation found them.
 

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 
 from kronos_lightning.data.formats import FEATURES, CandleError
+from kronos_lightning.forecast.forecaster import Forecaster, best_device
+from kronos_lightning.forecast.sampling import Sampling
+from kronos_lightning.forecast.series import Series, Stamps, candle_values
 from kronos_lightning.model import Kronos, KronosTokenizer
-
-from .forecaster import Forecaster, best_device
-from .sampling import Sampling
-from .series import Series, Stamps, candle_values
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class KronosPredictor:
         self.device = best_device(device or "auto")
         self.model, self.tokenizer = model.to(self.device), tokenizer.to(self.device)
         self.max_context, self.clip = max_context, clip
-        self._forecaster = Forecaster(self.tokenizer, self.model, max_context, clip)
+        self._forecaster = Forecaster(self.tokenizer, self.model, max_context=max_context, clip=clip)
 
     def predict(
         self,
@@ -93,7 +92,9 @@ class KronosPredictor:
             _series(*one, pred_len, f"series {i}")
             for i, one in enumerate(zip(df_list, x_timestamp_list, y_timestamp_list, strict=True))
         ]
-        self._forecaster.sampling = Sampling(T, top_k or 0, 1.0 if top_p is None else top_p)
+        self._forecaster.sampling = Sampling(
+            temperature=T, top_k=int(top_k or 0), top_p=1.0 if top_p is None else top_p
+        )
         paths = self._forecaster.sample_series(series, sample_count)
         if verbose:
             seconds = time.perf_counter() - started
@@ -114,4 +115,4 @@ def _series(df: pd.DataFrame, known: Stamps, future: Stamps, horizon: int, label
         raise CandleError(f"{label}: {len(to_come)} y_timestamp for pred_len {horizon}")
     if len(values) < 2:
         raise CandleError(f"{label}: {len(values)} candle(s); at least 2 are needed, some hundred are better")
-    return Series(values, stamps, to_come)
+    return Series(values=values, stamps=stamps, future=to_come)

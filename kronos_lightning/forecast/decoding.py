@@ -13,10 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kronos_lightning.model import Kronos, KronosTokenizer
-from kronos_lightning.model.quantizer import bits_to_index, index_to_bits
-
-from .fused import (
+from kronos_lightning.forecast.fused import (
     FusedAttention,
     FusedNorm,
     FusedStack,
@@ -28,7 +25,9 @@ from .fused import (
     pairs,
     rotate_,
 )
-from .sampling import Sampling, draw
+from kronos_lightning.forecast.sampling import Sampling, draw
+from kronos_lightning.model import Kronos, KronosTokenizer
+from kronos_lightning.model.quantizer import bits_to_index, index_to_bits
 
 FLOAT32 = torch.float32
 

@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.formats import FEATURES
-
-OPEN, HIGH, LOW, CLOSE, VOLUME, AMOUNT = range(len(FEATURES))
+from kronos_lightning.data.formats import AMOUNT, CLOSE, FEATURES, HIGH, LOW, OPEN, VOLUME
 
 
 def quantiles(paths: np.ndarray, levels: Sequence[float]) -> np.ndarray:
@@ -60,7 +58,7 @@ def crps(paths: np.ndarray, actual: np.ndarray) -> np.ndarray:
     return error - np.einsum("s,ns...->n...", weight, np.sort(paths, axis=1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Touch:
     """Probabilities ``(N,)`` of what a path touches first within the horizon; together they are 1.
 
@@ -90,7 +88,7 @@ def probability_touch(paths: np.ndarray, last_close: np.ndarray, down: float, up
 
     lower, upper = first(paths[..., LOW] <= last * (1 - down)), first(paths[..., HIGH] >= last * (1 + up))
     fell, rose = (lower < horizon) & (lower <= upper), (upper < horizon) & (upper < lower)
-    return Touch(fell.mean(axis=1), rose.mean(axis=1), (~fell & ~rose).mean(axis=1))
+    return Touch(down=fell.mean(axis=1), up=rose.mean(axis=1), neither=(~fell & ~rose).mean(axis=1))
 
 
 def expected_volatility(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:

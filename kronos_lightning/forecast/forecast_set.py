@@ -4,21 +4,21 @@ Shape letters: N cutoffs, S sample paths, h horizon, C = 6 features.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.formats import FEATURES
-
-from .distribution import CLOSE, path_quantiles
+from kronos_lightning.data.formats import CLOSE, FEATURES
+from kronos_lightning.forecast.calibration import Calibration
+from kronos_lightning.forecast.distribution import path_quantiles, probability_up
 
 QUANTILES = (0.05, 0.25, 0.75, 0.95)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ForecastSet:
     """Rolling forecasts and what came.
 
@@ -27,6 +27,8 @@ class ForecastSet:
     last_close: closes of the last known candles, ``(N,)``.
     paths: sample paths, float32 ``(N, S, h, C)``.
     actual: the candles that came, ``(N, h, C)``.
+    up: calibrated probability of a close above the last known one ``(N, h)``; None = the share of the paths.
+    calibration: what the paths were calibrated with, if they were.
     """
 
     cutoffs: np.ndarray
@@ -34,6 +36,8 @@ class ForecastSet:
     last_close: np.ndarray
     paths: np.ndarray
     actual: np.ndarray
+    up: np.ndarray | None = None
+    calibration: Calibration | None = None
 
     def __len__(self) -> int:
         return len(self.cutoffs)
@@ -53,14 +57,27 @@ class ForecastSet:
         """``(N, h)``."""
         return self.actual[..., CLOSE]
 
+    @property
+    def probability_up(self) -> np.ndarray:
+        """Probability of a close above the last known one, ``(N, h)``."""
+        return probability_up(self.paths, self.last_close) if self.up is None else self.up
+
     def with_paths(self, paths: np.ndarray) -> Self:
-        """The same cutoffs with other sample paths."""
-        return replace(self, paths=paths)
+        """The same cutoffs with other sample paths, taken as they are."""
+        return replace(self, paths=paths, up=None, calibration=None)
+
+    def calibrated(self, calibration: Calibration) -> Self:
+        """The same cutoffs with calibrated paths and P(up)."""
+        result = self.with_paths(calibration.apply(self.paths, self.last_close))
+        return replace(result, up=calibration.probability_up(result.probability_up), calibration=calibration)
 
     @classmethod
     def join(cls, sets: Sequence[Self]) -> Self:
-        """Several forecast sets after one another."""
-        return cls(*(np.concatenate([getattr(one, f.name) for one in sets]) for f in fields(cls)))
+        """Several forecast sets after one another; all or none calibrated. The calibration is that of the last."""
+        names = ["cutoffs", "stamps", "last_close", "paths", "actual"]
+        names += [] if sets[-1].up is None else ["up"]
+        parts = {name: np.concatenate([getattr(one, name) for one in sets]) for name in names}
+        return cls(**parts, calibration=sets[-1].calibration)
 
     def table(self) -> pd.DataFrame:
         """One row per cutoff and step: actual candle, median candle, mean and quantiles of the close."""
@@ -75,6 +92,7 @@ class ForecastSet:
         for i, name in enumerate(FEATURES):
             columns[f"actual_{name}"] = self.actual[..., i].ravel()
             columns[f"median_{name}"] = median[..., i].ravel()
+        columns["probability_up"] = self.probability_up.ravel()
         columns["mean_close"] = self.close_paths.mean(axis=1).ravel()
         for level, values in zip(QUANTILES, path_quantiles(self.close_paths, QUANTILES), strict=True):
             columns[f"close_q{level * 100:02.0f}"] = values.ravel()
@@ -84,9 +102,11 @@ class ForecastSet:
         return frame
 
     def save(self, directory: Path) -> None:
-        """Write `forecasts.parquet` (the table) and `paths.npy` (the raw paths)."""
+        """Write `forecasts.parquet` (the table), `paths.npy` (the raw paths) and, calibrated, `calibration.json`."""
         self.table().to_parquet(directory / "forecasts.parquet", index=False)
         np.save(directory / "paths.npy", self.paths)
+        if self.calibration is not None:
+            self.calibration.save(directory)
 
     @classmethod
     def load(cls, directory: Path) -> "ForecastSet":
@@ -97,4 +117,13 @@ class ForecastSet:
         stamps = {name: frame[name].dt.tz_localize(None).to_numpy().reshape(n, h) for name in ("cutoff", "timestamps")}
         actual = frame[[f"actual_{name}" for name in FEATURES]].to_numpy().reshape(n, h, len(FEATURES))
         last = frame["last_close"].to_numpy().reshape(n, h)[:, 0]
-        return cls(stamps["cutoff"][:, 0], stamps["timestamps"], last, paths, actual)
+        calibration = Calibration.load(directory)
+        return cls(
+            cutoffs=stamps["cutoff"][:, 0],
+            stamps=stamps["timestamps"],
+            last_close=last,
+            paths=paths,
+            actual=actual,
+            up=frame["probability_up"].to_numpy().reshape(n, h) if calibration and "probability_up" in frame else None,
+            calibration=calibration,
+        )

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -16,16 +16,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from kronos_lightning.data.formats import FEATURES, PRICES, CandleError
+from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
 from kronos_lightning.data.windows import denormalise, normalise
+from kronos_lightning.forecast.calibration import Calibration
+from kronos_lightning.forecast.decoding import FusedPredictor, FusedTokenizer, decode_tokens, generate_tokens, tail
+from kronos_lightning.forecast.distribution import quantile_table, quantiles, repair
+from kronos_lightning.forecast.sampling import Generators, Sampling, draw_uniforms
+from kronos_lightning.forecast.series import Series, Stamps, read_series
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE
-
-from .calibration import Calibration
-from .decoding import FusedPredictor, FusedTokenizer, decode_tokens, generate_tokens, tail
-from .distribution import CLOSE, quantile_table, quantiles, repair
-from .sampling import Generators, Sampling, draw_uniforms
-from .series import Series, Stamps, read_series
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PRICED = len(PRICES)
@@ -66,6 +65,7 @@ class Forecaster:
 
     tokenizer: KronosTokenizer
     predictor: Kronos
+    _: KW_ONLY
     max_context: int = 512
     clip: float = 5.0
     sampling: Sampling = field(default_factory=Sampling)
@@ -119,7 +119,7 @@ class Forecaster:
 
     def with_calibration(self, calibration: Calibration) -> Self:
         """The same forecaster, sampling and correcting as an evaluation found best."""
-        sampling = replace(self.sampling, temperature=calibration.temperature, top_p=calibration.top_p)
+        sampling = Sampling(temperature=calibration.temperature, top_k=self.sampling.top_k, top_p=calibration.top_p)
         return replace(self, sampling=sampling, calibration=calibration)
 
     def to(self, device: torch.device | str) -> Self:
@@ -290,18 +290,21 @@ class Forecaster:
             stamp, future_stamp, num_paths, generator: as in `sample_windows`.
             lengths: candles of each series, ``(N,)``; None where all have T.
         """
-        n, known = x.shape[:2]
+        n, longest = x.shape[:2]
         device = next(self.predictor.parameters()).device
         uniforms = draw_uniforms(generator, n, num_paths, future_stamp.size(1)).to(device)
-        lengths = torch.full((n,), known) if lengths is None else lengths
+        lengths = torch.full((n,), longest) if lengths is None else lengths
         x, stamp, future_stamp, lengths = (part.to(device) for part in (x, stamp, future_stamp, lengths))
-        together, paths_together = self._fitting(known, future_stamp.size(1), num_paths)
+        together, paths_together = self._fitting(longest, future_stamp.size(1), num_paths)
         groups = []
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             for series in torch.arange(n, device=device).split(together):
                 longest = int(lengths[series].max())
-                given = x[series, :longest].float(), stamp[series, :longest], future_stamp[series], lengths[series]
-                parts = [self._sample_group(*given, part) for part in uniforms[series].split(paths_together, dim=1)]
+                known, known_stamp = x[series, :longest].float(), stamp[series, :longest]
+                parts = [
+                    self._sample_group(known, known_stamp, future_stamp[series], lengths[series], part)
+                    for part in uniforms[series].split(paths_together, dim=1)
+                ]
                 groups.append(torch.cat(parts, dim=1))
         return torch.cat(groups).clone()  # outside of inference mode: a tensor like any other
 
@@ -318,10 +321,15 @@ class Forecaster:
     def _fold(self) -> tuple[FusedTokenizer, FusedPredictor]:
         """The networks folded for forecasting, from the weights as they are now."""
         device = next(self.predictor.parameters()).device
-        options = device, self.dtype, self.trained_positions, self.compile
-        state = *options, _versions(self.tokenizer), _versions(self.predictor)
+        options = {
+            "device": device,
+            "dtype": self.dtype,
+            "trained_positions": self.trained_positions,
+            "compiled": self.compile,
+        }
+        state = tuple(options.values()), _versions(self.tokenizer), _versions(self.predictor)
         if self._folded is None or self._folded[0] != state:
-            self._folded = state, FusedTokenizer(self.tokenizer, device), FusedPredictor(self.predictor, *options)
+            self._folded = state, FusedTokenizer(self.tokenizer, device), FusedPredictor(self.predictor, **options)
         return self._folded[1:]
 
     def _fitting(self, known: int, horizon: int, num_paths: int) -> tuple[int, int]:

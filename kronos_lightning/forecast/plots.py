@@ -1,15 +1,14 @@
-"""Pictures of candles and forecasts. Figures are made without pyplot, so nothing has to be closed."""
+"""Plots of candles and forecasts. Figures are made without pyplot, so nothing has to be closed."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateFormatter, AutoDateLocator
 from matplotlib.figure import Figure
 
-UP, DOWN, PATHS, ACTUAL = "#1f9d72", "#d1495b", "#2b6cb0", "#111827"
-BANDS = ((0.025, 0.975, "#dfe9f3"), (0.10, 0.90, "#bfd3e7"), (0.25, 0.75, "#95b6d8"))  # lower, upper quantile, colour
+from kronos_lightning.data.formats import CLOSE, OPEN, VOLUME
+from kronos_lightning.plotting.theme import BANDS, DOWN, FORECAST, GREY, TEXT, UP
 
 
 def draw_candles(axes: Axes, candles: np.ndarray, x: np.ndarray, alpha: float = 1.0) -> None:
@@ -26,15 +25,7 @@ def draw_fan(axes: Axes, paths: np.ndarray, x: np.ndarray) -> None:
         for lower, upper, color in BANDS:
             edges, label = np.quantile(paths, [lower, upper], axis=0), f"{upper - lower:.0%} of the paths"
             axes.fill_between(x, *edges, color=color, linewidth=0, zorder=0.5, label=label)  # below candles
-    axes.plot(x, np.median(paths, axis=0), color=PATHS, linewidth=1.6, label="median path")
-
-
-def date_axis(axes: Axes) -> None:
-    """Dates on the x axis, as fine as it is short; each with all that is above it, up to the year."""
-    locator = AutoDateLocator()
-    formatter = AutoDateFormatter(locator)
-    formatter.scaled = {0.5: "%H:%M\n%b %d\n%Y", 7: "%b %d\n%Y", 30: "%b\n%Y", 365: "%Y"}  # by days between ticks
-    axes.xaxis.set(major_locator=locator, major_formatter=formatter)
+    axes.plot(x, np.median(paths, axis=0), color=FORECAST, linewidth=1.6, label="median path")
 
 
 def forecast_axes(axes: Axes, context: np.ndarray, paths: np.ndarray, actual: np.ndarray, title: str) -> None:
@@ -42,10 +33,10 @@ def forecast_axes(axes: Axes, context: np.ndarray, paths: np.ndarray, actual: np
     past, future = np.arange(-len(context) + 1, 1), np.arange(1, len(actual) + 1)
     draw_candles(axes, context, past)
     draw_candles(axes, actual, future, alpha=0.35)
-    close, last = paths[..., 3], context[-1, 3]
+    close, last = paths[..., CLOSE], context[-1, CLOSE]
     draw_fan(axes, np.concatenate([np.full((len(close), 1), last), close], axis=1), np.arange(0, len(actual) + 1))
-    axes.plot(np.arange(0, len(actual) + 1), [last, *actual[:, 3]], color=ACTUAL, linewidth=1.2, label="actual close")
-    axes.axvline(0, color="#6b7280", linewidth=0.8, linestyle=":")
+    axes.plot(np.arange(0, len(actual) + 1), [last, *actual[:, CLOSE]], color=TEXT, linewidth=1.2, label="actual close")
+    axes.axvline(0, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=8)
 
@@ -85,15 +76,16 @@ def live_figure(known: np.ndarray, paths: np.ndarray, stamps: pd.DatetimeIndex, 
     prices, volumes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     past, future = np.arange(-len(known) + 1, 1), np.arange(1, paths.shape[1] + 1)
     draw_candles(prices, known, past)
-    close, last = paths[..., 3], known[-1, 3]
+    close, last = paths[..., CLOSE], known[-1, CLOSE]
     draw_fan(prices, np.concatenate([np.full((len(close), 1), last), close], axis=1), np.arange(0, len(future) + 1))
-    volumes.bar(past, known[:, 4], 0.7, color=np.where(known[:, 3] >= known[:, 0], UP, DOWN))
-    middle = np.median(paths[..., 4], axis=0)
-    edges = np.abs(np.quantile(paths[..., 4], [0.10, 0.90], axis=0) - middle)
-    volumes.bar(future, middle, 0.7, color=PATHS, alpha=0.6, yerr=edges, error_kw={"alpha": 0.4, "linewidth": 0.8})
+    rising = known[:, CLOSE] >= known[:, OPEN]
+    volumes.bar(past, known[:, VOLUME], 0.7, color=np.where(rising, UP, DOWN))
+    middle = np.median(paths[..., VOLUME], axis=0)
+    edges = np.abs(np.quantile(paths[..., VOLUME], [0.10, 0.90], axis=0) - middle)
+    volumes.bar(future, middle, 0.7, color=FORECAST, alpha=0.6, yerr=edges, error_kw={"alpha": 0.4, "linewidth": 0.8})
     volumes.set_ylim(bottom=0)
     for axes in (prices, volumes):
-        axes.axvline(0.5, color="#6b7280", linewidth=0.8, linestyle=":")
+        axes.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":")
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.2)
     days = (stamps[1:] - stamps[:-1]).min() >= pd.Timedelta("1D")

@@ -1,16 +1,18 @@
 """Drawing tokens from logits: temperature, top-k and top-p compose; temperature 0 is greedy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from kronos_lightning.settings import NotNegative, Section, Share
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
-@dataclass(frozen=True)
-class Sampling:
+class Sampling(Section):
     """How the next token is drawn.
 
     temperature: divides the logits; 0 takes the likeliest token.
@@ -19,13 +21,14 @@ class Sampling:
         for probabilities and intervals.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    temperature: NotNegative = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Share = 1.0
 
-    def __post_init__(self) -> None:
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"{self}: temperature and top_k must be >= 0, top_p in (0, 1]")
+    @classmethod
+    def of(cls, settings: "Sampling") -> "Sampling":
+        """Just the sampling of settings that hold more."""
+        return cls(temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
 
     @property
     def greedy(self) -> bool:

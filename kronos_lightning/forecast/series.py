@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from kronos_lightning.data.candles import time_features
-from kronos_lightning.data.formats import FEATURES, PRICES, CandleError
+from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
 
 Stamps = pd.DatetimeIndex | pd.Series | Sequence
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Series:
     """One market's known candles and the open times to forecast.
 
@@ -28,12 +28,12 @@ class Series:
 
     def last(self, count: int) -> "Series":
         """With the last `count` known candles."""
-        return Series(self.values[-count:], self.stamps[-count:], self.future)
+        return Series(values=self.values[-count:], stamps=self.stamps[-count:], future=self.future)
 
     @property
     def last_close(self) -> float:
         """Close of the last known candle."""
-        return float(self.values[-1, FEATURES.index("close")])
+        return float(self.values[-1, CLOSE])
 
     def features(self) -> tuple[np.ndarray, np.ndarray]:
         """Time features of known ``(T, 5)`` and future ``(h, 5)`` candles, int8."""
@@ -70,13 +70,13 @@ def read_series(
     if stamps.has_duplicates:
         raise CandleError(f"{label}: {stamps[stamps.duplicated()][0]} stands twice; keep one row of each candle")
     if future is None:
-        return Series(values, stamps, _continued(stamps, horizon, label))
+        return Series(values=values, stamps=stamps, future=_continued(stamps, horizon, label))
     future = as_stamps(future, f"{label}, future timestamps").tz_convert("UTC")
     if len(future) != horizon:
         raise CandleError(f"{label}: {len(future)} future timestamps for a horizon of {horizon}")
     if not future.is_monotonic_increasing or future.has_duplicates or future[0] <= stamps[-1]:
         raise CandleError(f"{label}: future timestamps must grow and begin after the last candle ({stamps[-1]})")
-    return Series(values, stamps, future)
+    return Series(values=values, stamps=stamps, future=future)
 
 
 def candle_values(frame: pd.DataFrame, label: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The Kronos model, in plain torch."""
 
-from .predictor import Kronos, token_losses
-from .pretrained import CheckpointError
-from .tokenizer import KronosTokenizer, TokenizerOutput
+from kronos_lightning.model.predictor import Kronos, token_losses
+from kronos_lightning.model.pretrained import CheckpointError
+from kronos_lightning.model.tokenizer import KronosTokenizer, TokenizerOutput
 
 __all__ = ["CheckpointError", "Kronos", "KronosTokenizer", "TokenizerOutput", "token_losses"]

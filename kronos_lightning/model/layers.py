@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .functions import RootMeanSquareNorm, Rotation, attention_in_training, by_hand, dropout
+from kronos_lightning.model.cpu_kernels import RootMeanSquareNorm, Rotation, attention_in_training, by_hand, dropout
 
 ROTARY_BASE = 10_000.0
 

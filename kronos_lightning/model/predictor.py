@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import (
+from kronos_lightning.model.layers import (
     DependencyAwareLayer,
     Dropout,
     DualHead,
@@ -18,7 +18,7 @@ from .layers import (
     TransformerBlock,
     run_blocks,
 )
-from .pretrained import PretrainedModule
+from kronos_lightning.model.pretrained import PretrainedModule
 
 
 class Kronos(nn.Module, PretrainedModule):

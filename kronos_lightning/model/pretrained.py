@@ -10,12 +10,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from kronos_lightning.errors import KronosError
+
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 RECORD_FILE = "training.json"  # beside them, where the network was trained here: on what
 
 
-class CheckpointError(ValueError):
+class CheckpointError(KronosError, ValueError):
     """A checkpoint cannot be found or does not fit; the message says what to do."""
 
 

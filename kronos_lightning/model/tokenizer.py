@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import TransformerBlock, run_blocks
-from .pretrained import PretrainedModule
-from .quantizer import BinarySphericalQuantizer, bits_to_index, index_to_bits
+from kronos_lightning.model.layers import TransformerBlock, run_blocks
+from kronos_lightning.model.pretrained import PretrainedModule
+from kronos_lightning.model.quantizer import BinarySphericalQuantizer, bits_to_index, index_to_bits
 
 
 @dataclass

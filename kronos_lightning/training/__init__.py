@@ -1,6 +1,8 @@
 """Fine-tuning of tokenizer and predictor with Lightning."""
 
 from .predictor_module import PredictorModule
+from .recipe import Recipe
+from .regularisers import Regulariser
 from .tokenizer_module import TokenizerModule
 
-__all__ = ["PredictorModule", "TokenizerModule"]
+__all__ = ["PredictorModule", "Recipe", "Regulariser", "TokenizerModule"]

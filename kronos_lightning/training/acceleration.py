@@ -7,12 +7,14 @@ import sys
 import torch
 from torch import nn
 
+from kronos_lightning.errors import KronosError
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 log = logging.getLogger(__name__)
 
 
-class CompilerError(RuntimeError):
+class CompilerError(KronosError, RuntimeError):
     """torch.compile does not work here."""
 
 

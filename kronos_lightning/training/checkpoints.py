@@ -19,9 +19,9 @@ from torch import Tensor
 
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.data.files import atomic_directory
-
-from .sharding import whole
-from .stopping import Stopped, StopSignals, all_finite, diverged, requeue
+from kronos_lightning.errors import KronosError
+from kronos_lightning.training.sharding import whole
+from kronos_lightning.training.stopping import Stopped, StopSignals, all_finite, diverged, requeue
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 AGREE_EVERY = 10  # steps between two agreements of several processes on whether to save or stop
@@ -31,7 +31,7 @@ UNFINISHED = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # a val
 log = logging.getLogger(__name__)
 
 
-class SavingError(RuntimeError):
+class SavingError(KronosError, RuntimeError):
     """A checkpoint could not be written; the one before it is untouched."""
 
 

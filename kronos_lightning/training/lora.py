@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from kronos_lightning.model import Kronos, KronosTokenizer
-
-from .regularization import RegularizationError
+from kronos_lightning.training.regularization import RegularizationError
 
 Network = TypeVar("Network", KronosTokenizer, Kronos)
 

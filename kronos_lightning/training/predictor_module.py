@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -10,12 +10,10 @@ from torch import Tensor
 from kronos_lightning.data import CandleDataModule, WindowBatch
 from kronos_lightning.forecast import Forecaster
 from kronos_lightning.model import Kronos, KronosTokenizer, token_losses
-
-from .optimization import Optimization
-from .regularization import NO_REGULARIZATION, Regularization
-from .stage_module import StageModule
-from .throughput import forward_flops, training_flops
-from .token_cache import cached_tokens
+from kronos_lightning.training.recipe import Recipe
+from kronos_lightning.training.stage_module import StageModule
+from kronos_lightning.training.throughput import forward_flops, training_flops
+from kronos_lightning.training.token_cache import cached_tokens
 
 
 class PredictorModule(StageModule):
@@ -26,32 +24,19 @@ class PredictorModule(StageModule):
 
     Args:
         forecaster: tokenizer, predictor and how the validation's paths are sampled.
-        s1_condition: in training the fine head sees the target coarse token, or one sampled from the coarse head.
+        recipe: how the predictor is trained. Its stage says what the fine head sees in training (`s1_condition`: the
+            target coarse token, or one sampled from the coarse head) and whether all windows are encoded once, before
+            the first step (`cache_tokens`: "auto" = where they are not augmented and the run is to draw as many
+            windows as there are).
         num_paths: sample paths of the validation picture.
         seed: of those paths.
-        regularization: means against overfitting.
-        cache_tokens: encode all windows once, before the first step; "auto" = where they are not augmented and the
-            run is to draw as many windows as there are.
     """
 
-    def __init__(
-        self,
-        forecaster: Forecaster,
-        optimization: Optimization,
-        lookback: int,
-        horizon: int,
-        s1_condition: Literal["teacher", "sampled"],
-        num_paths: int,
-        seed: int,
-        regularization: Regularization = NO_REGULARIZATION,
-        cache_tokens: bool | Literal["auto"] = False,
-    ):
+    def __init__(self, forecaster: Forecaster, recipe: Recipe, *, num_paths: int, seed: int):
         predictor = forecaster.predictor
-        super().__init__(predictor, optimization, regularization, lookback, ("loss", "ce_s1", "ce_s2"))
+        super().__init__(predictor, recipe, ("loss", "ce_s1", "ce_s2"))
         self.predictor, self.tokenizer = predictor, forecaster.tokenizer.requires_grad_(False)
-        self.forecaster, self.horizon = forecaster, horizon
-        self.s1_condition, self.num_paths, self.seed = s1_condition, num_paths, seed
-        self.cache_tokens, self.cached = cache_tokens, False
+        self.forecaster, self.num_paths, self.seed, self.cached = forecaster, num_paths, seed, False
 
     @property
     def trained(self) -> Kronos:
@@ -79,18 +64,18 @@ class PredictorModule(StageModule):
             self.trainer.strategy.barrier()
 
     def _caches(self, data: CandleDataModule) -> bool:
-        if self.cache_tokens != "auto":
-            return self.cache_tokens
+        if self.recipe.stage.cache_tokens != "auto":
+            return self.recipe.stage.cache_tokens
         windows, epochs = data.windows["train"], self.trainer.max_epochs
-        drawn = min(data.hparams.samples_per_epoch or len(windows), len(windows))
+        drawn = min(data.config.samples_per_epoch or len(windows), len(windows))
         return windows.augmentation is None and (epochs in (None, -1) or drawn * epochs >= len(windows))
 
     def _use_cached_tokens(self, data: CandleDataModule) -> None:
-        directory, device = Path(data.hparams.processed_dir), self.trainer.strategy.root_device
+        directory, device = Path(data.config.processed_dir), self.trainer.strategy.root_device
         tokenizer = self.tokenizer.to(device).eval()
         for split in ("train", "val"):
             tokens = cached_tokens(tokenizer, data.windows[split], directory, f"{data.label}_{split}", device)
-            alone = split == "train" and self.regularization.volatility != "batch"
+            alone = split == "train" and self.recipe.regularization.volatility != "batch"
             data.windows[split].use_tokens(tokens, alone)
 
     def flops(self, rows: int) -> float:
@@ -120,12 +105,13 @@ class PredictorModule(StageModule):
         return (s1_ids, s2_ids), token_losses(*logits, s1_ids[:, 1:], s2_ids[:, 1:], label_smoothing)
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
-        teacher, smoothing = self.s1_condition == "teacher", self.regularization.label_smoothing
+        regularization, teacher = self.recipe.regularization, self.recipe.stage.s1_condition == "teacher"
+        smoothing = regularization.label_smoothing
         _, losses = self._losses(self.predictor, batch, teacher, smoothing)
         # Position i predicts row i + 1, so the first target row is predicted at lookback − 1.
-        first = self.lookback - 1 if self.regularization.loss_on == "horizon" else 0
+        first = self.lookback - 1 if regularization.loss_on == "horizon" else 0
         ce_s1, ce_s2 = (loss[:, first:].mean() for loss in losses)
-        loss = (ce_s1 + ce_s2) / 2
+        loss = self.regularised((ce_s1 + ce_s2) / 2)
         self.log_training(loss, ce_s1=ce_s1, ce_s2=ce_s2)
         return loss
 

@@ -1,80 +1,33 @@
-"""Means against overfitting: what they are, and what is done to a network before its training.
+"""Means against overfitting that change the network before its training, or watch over its weights.
 
 Shape letters: B windows, W rows of a window.
 """
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from kronos_lightning.data import WindowBatch
-from kronos_lightning.data.formats import FEATURES
+from kronos_lightning.data.formats import CLOSE
 from kronos_lightning.data.windows import denormalise
+from kronos_lightning.errors import KronosError
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.layers import Attention, FeedForward
 
-from .sharding import share
 
-CLOSE = FEATURES.index("close")
-
-
-class RegularizationError(ValueError):
+class RegularizationError(KronosError, ValueError):
     """The network has no such part; the message names those that it has."""
-
-
-@dataclass(frozen=True)
-class Regularization:
-    """What happens in each step of a training; the defaults do nothing.
-
-    l1: matrices are soft-thresholded by learning rate × l1 after a step, which leaves exact zeros.
-    l2_pretrained: each weight is pulled by learning rate × l2_pretrained × its way from the run's start (L2-SP,
-        arXiv 1802.01483). Both are apart from Adam's statistics, as its weight decay is.
-    label_smoothing: of the predictor's training cross-entropy; validation has none.
-    ema: decay of the average over the steps' weights, which is validated and exported.
-    volatility: the learning rate is divided by 1 + volatility / volatility_base, the volatility being that of the
-        step's windows ("batch") or a given one.
-    volatility_base: deviation of a candle's log return.
-    loss_on: rows whose training loss counts: the whole window's, or those of the target alone.
-    """
-
-    l1: float = 0.0
-    l2_pretrained: float = 0.0
-    label_smoothing: float = 0.0
-    ema: float | None = None
-    volatility: Literal["batch"] | float | None = None
-    volatility_base: float = 0.02
-    loss_on: Literal["window", "horizon"] = "window"
-
-    @torch.no_grad()
-    def shrink(self, optimizer: Optimizer, start: dict[nn.Parameter, Tensor]) -> None:
-        """Pull the weights towards those of the start, then towards zero, at the rates of the step just made."""
-        for group in optimizer.param_groups:
-            if self.l2_pretrained and group["params"]:
-                towards = [start[p] for p in group["params"]]
-                torch._foreach_lerp_(group["params"], towards, min(group["lr"] * self.l2_pretrained, 1.0))
-            if self.l1:
-                for p in (share(p) for p in group["params"] if p.dim() >= 2):
-                    p.copy_(F.softshrink(p, group["lr"] * self.l1))
-
-    def rate_factor(self, volatility: float) -> float:
-        """By how much a volatility lowers the learning rate, in (0, 1]."""
-        return 1 / (1 + volatility / self.volatility_base)
-
-
-NO_REGULARIZATION = Regularization()
 
 
 class WeightAverage(nn.Module):
     """Exponential average of a network's trained weights: a network of its own, never in training mode.
 
     The decay of the n-th step is ``min(decay, (1 + n) / (10 + n))``, so that a short run does not average its start.
+    Lightning's `EMAWeightAveraging` has no such warm-up, copies the frozen tokenizer too, and exchanges the weights of
+    the one network before and after each validation, so that what is folded for forecasting would be folded anew.
     """
 
     def __init__(self, network: KronosTokenizer | Kronos, decay: float):

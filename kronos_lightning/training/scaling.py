@@ -4,12 +4,14 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from kronos_lightning.errors import KronosError
 
-class ScalingError(ValueError):
+
+class ScalingError(KronosError, ValueError):
     """A batch cannot be shared equally."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scale:
     """What a step is made of.
 

@@ -13,20 +13,22 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_no
 from torchmetrics import MeanMetric, Metric
 
 from kronos_lightning.data import WindowBatch
+from kronos_lightning.errors import KronosError
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE
-
-from .acceleration import compile_networks, keep_freed_memory, warn_of_slow_precision
-from .lora import merged
-from .optimization import Optimization
-from .regularization import Regularization, WeightAverage, window_volatility
-from .sharding import BlockSharding, joined
-from .stopping import diverged
+from kronos_lightning.training.acceleration import compile_networks, keep_freed_memory, warn_of_slow_precision
+from kronos_lightning.training.lora import merged
+from kronos_lightning.training.optimization import build_optimizer, build_schedule
+from kronos_lightning.training.recipe import Recipe
+from kronos_lightning.training.regularisers import PullToStart, Regulariser, SoftThreshold
+from kronos_lightning.training.regularization import WeightAverage, window_volatility
+from kronos_lightning.training.sharding import BlockSharding, joined
+from kronos_lightning.training.stopping import diverged
 
 LEAST_SCALE = 2.0**-10  # of the loss in 16-mixed precision; it starts at 2^16 and halves with each overflow
 
 
-class ScheduleError(RuntimeError):
+class ScheduleError(KronosError, RuntimeError):
     """A run is resumed with another number of steps than it was planned with."""
 
 
@@ -62,9 +64,7 @@ class StageModule(L.LightningModule):
 
     Args:
         network: what is fine-tuned.
-        optimization: optimiser and schedule.
-        regularization: means against overfitting.
-        lookback: rows of a window before its targets.
+        recipe: how.
         figures: names of the validation means.
     """
 
@@ -75,19 +75,29 @@ class StageModule(L.LightningModule):
     def __init__(
         self,
         network: KronosTokenizer | Kronos,
-        optimization: Optimization,
-        regularization: Regularization,
-        lookback: int,
+        recipe: Recipe,
         figures: tuple[str, ...],
     ):
         super().__init__()
-        self.optimization, self.regularization, self.lookback = optimization, regularization, lookback
+        self.recipe, regularization = recipe, recipe.regularization
+        self.lookback, self.horizon = recipe.lookback, recipe.horizon
         self.means = nn.ModuleDict({name: MeanMetric() for name in figures})
         self.usage = nn.ModuleDict({"s1": CodebookUsage(network.s1_bits), "s2": CodebookUsage(network.s2_bits)})
         self.average = None if regularization.ema is None else WeightAverage(network, regularization.ema)
         pulled = [p for p in network.parameters() if p.requires_grad and regularization.l2_pretrained]
         self.start = nn.ParameterList(nn.Parameter(p.detach().clone(), requires_grad=False) for p in pulled)
+        self.regularisers = self._regularisers()
         self._volatility: list[Tensor] = []  # of the batches of this step
+
+    def _regularisers(self) -> list[Regulariser]:
+        """Those that act in each step, in the order in which they do."""
+        regularization = self.recipe.regularization
+        found: list[Regulariser] = []
+        if regularization.l2_pretrained:
+            found.append(PullToStart(regularization.l2_pretrained, self.start))
+        if regularization.l1:
+            found.append(SoftThreshold(regularization.l1))
+        return [*found, *self.recipe.regularisers]
 
     @property
     def trained(self) -> KronosTokenizer | Kronos:
@@ -144,8 +154,9 @@ class StageModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         fused = self.trainer.precision != "16-mixed"  # whose gradients have to be unscaled before they are clipped
-        optimizer = self.optimization.optimizer(self.trained, fused)
-        schedule = self.optimization.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        stage, layer_decay = self.recipe.stage, self.recipe.regularization.layer_decay
+        optimizer = build_optimizer(self.trained, stage, layer_decay, fused)
+        schedule = build_schedule(optimizer, stage, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
@@ -161,11 +172,13 @@ class StageModule(L.LightningModule):
             )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.regularization.volatility is not None:
+        if self.recipe.regularization.volatility is not None:
             self._adapt_rate(optimizer)
+        for regulariser in self.regularisers:
+            regulariser.on_gradient(self.trained, optimizer)
 
     def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
-        if self.regularization.volatility == "batch":
+        if self.recipe.regularization.volatility == "batch":
             self._volatility.append(window_volatility(batch))
 
     def optimizer_step(
@@ -178,8 +191,8 @@ class StageModule(L.LightningModule):
         rates = [group["lr"] for group in optimizer.param_groups]
         try:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-            trained = (p for p in self.trained.parameters() if p.requires_grad)
-            self.regularization.shrink(optimizer, dict(zip(trained, self.start, strict=False)))
+            for regulariser in self.regularisers:
+                regulariser.on_weights(self.trained, optimizer)
         finally:  # the schedule goes on from its own rates
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
@@ -213,15 +226,21 @@ class StageModule(L.LightningModule):
 
     def _adapt_rate(self, optimizer: torch.optim.Optimizer) -> None:
         """Lower this step's learning rate by the volatility, the same in all processes."""
-        volatility = self.regularization.volatility
-        if volatility == "batch":
+        volatility = self.recipe.market_volatility
+        if self.recipe.regularization.volatility == "batch":
             mean = torch.stack(self._volatility).mean()
             self._volatility.clear()
             volatility = float(self.trainer.strategy.reduce(mean, reduce_op="mean"))
-        factor = self.regularization.rate_factor(volatility)
+        factor = 1 / (1 + volatility / self.recipe.regularization.volatility_base)
         for group in optimizer.param_groups:
             group["lr"] *= factor
         self.log_dict({"train/volatility": volatility, "train/rate_factor": factor})
+
+    def regularised(self, loss: Tensor) -> Tensor:
+        """The training loss with what the regularisers add to it."""
+        for regulariser in self.regularisers:
+            loss = regulariser.on_loss(loss, self.trained)
+        return loss
 
     def log_training(self, loss: Tensor, **parts: Tensor) -> None:
         """Log the loss of a step (also on the progress bar) and its parts."""

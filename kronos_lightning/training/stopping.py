@@ -10,12 +10,13 @@ from types import FrameType
 import torch
 from torch import nn
 
-from .sharding import share
+from kronos_lightning.errors import KronosError
+from kronos_lightning.training.sharding import share
 
 log = logging.getLogger(__name__)
 
 
-class DivergedError(RuntimeError):
+class DivergedError(KronosError, RuntimeError):
     """Weights or gradients are no numbers any more; the message says what to do."""
 
 

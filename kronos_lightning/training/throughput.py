@@ -67,7 +67,8 @@ class Throughput(L.Callback):
 
     A token is the pair of one candle. A rate is that of the last `log_every_n_steps` batches; the time between two
     batches counts loading, the step and logging. What contains a validation, a checkpoint or the start of an epoch is
-    left out. Nothing here draws random numbers or is kept in checkpoints.
+    left out. Nothing here draws random numbers or is kept in checkpoints. Lightning's `ThroughputMonitor` counts the
+    samples of one process, includes validations, and knows the peak of some GPUs and of no CPU.
     """
 
     def __init__(self) -> None:

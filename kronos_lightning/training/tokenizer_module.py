@@ -6,11 +6,9 @@ from torch import Tensor
 
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.model import KronosTokenizer
-
-from .optimization import Optimization
-from .regularization import NO_REGULARIZATION, Regularization
-from .stage_module import StageModule
-from .throughput import training_flops
+from kronos_lightning.training.recipe import Recipe
+from kronos_lightning.training.stage_module import StageModule
+from kronos_lightning.training.throughput import training_flops
 
 
 class TokenizerModule(StageModule):
@@ -23,13 +21,10 @@ class TokenizerModule(StageModule):
     def __init__(
         self,
         tokenizer: KronosTokenizer,
-        optimization: Optimization,
-        lookback: int,
-        horizon: int,
-        regularization: Regularization = NO_REGULARIZATION,
+        recipe: Recipe,
     ):
-        super().__init__(tokenizer, optimization, regularization, lookback, ("loss", "mse_coarse"))
-        self.tokenizer, self.horizon = tokenizer, horizon
+        super().__init__(tokenizer, recipe, ("loss", "mse_coarse"))
+        self.tokenizer = tokenizer
 
     @property
     def trained(self) -> KronosTokenizer:
@@ -41,11 +36,11 @@ class TokenizerModule(StageModule):
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         output = self.tokenizer(batch.x)
-        first = self.lookback if self.regularization.loss_on == "horizon" else 0
+        first = self.lookback if self.recipe.regularization.loss_on == "horizon" else 0
         # What the quantiser adds is about the use of its codes, in all rows.
         output = replace(output, full=output.full[:, first:], coarse=output.coarse[:, first:])
         x = batch.x[:, first:]
-        loss = output.loss(x)
+        loss = self.regularised(output.loss(x))
         self.log_training(
             loss,
             mse_full=(output.full - x).square().mean(),

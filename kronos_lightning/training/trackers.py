@@ -2,6 +2,9 @@
 
 A service is asked for keys before the training and connected by its first figure, in the first process alone. What it
 calls the run stands in ``logs/{tracker}_run.txt``, so that a resumed run goes on there, and every new run is its own.
+
+Lightning's own loggers of these services do neither: that of Comet connects in its constructor, before the run's folder
+is there, and none keeps the id of its run. Subclasses of them would override all but the logging of a dictionary.
 """
 
 import importlib.util
@@ -19,10 +22,12 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 
+from kronos_lightning.errors import KronosError
+
 log = logging.getLogger(__name__)
 
 
-class TrackerError(RuntimeError):
+class TrackerError(KronosError, RuntimeError):
     """A tracker cannot be used: a package or a key is missing, or the service refuses; the message says what to do."""
 
 

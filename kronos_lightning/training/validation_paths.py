@@ -9,15 +9,14 @@ from pydantic import Field
 from torch import Tensor
 
 from kronos_lightning.data import WindowBatch
+from kronos_lightning.data.formats import CLOSE
 from kronos_lightning.forecast.distribution import crps, path_quantiles
 from kronos_lightning.forecast.plots import forecast_figure
 from kronos_lightning.model import Kronos, KronosTokenizer
-
-from .sharding import whole
-from .trackers import log_figure, takes_figures
+from kronos_lightning.training.sharding import whole
+from kronos_lightning.training.trackers import log_figure, takes_figures
 
 PICTURED = 3  # forecasts in the validation picture
-CLOSE = 3  # column of the close
 PATH_FIGURES = ("crps", "coverage_90", "direction_accuracy", "direction_majority")
 
 
@@ -53,7 +52,7 @@ class ValidationPaths(L.Callback):
     ) -> dict[str, float]:
         data = trainer.datamodule.windows["val"]
         chosen = np.linspace(0, len(data) - 1, min(self.windows, len(data))).astype(int)
-        batches = np.array_split(chosen, -(-len(chosen) // trainer.datamodule.hparams.batch_size))
+        batches = np.array_split(chosen, -(-len(chosen) // trainer.datamodule.batch_size))
         parts = [_forecast(trainer, pl_module, network, data.__getitems__(batch.tolist())) for batch in batches]
         context, paths, actual = (torch.cat(part) for part in zip(*parts, strict=True))
         self._picture(trainer, context, paths, actual, chosen)

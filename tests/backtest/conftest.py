@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.backtest import Market, run_backtest
+from kronos_lightning.backtest import ExecutionRules, MarketData, run_backtest
 
 DAY = pd.Timedelta("1D")
 FLAT = (100, 100, 100, 100)
+FREE = ExecutionRules()
+LIMITED = ExecutionRules(cost=0.001, stop_loss=0.05, take_profit=0.15, max_drawdown=0.20)
 
 
 def frame(*candles, interval=DAY, start="2024-01-01"):
@@ -17,7 +19,7 @@ def frame(*candles, interval=DAY, start="2024-01-01"):
 
 
 def market(*candles):
-    return Market.of(frame(*candles), DAY)
+    return MarketData.of(frame(*candles), DAY)
 
 
 def run(where, signals, rules, equity=1000.0):

@@ -1,22 +1,19 @@
 """The engine's rules one by one, against a second implementation, and its blindness to what comes later."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kronos_lightning.backtest import Market, Rules, run_backtest
-from kronos_lightning.backtest.signals import BUY, HOLD, SELL
+from kronos_lightning.backtest import ExecutionRules, MarketData, run_backtest
+from kronos_lightning.backtest.strategy import BUY, HOLD, SELL
+from tests.helpers.naive_backtest import naive_run
 
-from .conftest import DAY, FLAT, frame, market, random_frame, run
-from .naive import naive_run
+from .conftest import DAY, FLAT, FREE, LIMITED, frame, market, random_frame, run
 
-FREE = Rules(cost=0.0, stop_loss=None, take_profit=None, max_drawdown=None)
-BOTH = replace(FREE, stop_loss=0.05, take_profit=0.15)
-SHORT = replace(BOTH, side="long_short")
+BOTH = ExecutionRules(stop_loss=0.05, take_profit=0.15)
+SHORT = BOTH.model_copy(update={"side": "long_short"})
 
 
 def exit_of(result):
@@ -37,13 +34,13 @@ def test_a_signal_on_the_last_candle_never_fills():
 
 
 def test_hold_keeps_the_position_and_a_repeated_buy_does_not_trade_again():
-    result = run(market(*[FLAT] * 6), [BUY, HOLD, BUY, BUY, HOLD, HOLD], Rules(cost=0.01))
+    result = run(market(*[FLAT] * 6), [BUY, HOLD, BUY, BUY, HOLD, HOLD], LIMITED.model_copy(update={"cost": 0.01}))
     assert len(result.trades) == 1
     assert (result.position[1:] == result.position[1]).all()
 
 
 def test_costs_are_paid_on_both_sides_from_the_invested_share():
-    result = run(market(FLAT, FLAT, FLAT), [BUY, SELL, HOLD], Rules(cost=0.01))
+    result = run(market(FLAT, FLAT, FLAT), [BUY, SELL, HOLD], LIMITED.model_copy(update={"cost": 0.01}))
     quantity = 1000 / (100 * 1.01)
     assert result.trades["costs"] == pytest.approx(quantity * 100 * 0.02)
     assert result.equity[-1] == pytest.approx(quantity * 100 * 0.99)
@@ -51,7 +48,7 @@ def test_costs_are_paid_on_both_sides_from_the_invested_share():
 
 
 def test_maximum_position_limits_the_share_of_the_equity():
-    result = run(market(FLAT, (100, 200, 100, 200), FLAT), [BUY, HOLD, HOLD], replace(FREE, max_position=0.5))
+    result = run(market(FLAT, (100, 200, 100, 200), FLAT), [BUY, HOLD, HOLD], ExecutionRules(max_position=0.5))
     assert result.equity[1] == pytest.approx(1500)
 
 
@@ -59,7 +56,7 @@ def test_sell_closes_a_long_position_or_turns_it_short():
     candles = market(FLAT, FLAT, FLAT, (100, 100, 50, 50), (50, 50, 50, 50))
     signals = [BUY, SELL, HOLD, HOLD, HOLD]
     assert run(candles, signals, FREE).equity[-1] == pytest.approx(1000)
-    assert run(candles, signals, replace(FREE, side="long_short")).equity[-1] == pytest.approx(1500)
+    assert run(candles, signals, ExecutionRules(side="long_short")).equity[-1] == pytest.approx(1500)
 
 
 def test_stop_loss_fills_at_its_level_inside_a_candle():
@@ -104,14 +101,14 @@ def test_after_a_stop_a_new_buy_enters_again():
 
 
 def test_slippage_worsens_fills_at_the_market_on_both_sides():
-    rules = replace(FREE, slippage=0.01, side="long_short")
+    rules = ExecutionRules(slippage=0.01, side="long_short")
     table = run(market(*[FLAT] * 4), [BUY, SELL, HOLD, HOLD], rules).trade_table()
     assert table["entry_price"].tolist() == pytest.approx([101, 99])
     assert table["exit_price"].tolist() == pytest.approx([99, 101])  # the second at the end
 
 
 def test_slippage_worsens_stops_but_not_targets():
-    rules = replace(BOTH, slippage=0.01)
+    rules = BOTH.model_copy(update={"slippage": 0.01})
     stopped = run(market(FLAT, FLAT, (98, 99, 94, 97), FLAT), [BUY, HOLD, HOLD, HOLD], rules)
     assert exit_of(stopped) == (pytest.approx(101 * 0.95 * 0.99), "stop")
     gapped = run(market(FLAT, FLAT, (90, 99, 85, 97), FLAT), [BUY, HOLD, HOLD, HOLD], rules)
@@ -124,7 +121,7 @@ FALL = (FLAT, FLAT, (100, 100, 79, 79), (78, 78, 78, 78), *[FLAT] * 5)
 
 
 def test_the_drawdown_halt_closes_at_the_next_open_and_ends_trading():
-    result = run(market(*FALL), [BUY, HOLD, HOLD, *[BUY] * 6], replace(FREE, max_drawdown=0.2))
+    result = run(market(*FALL), [BUY, HOLD, HOLD, *[BUY] * 6], ExecutionRules(max_drawdown=0.2))
     assert result.halts.tolist() == [pd.Timestamp("2024-01-03", tz="UTC")]
     assert exit_of(result) == (78, "drawdown")
     assert result.equity[-1] == pytest.approx(780)
@@ -133,7 +130,7 @@ def test_the_drawdown_halt_closes_at_the_next_open_and_ends_trading():
 
 @pytest.mark.parametrize("loss", [0.05, 0.1, 0.2])
 def test_one_stop_of_just_the_limit_reaches_it_whatever_rounding_says(loss):
-    rules = replace(FREE, stop_loss=loss, max_drawdown=loss)
+    rules = ExecutionRules(stop_loss=loss, max_drawdown=loss)
     for price in np.random.default_rng(0).uniform(10, 1e5, 300):
         flat, fall = (price,) * 4, (price, price, price / 2, price / 2)
         result = run(market(flat, flat, fall, flat), [BUY, HOLD, HOLD, HOLD], rules)
@@ -143,7 +140,7 @@ def test_one_stop_of_just_the_limit_reaches_it_whatever_rounding_says(loss):
 
 @pytest.mark.parametrize(("cooldown", "entry"), [(1, 4), (3, 6)])
 def test_after_the_cooldown_trading_resumes_with_a_new_highest_equity(cooldown, entry):
-    rules = replace(FREE, max_drawdown=0.2, cooldown=cooldown)
+    rules = ExecutionRules(max_drawdown=0.2, cooldown=cooldown)
     result = run(market(*FALL), [BUY] * 9, rules)
     assert result.trades["entry"].tolist() == [1, entry]  # the halt at row 2 suppresses that many signals
     assert len(result.halts) == 1  # 780 is no drawdown any more
@@ -151,12 +148,12 @@ def test_after_the_cooldown_trading_resumes_with_a_new_highest_equity(cooldown, 
 
 
 def test_a_cooldown_of_no_candle_is_refused():
-    with pytest.raises(ValueError, match="cooldown must be at least 1"):
-        Rules(cooldown=0)
+    with pytest.raises(ValueError, match=r"cooldown\n.*greater than 0"):
+        ExecutionRules(cooldown=0)
 
 
 def test_nothing_left_ends_trading_in_spite_of_a_cooldown():
-    rules = replace(FREE, side="long_short", cooldown=1, max_drawdown=0.5)
+    rules = ExecutionRules(side="long_short", cooldown=1, max_drawdown=0.5)
     result = run(market(FLAT, FLAT, (100, 250, 100, 250), (150, 150, 150, 150), *[FLAT] * 3), [SELL] * 7, rules)
     assert result.equity[2] == pytest.approx(-500)
     assert len(result.trades) == 1
@@ -165,7 +162,7 @@ def test_nothing_left_ends_trading_in_spite_of_a_cooldown():
 
 
 def test_an_open_position_is_closed_and_paid_for_at_the_end():
-    result = run(market(FLAT, FLAT, FLAT), [BUY, HOLD, HOLD], Rules(cost=0.01))
+    result = run(market(FLAT, FLAT, FLAT), [BUY, HOLD, HOLD], LIMITED.model_copy(update={"cost": 0.01}))
     assert exit_of(result) == (100, "end")
     assert result.equity[-1] == pytest.approx(1000 / 1.01 * 0.99)
 
@@ -174,13 +171,13 @@ def test_a_run_needs_candles_and_one_signal_for_each():
     with pytest.raises(ValueError, match="3 candles need as many signals"):
         run(market(FLAT, FLAT, FLAT), [BUY, HOLD], FREE)
     with pytest.raises(ValueError, match="there are none"):
-        Market.of(frame(FLAT).iloc[:0], DAY)
+        MarketData.of(frame(FLAT).iloc[:0], DAY)
 
 
 def test_the_callers_candles_may_be_of_any_memory_layout_and_stay_as_they_are():
     candles = frame(*FALL)
     before = candles.copy()
-    part = run(Market.of(candles.iloc[::2], 2 * DAY), [BUY] * 5, FREE)
+    part = run(MarketData.of(candles.iloc[::2], 2 * DAY), [BUY] * 5, FREE)
     assert part.equity[1] == pytest.approx(790)
     pd.testing.assert_frame_equal(candles, before)
 
@@ -190,7 +187,7 @@ AMBIGUOUS = frame(FLAT, FLAT, (100, 120, 90, 110), FLAT)
 
 def settled_by(*inside, start="2024-01-03"):
     finer = frame(*inside, interval=DAY / 2, start=start)
-    return run(Market.of(AMBIGUOUS, DAY, finer), [BUY, HOLD, HOLD, HOLD], BOTH)
+    return run(MarketData.of(AMBIGUOUS, DAY, finer), [BUY, HOLD, HOLD, HOLD], BOTH)
 
 
 def test_finer_candles_tell_what_came_first():
@@ -220,12 +217,12 @@ def test_where_finer_candles_have_no_answer_the_stop_counts(finer, start):
 def test_finer_candles_that_do_not_fill_a_candle_are_refused():
     for interval in (DAY, DAY / 2.5):
         with pytest.raises(ValueError, match="do not fill candles of 1 days"):
-            Market.of(AMBIGUOUS, DAY, frame(FLAT, FLAT, interval=interval))
+            MarketData.of(AMBIGUOUS, DAY, frame(FLAT, FLAT, interval=interval))
 
 
 PER = 4
 RULES = st.builds(
-    Rules,
+    ExecutionRules,
     cost=st.sampled_from([0.0, 0.001, 0.02]),
     max_position=st.sampled_from([1.0, 0.4]),
     stop_loss=st.sampled_from([None, 0.01, 0.05]),
@@ -252,7 +249,7 @@ def random_market(seed, length):
 def test_equity_and_trades_equal_those_of_a_naive_second_implementation(seed, rules, use_finer):
     candles, finer, signals = random_market(seed, 60)
     finer = finer if use_finer else None
-    result = run_backtest(Market.of(candles, DAY, finer), signals, rules, 1000.0)
+    result = run_backtest(MarketData.of(candles, DAY, finer), signals, rules, 1000.0)
     curve, trades, ambiguous, settled = naive_run(candles, signals.tolist(), rules, 1000.0, finer, PER)
     np.testing.assert_allclose(result.equity, curve, rtol=1e-9)
     table = result.trade_table()
@@ -262,11 +259,13 @@ def test_equity_and_trades_equal_those_of_a_naive_second_implementation(seed, ru
 
 
 def test_the_random_markets_reach_every_rule():
-    rules = Rules(0.001, 1.0, 0.02, 0.02, 0.05, "long_short", 0.0, 4)
+    rules = ExecutionRules(
+        cost=0.001, stop_loss=0.02, take_profit=0.02, max_drawdown=0.05, side="long_short", cooldown=4
+    )
     reasons, counts = set(), np.zeros(3, dtype=int)
     for seed in range(20):
         candles, finer, signals = random_market(seed, 60)
-        result = run_backtest(Market.of(candles, DAY, finer), signals, rules, 1000.0)
+        result = run_backtest(MarketData.of(candles, DAY, finer), signals, rules, 1000.0)
         reasons |= set(result.trade_table()["reason"])
         counts += result.ambiguous, result.settled, len(result.halts)
     assert reasons == {"signal", "stop", "target", "drawdown", "end"}
@@ -283,8 +282,8 @@ def test_when_later_candles_change_then_everything_before_is_identical(seed, rul
     later = changed_finer["timestamps"] >= candles["timestamps"][cut]
     changed_finer.loc[later, prices] *= 0.6
     changed_signals[cut:] = -signals[cut:]
-    before = run_backtest(Market.of(candles, DAY, finer), signals, rules, 1000.0)
-    after = run_backtest(Market.of(changed, DAY, changed_finer), changed_signals, rules, 1000.0)
+    before = run_backtest(MarketData.of(candles, DAY, finer), signals, rules, 1000.0)
+    after = run_backtest(MarketData.of(changed, DAY, changed_finer), changed_signals, rules, 1000.0)
     for name in ("equity", "position", "halted"):
         np.testing.assert_array_equal(getattr(before, name)[:cut], getattr(after, name)[:cut])
     closed = [result.trades[result.trades["exit"] < cut] for result in (before, after)]
@@ -302,7 +301,7 @@ def test_the_order_for_a_candle_ignores_all_of_that_candle(seed, rules, cut):
     changed_signals[cut:] = -signals[cut:]
 
     def at_the_open(candles, signals):
-        trades = run_backtest(Market.of(candles, DAY), signals, rules, 1000.0).trade_table()
+        trades = run_backtest(MarketData.of(candles, DAY), signals, rules, 1000.0).trade_table()
         time = candles["timestamps"][cut]
         left = trades[(trades["exit_time"] == time) & trades["reason"].isin(["signal", "drawdown"])]
         entered = trades[trades["entry_time"] == time]

@@ -5,15 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_lightning.backtest import Rules
+from kronos_lightning.backtest import ExecutionRules
 from kronos_lightning.backtest.comparison import always_flat
 from kronos_lightning.backtest.performance import equity_figures, figures, max_drawdown, trade_figures
-from kronos_lightning.backtest.signals import BUY, HOLD, SELL
+from kronos_lightning.backtest.strategy import BUY, HOLD, SELL
 
-from .conftest import DAY, FLAT, market, run
+from .conftest import DAY, FLAT, FREE, market, run
 
 KINDS = ["anything", "never a loss", "only losses", "never a trade", "all is lost", "one candle", "two candles"]
-FREE = Rules(cost=0.0, stop_loss=None, take_profit=None, max_drawdown=None)
 
 
 def random_returns(seed):
@@ -73,7 +72,7 @@ def test_win_rate_and_profit_factor_count_trades_after_costs():
     got = figures(result)
     assert (got["win_rate"], got["trades"]) == (0.5, 2)
     assert got["profit_factor"] == pytest.approx(won / -lost)
-    flat = run(market(*[FLAT] * 4), [BUY, SELL, HOLD, HOLD], Rules(cost=0.001))
+    flat = run(market(*[FLAT] * 4), [BUY, SELL, HOLD, HOLD], ExecutionRules(cost=0.001))
     assert figures(flat)["win_rate"] == 0  # no price moved, the costs lost
 
 
@@ -99,8 +98,8 @@ def test_always_flat_wins_and_loses_nothing_and_has_no_ratio():
 
 
 def test_a_debt_is_a_return_below_minus_one_and_leaves_the_ratios_defined():
-    short = run(market(FLAT, FLAT, (100, 250, 100, 250), *[(250, 250, 250, 250)] * 3), [SELL] * 6,
-                Rules(0.0, 1.0, None, None, None, "long_short"))  # fmt: skip
+    candles = market(FLAT, FLAT, (100, 250, 100, 250), *[(250, 250, 250, 250)] * 3)
+    short = run(candles, [SELL] * 6, ExecutionRules(side="long_short"))
     got = figures(short)
     assert (got["total_return"], got["annual_return"], got["max_drawdown"]) == (-1.5, -1.0, -1.5)
     assert np.isfinite([got["sharpe_ratio"], got["sortino_ratio"], got["calmar_ratio"]]).all()

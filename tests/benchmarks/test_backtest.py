@@ -13,8 +13,8 @@ pytestmark = pytest.mark.benchmark
 RUN = """
 import time
 import numpy as np, pandas as pd
-from kronos_lightning.backtest import Market, Rules, run_backtest
-from tests.benchmarks import peak_mebibytes
+from kronos_lightning.backtest import ExecutionRules, MarketData, run_backtest
+from tests.helpers.memory import peak_mebibytes
 
 n, rng = 4_000_000, np.random.default_rng(0)
 close = 100 * np.exp(np.cumsum(rng.normal(0, 0.001, n)))
@@ -22,11 +22,12 @@ open_ = np.concatenate([[100.0], close[:-1]])
 prices = dict(open=open_, high=np.maximum(open_, close) * 1.0005, low=np.minimum(open_, close) * 0.9995, close=close)
 candles = pd.DataFrame(prices | dict(timestamps=pd.date_range("2015-01-01", periods=n, freq="min", tz="UTC")))
 signals = rng.choice(np.array([1, 0, -1], dtype=np.int8), n, p=[0.02, 0.96, 0.02])
-rules = Rules(cost=0.0, side="long_short", slippage=0.00001, cooldown=1000)
+limits = dict(stop_loss=0.05, take_profit=0.15, max_drawdown=0.20, cooldown=1000)
+rules = ExecutionRules(side="long_short", slippage=0.00001, **limits)
 before, seconds = peak_mebibytes(), []
 for _ in range(2):
     start = time.process_time()
-    result = run_backtest(Market.of(candles, pd.Timedelta("1min")), signals, rules, 10_000.0)
+    result = run_backtest(MarketData.of(candles, pd.Timedelta("1min")), signals, rules, 10_000.0)
     seconds.append(time.process_time() - start)
 assert len(result.trades) > 50_000
 print(*seconds, peak_mebibytes() - before)

@@ -8,7 +8,7 @@ import pytest
 
 from kronos_lightning.data import CandleWindows
 from kronos_lightning.data.windows import EpochSampler
-from tests.conftest import frame_with_gap
+from tests.helpers.candles import frame_with_gap
 
 pytestmark = pytest.mark.benchmark
 
@@ -37,7 +37,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from kronos_lightning.data import CandleDataModule
 from kronos_lightning.data.formats import FEATURES
-from tests.benchmarks import peak_mebibytes
+from tests.helpers.memory import peak_mebibytes
 
 folder, step = Path(sys.argv[1]), sys.argv[2]
 source, n = folder / "candles.parquet", 5_000_000

@@ -7,59 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 
 import pytest
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from kronos_lightning import Forecaster, Kronos, KronosTokenizer
-from kronos_lightning.forecast import Sampling
 from kronos_lightning.forecast.sampling import draw_uniforms
-from tests.conftest import published_config
-from tests.forecast import recomputing
-
-
-@dataclass(frozen=True)
-class Work:
-    model: str
-    known: int
-    horizon: int
-    paths: int
-    series: int
-    least: float  # ratio to reach
-    repeats: int  # of each decoder; the best counts
-
-    def __str__(self):
-        return f"{self.model}, context {self.known}, horizon {self.horizon}, {self.paths} path(s), {self.series} series"
-
-
-MINI = Work("mini", 90, 10, 1, 1, 4, 40)
-WORKS = [
-    Work("small", 360, 24, 30, 1, 100, 1),
-    Work("small", 90, 10, 5, 32, 25, 1),
-    Work("small", 400, 112, 1, 1, 12, 1),
-    MINI,
-]
-
-
-def forecaster(work):
-    torch.manual_seed(0)
-    tokenizer = KronosTokenizer(
-        **published_config("Kronos-Tokenizer-2k" if work.model == "mini" else "Kronos-Tokenizer-base")
-    )
-    predictor = Kronos(**published_config(f"Kronos-{work.model}"))
-    return Forecaster(tokenizer.eval(), predictor.eval(), 2048 if work.model == "mini" else 512, sampling=Sampling())
-
-
-def given(work):
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(work.series, work.known, 6, generator=generator).cumsum(dim=1)
-    x = ((x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True)).clamp(-5, 5)
-    rows = work.series, work.known + work.horizon
-    stamps = torch.stack([torch.randint(0, n, rows, generator=generator) for n in (60, 24, 7, 28, 12)], dim=-1)
-    return x, stamps[:, : work.known], stamps[:, work.known :]
+from tests.helpers import recomputing_decoder as recomputing
+from tests.helpers.decoding_work import TEN_PATHS, WORKS, forecaster, given
 
 
 def seconds(forecast, repeats):
@@ -119,13 +75,13 @@ def test_the_cached_decoder_reaches_its_ratios(all_cores):
 
 @pytest.mark.benchmark
 def test_ten_paths_cost_a_fraction_of_recomputing_them():
-    slow, fast = race(Work("mini", 90, 10, 10, 1, 8, 1))
+    slow, fast = race(TEN_PATHS)
     assert slow / fast >= 8
 
 
 MEMORY = """
-from tests.benchmarks import peak_mebibytes
-from tests.benchmarks.test_decoding import WORKS, forecaster, given
+from tests.helpers.memory import peak_mebibytes
+from tests.helpers.decoding_work import TEN_PATHS, WORKS, forecaster, given
 work = WORKS[0]
 forecaster(work).sample_normalised(*given(work), work.paths)
 print(round(peak_mebibytes()))

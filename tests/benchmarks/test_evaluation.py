@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.conftest import command
+from tests.helpers.commands import command
 
 
 @pytest.mark.minutes

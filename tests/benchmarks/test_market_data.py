@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kronos_lightning.data.binance.candle_table import SCHEMA, from_zip
-from kronos_lightning.data.binance.series import write_csv
-from kronos_lightning.data.sample import sample_candles
-from tests.data.exchange import zipped
+from kronos_lightning.data.sources.binance.candle_table import SCHEMA, from_zip
+from kronos_lightning.data.sources.binance.stored_series import write_csv
+from kronos_lightning.data.sources.synthetic import sample_candles
+from tests.helpers.exchange import zipped
 
 MINUTES = 1_300_000
 
 PREPARE = """
 import json, sys, time
 from kronos_lightning.data import CandleDataModule
-from tests.benchmarks import peak_mebibytes
+from tests.helpers.memory import peak_mebibytes
 
 begin = time.perf_counter()
 module = CandleDataModule(

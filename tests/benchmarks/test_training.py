@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kronos_lightning.training.acceleration import has_bfloat16
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.minutes
 
@@ -25,7 +25,7 @@ RUN = [
     "data.val_time_range=[2023-02-11,2023-02-13]", "data.test_time_range=[2023-02-14,2023-02-16]",
     "data.lookback=90", "data.horizon=10", "data.batch_size=50", "model=kronos-small", "model.pretrained=null",
     "trainer=cpu", "callbacks.validation_paths.windows=1",
-    "+callbacks.stepper={_target_: tests.benchmarks.stepping.Stepper}",
+    "+callbacks.stepper={_target_: tests.helpers.stepping.Stepper}",
 ]  # fmt: skip
 TURNS, STEPS = 3, 3
 
@@ -42,7 +42,7 @@ class Run:
     """A process that trains, and makes a step when asked."""
 
     def __init__(self, cwd, stage, way, precision):
-        script = ROOT / ("train.py" if way == "fast" else "tests/benchmarks/stepping.py")
+        script = ROOT / ("train.py" if way == "fast" else "tests/helpers/stepping.py")
         options = [f"stage.cache_tokens={way == 'fast'}"] if stage == "predictor" else [f"compile={way == 'fast'}"]
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
         with (cwd / f"{way}.log").open("w") as log:

@@ -8,46 +8,15 @@ import pandas as pd
 import pytest
 import torch
 
-from kronos_lightning.data import CandleDataModule, CandleError, CandleWindows
-from tests.conftest import utc
-
-SETTINGS = {
-    "name": "test",
-    "symbol": "X",
-    "symbol_weights": None,
-    "interval": "1h",
-    "csv_dir": "csv",
-    "csv_path": None,
-    "binance": None,
-    "on_defect": "error",
-    "sample": {"candles": 600, "start": "2023-01-01", "seed": 3, "start_price": 100.0, "volatility": 0.8},
-    "sessions": False,
-    "dataset_begin_time": None,
-    "dataset_end_time": None,
-    "train_time_range": ["2023-01-01", "2023-01-12"],
-    "val_time_range": ["2023-01-10", "2023-01-16"],  # overlaps, as the guide's ranges do
-    "test_time_range": ["2023-01-15", "2023-01-25"],
-    "lookback": 20,
-    "horizon": 5,
-    "clip": 5.0,
-    "batch_size": 16,
-    "samples_per_epoch": None,
-    "num_workers": 0,
-    "seed": 0,
-}
+from kronos_lightning.data import CandleError, CandleWindows
+from kronos_lightning.runs.builders import build_datamodule
+from tests.helpers.candles import utc
+from tests.helpers.data import SETTINGS, data_module, target_stamps
 
 
 @pytest.fixture
 def make(tmp_path):
-    return lambda **changes: CandleDataModule(**SETTINGS | {"processed_dir": str(tmp_path / "processed")} | changes)
-
-
-def target_stamps(module, split):
-    """Stamps of all target rows of all windows of a split."""
-    frame = pd.read_parquet(module.path(split))
-    starts = module.windows[split].starts.numpy()
-    lookback, rows = module.hparams.lookback, module.target_rows
-    return {frame["timestamps"].iloc[s + lookback + k] for s in starts for k in range(rows)}
+    return lambda **changes: data_module(**{"processed_dir": str(tmp_path / "processed")} | changes)
 
 
 def test_target_stamps_of_the_splits_never_overlap_and_lie_in_their_ranges(make):
@@ -135,11 +104,17 @@ def test_an_interrupted_preparation_is_not_taken_for_data(make, monkeypatch):
     again.setup()
 
 
-@pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_an_empty_split_stops_before_training(make, split):
-    ranges = {f"{split}_time_range": ["2022-01-01", "2022-02-01"]}
+@pytest.mark.parametrize(
+    ("split", "span"),
+    [
+        ("train", ["2022-01-01", "2022-02-01"]),  # without candles
+        ("val", ["2023-01-13 00:00", "2023-01-13 02:00"]),  # fewer candles than a target has rows
+        ("test", ["2023-01-17 00:00", "2023-01-17 02:00"]),
+    ],
+)
+def test_an_empty_split_stops_before_training(make, split, span):
     with pytest.raises(CandleError, match=f"no {split} window"):
-        make(**ranges).prepare_data()
+        make(**{f"{split}_time_range": span}).prepare_data()
 
 
 def test_manifest_tells_source_and_settings(make):
@@ -176,7 +151,7 @@ def test_loaders_give_whole_batches_whatever_the_workers(make, workers):
 
 
 def make_again(module):
-    again = CandleDataModule(**dict(module.hparams) | {"num_workers": 0})
+    again = build_datamodule(module.config.model_copy(update={"num_workers": 0}))
     again.prepare_data()
     again.setup("fit")
     return again

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from kronos_lightning.data import CandleError
 from kronos_lightning.data.doctor import diagnose
 from kronos_lightning.data.doctor.calendar import in_outage
-from kronos_lightning.data.doctor.page import chart
 from kronos_lightning.data.formats import FEATURES, PRICES, read_raw
-from kronos_lightning.data.sample import sample_candles
-from tests.conftest import command
+from kronos_lightning.data.sources.synthetic import sample_candles
+from kronos_lightning.reporting.doctor_page import chart
+from tests.helpers.commands import command
 
 NOW = pd.Timestamp("2100-01-01", tz="UTC")
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kronos_lightning.data import CandleDataModule, CandleError
-from kronos_lightning.data.candles import as_utc, in_range
+from kronos_lightning.data import CandleError
+from kronos_lightning.data.candles import in_range
 from kronos_lightning.data.folds import fold_label, fold_ranges
-from tests.conftest import utc
-from tests.data.test_datamodule import SETTINGS, target_stamps
+from kronos_lightning.settings import as_utc
+from tests.helpers.candles import utc
+from tests.helpers.data import SETTINGS, data_module, target_stamps
 
 FOLDS = {"folds": 3, "lookback": 12, "horizon": 3}
 
@@ -85,7 +86,7 @@ def test_the_dates_of_a_fold_can_be_read():
 @pytest.fixture
 def make(tmp_path):
     def prepared(**changes):
-        module = CandleDataModule(**SETTINGS | {"processed_dir": str(tmp_path)} | changes)
+        module = data_module(**{"processed_dir": str(tmp_path)} | changes)
         module.prepare_data()
         module.setup()
         return module
@@ -108,7 +109,7 @@ def test_no_training_window_of_a_fold_touches_what_it_validates_or_tests_on(make
 def test_the_embargo_takes_the_first_candles_after_each_earlier_range(embargo, gap_at, missing):
     stamps = pd.Series(pd.date_range("2023-01-01", periods=600, freq="h", tz="UTC"))
     stamps = stamps.drop(index=range(gap_at, gap_at + missing)).reset_index(drop=True)
-    plain, apart = (CandleDataModule(**SETTINGS | {"processed_dir": ""}, embargo=n) for n in (0, embargo))
+    plain, apart = (data_module(embargo=n) for n in (0, embargo))
     before, after = plain.target_masks(stamps), apart.target_masks(stamps)
     np.testing.assert_array_equal(after["train"], before["train"])
     for earlier, later in (("train", "val"), ("val", "test")):

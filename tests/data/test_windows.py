@@ -13,7 +13,7 @@ from kronos_lightning.data import CandleWindows
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.data.windows import EpochSampler, ShardSampler, denormalise, normalise, window_starts
-from tests.conftest import frame_with_gap
+from tests.helpers.candles import frame_with_gap
 
 
 @given(

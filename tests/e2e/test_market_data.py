@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import QUICK, QUICK_EVALUATE, QUICK_TRAIN, command
-from tests.data.exchange import Exchange, made_up_rows
+from tests.helpers.commands import QUICK, QUICK_EVALUATE, QUICK_TRAIN, command
+from tests.helpers.exchange import Exchange, made_up_rows
 
 
 @pytest.fixture(scope="module")

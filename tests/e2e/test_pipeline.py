@@ -10,12 +10,14 @@ from hydra.utils import instantiate
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kronos_lightning import Kronos, KronosTokenizer, measure
-from kronos_lightning.config import check_evaluation
+from kronos_lightning import Kronos, KronosTokenizer
+from kronos_lightning.config.validation import check_evaluation
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.forecast.calibration import Calibration, CalibrationError
-from tests.conftest import QUICK_EVALUATE, QUICK_TRAIN, command
-from tests.test_config import composed
+from kronos_lightning.pipeline.forecasting import forecast_range
+from kronos_lightning.runs.builders import build_datamodule
+from tests.helpers.commands import QUICK_EVALUATE, QUICK_TRAIN, command
+from tests.helpers.configuration import composed
 
 MODELS = "outputs/models"
 
@@ -207,10 +209,10 @@ def measured(*overrides):
     """Forecasts of the trained model, as evaluate.py makes them."""
     cfg = composed("evaluate", *QUICK_EVALUATE, "trainer=cpu", "+trainer.enable_progress_bar=false", *overrides)
     settings = check_evaluation(cfg)
-    datamodule = instantiate(cfg.data, _convert_="all")
+    datamodule = build_datamodule(settings.data)
     datamodule.prepare_data()
     (candles,) = datamodule.read()
-    return measure.measure(settings, datamodule, candles, instantiate(cfg.trainer, _convert_="all"))
+    return forecast_range(settings, datamodule, candles, instantiate(cfg.trainer, _convert_="all"))
 
 
 def test_two_processes_forecast_what_one_does(trained):

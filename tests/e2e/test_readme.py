@@ -7,10 +7,10 @@ import subprocess
 import pytest
 from omegaconf.errors import ConfigKeyError
 
-from kronos_lightning.command import file_as_override
-from kronos_lightning.data.binance.__main__ import as_lists
-from tests.conftest import ROOT
-from tests.test_config import CHECKS, composed
+from kronos_lightning.cli.download import as_lists
+from kronos_lightning.cli.entry import file_as_override
+from tests.helpers.configuration import CHECKS, composed
+from tests.helpers.paths import ROOT
 
 MODULES = {  # configuration and reading of the command line
     "kronos_lightning.forecast": ("forecast", file_as_override),
@@ -60,8 +60,8 @@ def test_both_readmes_name_the_same_settings_and_modules():
     assert settings_table("README.md", "Settings that matter") == settings_table("README.zh-CN.md", "重要设置")
     for name, title in (("README.md", "Map of the code"), ("README.zh-CN.md", "代码地图")):
         shown = (ROOT / name).read_text().split(f"## {title}")[1].split("\n## ")[0]
-        modules = {path.name for path in (ROOT / "kronos_lightning").glob("*.py")} - {"__init__.py"}
-        assert {module for module in modules if not re.search(rf"\b{module}\b", shown)} == set()
+        packages = {path.parent.name for path in (ROOT / "kronos_lightning").glob("*/__init__.py")}
+        assert {package for package in packages if not re.search(rf"\b{package}/", shown)} == set()
 
 
 def test_the_readme_settings_table_names_real_keys():

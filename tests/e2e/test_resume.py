@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import QUICK_TRAIN, ROOT, command
+from tests.helpers.commands import QUICK_TRAIN, command
+from tests.helpers.paths import ROOT
 
 RUN = [
     *QUICK_TRAIN,
@@ -40,7 +41,7 @@ MORE_KINDS = {
 
 def run_until(cwd, arguments, hook, count, signal_name, limits=None, **environment):
     """Train until the process sends itself a signal. Returns the exit code and what it said."""
-    send = "{_target_: tests.e2e.interrupting.SendSignal, hook: %s, count: %d, signal_name: %s}"
+    send = "{_target_: tests.helpers.signals.SendSignal, hook: %s, count: %d, signal_name: %s}"
     if hook is not None:
         arguments = [*arguments, "+callbacks.send=" + send % (hook, count, signal_name)]
     if limits is None and not environment and TWO[0] not in arguments:

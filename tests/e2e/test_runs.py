@@ -4,13 +4,8 @@ import json
 
 import torch
 
-from tests.conftest import QUICK_TRAIN, command
-
-MODELS = "outputs/models"
-
-
-def info(run_dir):
-    return json.loads((run_dir / "run_info.json").read_text())
+from tests.helpers.commands import QUICK_TRAIN, command
+from tests.helpers.runs import MODELS, info
 
 
 def test_a_second_run_moves_the_first_aside(tmp_path):

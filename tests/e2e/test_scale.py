@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import QUICK_TRAIN, ROOT, command
+from tests.helpers.commands import QUICK_TRAIN, command
+from tests.helpers.paths import ROOT
 
 ARGUMENTS = [a for a in QUICK_TRAIN if not a.startswith(("trainer=", "data.batch_size=", "stage.max_epochs="))]
 ARGUMENTS += ["data.batch_size=20", "stage.max_epochs=1", "stage.learning_rate=1e-3"]

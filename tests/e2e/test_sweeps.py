@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import QUICK_TRAIN, ROOT, command
-from tests.e2e.test_runs import MODELS, info
+from tests.helpers.commands import QUICK_TRAIN, command
+from tests.helpers.paths import ROOT
+from tests.helpers.runs import MODELS, info
 
 RUN = "finetune_tokenizer_sample-learning_rate="
 

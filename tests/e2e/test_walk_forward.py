@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra.utils import instantiate
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kronos_lightning import runs
-from kronos_lightning.build import find_tokenizer
-from kronos_lightning.config import ConfigError, check_training
-from kronos_lightning.data.candles import end_of
-from tests.conftest import QUICK_EVALUATE, QUICK_TRAIN, command
-from tests.test_config import composed
+from kronos_lightning.config.validation import ConfigError, check_training
+from kronos_lightning.runs import provenance
+from kronos_lightning.runs.builders import build_datamodule
+from kronos_lightning.runs.checkpoint_lookup import find_tokenizer
+from kronos_lightning.settings import end_of
+from tests.helpers.commands import QUICK_EVALUATE, QUICK_TRAIN, command
+from tests.helpers.configuration import composed
 
 WALK = ["experiment=walk_forward", "data.folds=2"]
 BY_SCORE = ["callbacks.best.monitor=val/crps", "callbacks.early_stopping.monitor=val/crps"]
@@ -85,9 +85,10 @@ def test_without_a_fold_the_tokenizer_of_one_is_not_taken(walked, monkeypatch):
     monkeypatch.chdir(cwd)
     for fold, expected in ((1, "finetune_tokenizer_sample_fold1"), ("null", "no run in")):
         cfg = composed("train", *QUICK_TRAIN, *WALK, f"data.fold={fold}", "stage=predictor")
-        datamodule = instantiate(cfg.data, _convert_="all")
+        settings = check_training(cfg)
+        datamodule = build_datamodule(settings.data)
         datamodule.prepare_data()
-        assert expected in find_tokenizer(check_training(cfg), "auto", datamodule)[1]
+        assert expected in find_tokenizer(settings, "auto", datamodule)[1]
 
 
 @pytest.mark.parametrize(
@@ -120,12 +121,12 @@ def test_the_experiment_overrides_the_data_group_and_the_command_line_the_experi
 
 
 def test_the_settings_that_runs_are_compared_by_are_flat_and_may_be_missing():
-    found = runs.optimisation(check_training(composed("train", "stage=predictor", "stage.learning_rate=0.1")))
+    found = provenance.optimisation(check_training(composed("train", "stage=predictor", "stage.learning_rate=0.1")))
     assert (found["learning_rate"], found["beta_2"], found["monitor"]) == (0.1, 0.95, "val/loss")
     assert all(value is None or isinstance(value, (int, float, str)) for value in found.values())
     old = {"stage": "predictor", "initial_weights": "x", "synthetic": True, "data": {}}
-    assert runs.record(old | {"seed": 1}) == old
-    assert runs.record(old | {"settings": found})["settings"] == found
+    assert provenance.record(old | {"seed": 1}) == old
+    assert provenance.record(old | {"settings": found})["settings"] == found
 
 
 def test_evaluation_joins_the_folds_into_one_table(walked):

@@ -12,20 +12,31 @@ from hypothesis import strategies as st
 from scipy import stats
 from scoringrules import crps_ensemble
 
+from kronos_lightning.config.validation import ConfigError, check_evaluation
 from kronos_lightning.data import CandleError
-from kronos_lightning.data.candles import parse_interval
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.evaluation import baselines
-from kronos_lightning.evaluation.baselines import BASELINES, baseline_paths
+from kronos_lightning.evaluation.baselines import Drift, Ewma, GarchT, LastPrice, Seasonal
 from kronos_lightning.evaluation.volatility import EWMA, Garch
+from kronos_lightning.pipeline.forecasting import build_baselines
+from kronos_lightning.settings import parse_interval
+from tests.helpers.configuration import composed
+from tests.helpers.garch_market import garch_candles, true_paths
 
-from .simulated import garch_candles, true_paths
-
-SETTINGS = {"horizon": 4, "num_paths": 20, "refit_every": 100, "seed": 0}
+BASELINES = ("last_price_20", "last_price_60", "drift", "seasonal", "ewma", "garch")
 
 
-def paths_of(name, candles, cutoffs, **changes):
-    return baseline_paths(name, candles, np.asarray(cutoffs), **(SETTINGS | changes))
+def baseline(name, refit_every=100, seed=0):
+    match name:
+        case "last_price_20" | "last_price_60":
+            return LastPrice(count=int(name.removeprefix("last_price_")), seed=seed)
+        case "drift" | "garch":
+            return {"drift": Drift, "garch": GarchT}[name](refit_every=refit_every, seed=seed)
+    return {"seasonal": Seasonal, "ewma": Ewma}[name](seed=seed)
+
+
+def paths_of(name, candles, cutoffs, horizon=4, num_paths=20, **changes):
+    return baseline(name, **changes).sample_paths(candles, np.asarray(cutoffs), horizon, num_paths)
 
 
 def from_returns(returns, interval="1h"):
@@ -99,6 +110,30 @@ def test_a_jump_over_a_gap_is_no_return(name):
     assert np.ptp(np.log(unmarked), axis=1).max() > 1.5 * np.ptp(np.log(jumped), axis=1).max()
 
 
+# What the configuration makes of their names
+
+
+def test_every_name_of_the_configuration_gets_its_count_its_refits_and_its_seed():
+    settings = check_evaluation(composed("evaluate", "data=sample", "evaluation.refit_every=50", "seed=7"))
+    found = build_baselines(settings, parse_interval("1h"))
+    assert found == {name: baseline(name, refit_every=50, seed=7) for name in BASELINES}
+    assert [one.name for one in found.values()] == list(BASELINES)
+
+
+def test_an_unknown_baseline_is_refused():
+    with pytest.raises(ConfigError, match="'oracle' is none of last_price_20"):
+        check_evaluation(composed("evaluate", "data=sample", "evaluation.baselines=[drift,oracle]"))
+
+
+def test_baselines_that_do_not_exist_for_an_interval_are_left_out_and_one_has_to_be_left():
+    week = parse_interval("1w")
+    settings = check_evaluation(composed("evaluate", "data=sample", "evaluation.baselines=[seasonal,drift]"))
+    assert list(build_baselines(settings, week)) == ["drift"]
+    alone = check_evaluation(composed("evaluate", "data=sample", "evaluation.baselines=[seasonal]"))
+    with pytest.raises(ConfigError, match="none of them exists"):
+        build_baselines(alone, week)
+
+
 # What each one does
 
 
@@ -151,12 +186,13 @@ def test_seasonal_without_an_earlier_season_draws_recent_returns(candles):
 
 
 @pytest.mark.parametrize("interval", ["7h", "3d", "1w"])
-def test_some_intervals_have_no_season(interval, candles):
-    assert paths_of("seasonal", replace(candles, interval=parse_interval(interval)), [400]) is None
+def test_some_intervals_have_no_season(interval):
+    applies = {name: baseline(name).applies_to(parse_interval(interval)) for name in BASELINES}
+    assert applies == dict.fromkeys(BASELINES, True) | {"seasonal": False}
 
 
 def test_a_return_moves_the_variance_by_alpha_and_beta():
-    returns, model = np.array([0.1, -0.2, 0.0]), Garch(0.001, 0.2, 0.7, 5)
+    returns, model = np.array([0.1, -0.2, 0.0]), Garch(omega=0.001, alpha=0.2, beta=0.7, degrees=5)
     second = 0.001 + 0.2 * 0.01 + 0.7 * 0.05
     third = 0.001 + 0.2 * 0.04 + 0.7 * second
     np.testing.assert_allclose(model.variances(returns, 0.05), [0.05, second, third, 0.001 + 0.7 * third])
@@ -167,12 +203,16 @@ def test_a_return_moves_the_variance_by_alpha_and_beta():
 
 
 def test_an_exploding_variance_moves_a_candle_tenfold_at_most():
-    moves = Garch(0.1, 0.9, 0.9, 5).simulate(1.0, np.random.default_rng(0).normal(0, 1e3, (10, 400)))
+    moves = Garch(omega=0.1, alpha=0.9, beta=0.9, degrees=5).simulate(
+        1.0, np.random.default_rng(0).normal(0, 1e3, (10, 400))
+    )
     assert np.abs(moves).max() == pytest.approx(np.log(10))
 
 
 def test_the_shocks_of_garch_have_unit_variance():
-    assert Garch(0, 0, 1, 6).shocks((400, 500), np.random.default_rng(0)).std() == pytest.approx(1, abs=0.02)
+    assert Garch(omega=0, alpha=0, beta=1, degrees=6).shocks(
+        (400, 500), np.random.default_rng(0)
+    ).std() == pytest.approx(1, abs=0.02)
 
 
 def test_ewma_paths_have_the_volatility_of_the_last_days():
@@ -199,7 +239,7 @@ def test_the_drift_changes_at_its_refits_alone():
 
 
 def constant(volatility):
-    return Garch(volatility**2, 0.0, 0.0, 1e6)
+    return Garch(omega=volatility**2, alpha=0.0, beta=0.0, degrees=1e6)
 
 
 def test_garch_is_refitted_on_schedule_and_keeps_its_parameters_where_a_fit_fails(monkeypatch, candles, caplog):
@@ -234,11 +274,6 @@ def test_fewer_than_two_returns_are_an_error_that_tells_the_time(name, candles):
     assert np.isfinite(paths_of(name, candles, [2])).all()
     with pytest.raises(CandleError, match="2023-01-01 01:00"):
         paths_of(name, candles, [1, 2])
-
-
-def test_an_unknown_baseline_is_refused(candles):
-    with pytest.raises(ValueError, match="last_price_20"):
-        paths_of("oracle", candles, [400])
 
 
 @settings(max_examples=8, deadline=None)

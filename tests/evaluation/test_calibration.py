@@ -1,5 +1,7 @@
 """Calibration: fitted on one half, right on the other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 
 from kronos_lightning.evaluation.calibration import adaptive, conformity, fit_platt, fit_widening
 from kronos_lightning.evaluation.metrics import figures, score
+from kronos_lightning.forecast import probability_up
 from kronos_lightning.forecast.calibration import Calibration, CalibrationError, platt, widen
-from tests.evaluation.made import HOUR, truth_of, walks
+from tests.helpers.forecasts import HOUR, truth_of, walks
 
 
 def fitted(forecasts, **changes):
@@ -25,11 +28,27 @@ def measured(forecasts):
 @pytest.mark.parametrize("spread", [0.3, 2.5])
 def test_intervals_that_are_too_narrow_or_too_wide_become_right_on_new_candles(spread):
     calibration, test = fitted(walks(400, seed=1, spread=spread)), walks(600, seed=2, spread=spread)
-    before, after = measured(test), measured(test.with_paths(calibration.apply(test.paths, test.last_close)))
+    before, after = measured(test), measured(test.calibrated(calibration))
     assert abs(before["coverage_90"] - 0.9) > 0.08
     for interval in (50, 80, 90, 95):
         assert after[f"coverage_{interval}"] == pytest.approx(interval / 100, abs=0.035)
     assert after["crps"] < before["crps"]
+
+
+def test_a_calibrated_forecast_set_has_the_calibrated_paths_and_probabilities_and_says_by_what():
+    calibration, test = replace(fitted(walks(60, seed=1, spread=0.5)), slope=0.5, intercept=0.2), walks(20, seed=2)
+    share = probability_up(test.paths, test.last_close)
+    np.testing.assert_array_equal(test.probability_up, share)
+    calibrated = test.calibrated(calibration)
+    np.testing.assert_array_equal(calibrated.paths, calibration.apply(test.paths, test.last_close))
+    np.testing.assert_array_equal(
+        calibrated.probability_up, platt(probability_up(calibrated.paths, test.last_close), 0.5, 0.2)
+    )
+    assert not np.array_equal(calibrated.probability_up, share)
+    assert (test.calibration, calibrated.calibration) == (None, calibration)
+    plain = calibrated.with_paths(test.paths)
+    np.testing.assert_array_equal(plain.probability_up, share)
+    assert plain.calibration is None
 
 
 def test_what_is_right_already_hardly_changes():
@@ -69,17 +88,24 @@ def test_wider_intervals_never_end_inside_narrower_ones():
 
 def test_steps_beyond_those_calibrated_are_treated_like_the_last_one():
     short, long = fitted(walks(100, horizon=2, spread=0.5)), walks(3, horizon=4)
-    doubled = Calibration(1.0, 1.0, (*short.widening, short.widening[-1], short.widening[-1]), 1.0, 0.0, "1h")
+    doubled = Calibration(
+        temperature=1.0,
+        top_p=1.0,
+        widening=(*short.widening, short.widening[-1], short.widening[-1]),
+        slope=1.0,
+        intercept=0.0,
+        interval="1h",
+    )
     np.testing.assert_array_equal(short.apply(long.paths, long.last_close), doubled.apply(long.paths, long.last_close))
 
 
 def test_the_adaptive_correction_follows_a_change_that_validation_did_not_see():
     validation, test = walks(200, seed=1), walks(600, seed=2, spread=0.4)
     scores = conformity(validation.close_paths, validation.last_close, validation.actual_close)
-    split = test.with_paths(fitted(validation).apply(test.paths, test.last_close))
+    split = test.calibrated(fitted(validation))
     truth = test.last_close, test.actual_close, test.cutoffs, test.stamps
     moved = adaptive(test.close_paths, *truth, scores)
-    found = figures(score(moved[300:], truth_of(test).__class__(*(p[300:] for p in vars(truth_of(test)).values()))))
+    found = figures(score(moved, truth_of(test)).select(slice(300, None)))
     assert measured(split)["coverage_90"] < 0.65
     assert found["coverage_90"] == pytest.approx(0.9, abs=0.03)
 

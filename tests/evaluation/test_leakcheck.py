@@ -1,5 +1,6 @@
 """The leak certificate: planted leaks are caught by the machine that passes their honest twins."""
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,24 +12,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kronos_lightning import Kronos, KronosTokenizer, trading
-from kronos_lightning.backtest import run_backtest
-from kronos_lightning.backtest.signals import HOLD
-from kronos_lightning.config import check_evaluation
+from kronos_lightning import Kronos, KronosTokenizer
+from kronos_lightning.backtest import HOLD, ThresholdStrategy, run_backtest
+from kronos_lightning.cli.errors import one_line_errors
+from kronos_lightning.cli.leakcheck import SUFFIX, main
+from kronos_lightning.config.validation import check_evaluation
 from kronos_lightning.data.candles import validate
-from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.data.sample import sample_candles
+from kronos_lightning.data.formats import CLOSE, FEATURES
+from kronos_lightning.data.sources.synthetic import sample_candles
 from kronos_lightning.data.windows import normalise
-from kronos_lightning.evaluation.baselines import baseline_paths
+from kronos_lightning.evaluation.baselines import Drift, LastPrice
 from kronos_lightning.evaluation.calibration import adaptive
 from kronos_lightning.evaluation.leakcheck import Subject, prove, subjects
-from kronos_lightning.evaluation.leakcheck.__main__ import SUFFIX, Pipeline, fill_subjects, main, trading_subjects
 from kronos_lightning.evaluation.leakcheck.proof import ALL, FUTURES, VoidProof, compare, mutate, remembered
 from kronos_lightning.evaluation.leakcheck.splits import check_calibration, check_record, check_splits
 from kronos_lightning.forecast import Forecaster, ForecastSet
 from kronos_lightning.model import layers
-from tests.conftest import QUICK_EVALUATE, TINY_PREDICTOR, TINY_TOKENIZER, command, utc
-from tests.test_config import composed
+from kronos_lightning.pipeline import backtesting
+from kronos_lightning.pipeline.leakcheck import Pipeline, fill_subjects, trading_subjects
+from tests.helpers.candles import utc
+from tests.helpers.commands import QUICK_EVALUATE, command
+from tests.helpers.configuration import composed
+from tests.helpers.networks import TINY_PREDICTOR, TINY_TOKENIZER
 
 LOOKBACK, HORIZON = 24, 4
 CUTOFFS = [300, 301, 450]
@@ -61,17 +66,17 @@ def window_normalised_by(statistics_rows):
 
 @planted(window_normalised_by(LOOKBACK), window_normalised_by(LOOKBACK + HORIZON))
 def test_statistics_of_the_full_window_are_caught(function, expected):
-    assert verdict(Subject("x", "", function)) == expected
+    assert verdict(Subject(name="x", what="", function=function)) == expected
 
 
 @planted(feature(lambda close: close.pct_change()), feature(lambda close: close.pct_change().shift(-1)))
 def test_a_feature_that_holds_the_label_is_caught(function, expected):
-    assert verdict(Subject("x", "", function)) == expected
+    assert verdict(Subject(name="x", what="", function=function)) == expected
 
 
 @planted(feature(lambda close: close.rolling(5).mean()), feature(lambda close: close.rolling(5, center=True).mean()))
 def test_a_centred_window_is_caught(function, expected):
-    assert verdict(Subject("x", "", function)) == expected
+    assert verdict(Subject(name="x", what="", function=function)) == expected
 
 
 @planted(
@@ -79,7 +84,7 @@ def test_a_centred_window_is_caught(function, expected):
     feature(lambda close: close.where(np.arange(len(close)) % 2 == 0).interpolate()),
 )
 def test_interpolation_between_known_and_later_candles_is_caught(function, expected):
-    assert verdict(Subject("x", "", function)) == expected
+    assert verdict(Subject(name="x", what="", function=function)) == expected
 
 
 @planted(
@@ -87,18 +92,23 @@ def test_interpolation_between_known_and_later_candles_is_caught(function, expec
     feature(lambda close: (close > close.median()).astype(float)),
 )
 def test_a_threshold_from_the_whole_file_is_caught_in_a_feature_of_two_values(function, expected):
-    assert verdict(Subject("x", "", function), [100, 300, 301, 400, 450]) == expected
+    assert verdict(Subject(name="x", what="", function=function), [100, 300, 301, 400, 450]) == expected
 
 
-def whole_file_baseline(candles, row):
-    close, rng = candles.frame["close"].to_numpy(), np.random.default_rng(row)
-    moves = rng.choice(np.diff(np.log(close)), (5, HORIZON))
-    return {"paths": close[row] * np.exp(moves.cumsum(axis=1))}
+class WholeFile:
+    def sample_paths(self, candles, cutoffs, horizon, num_paths):
+        close, rng = candles.frame["close"].to_numpy(), np.random.default_rng(cutoffs[0])
+        moves = rng.choice(np.diff(np.log(close)), (len(cutoffs), num_paths, horizon))
+        return close[cutoffs, None, None] * np.exp(moves.cumsum(axis=-1))
 
 
-@planted(subjects.baseline("drift", HORIZON, 5, 100, 1).function, whole_file_baseline)
+def sampled_by(baseline):
+    return subjects.baseline("x", baseline, HORIZON, 5).function
+
+
+@planted(sampled_by(Drift(refit_every=100, seed=1)), sampled_by(WholeFile()))
 def test_a_baseline_that_draws_from_the_whole_file_is_caught(function, expected):
-    assert verdict(Subject("x", "", function)) == expected
+    assert verdict(Subject(name="x", what="", function=function)) == expected
 
 
 # --- networks -----------------------------------------------------------------------------------------------------
@@ -155,12 +165,15 @@ DENSE = np.arange(300, 330)
 
 def rolling(candles):
     """Forecasts of a baseline from neighbouring cutoffs."""
-    frame, future = candles.frame, DENSE[:, None] + np.arange(1, HORIZON + 1)
-    times = frame["timestamps"].dt.tz_localize(None).to_numpy()
-    close = baseline_paths("last_price_20", candles, DENSE, HORIZON, 9, 100, seed=1)
-    values = frame[FEATURES].to_numpy()
-    paths = np.repeat(close[..., None], len(FEATURES), axis=-1)
-    return ForecastSet(times[DENSE], times[future], values[DENSE, 3], paths, values[future])
+    future, values = DENSE[:, None] + np.arange(1, HORIZON + 1), candles.frame[FEATURES].to_numpy()
+    close = LastPrice(count=20, seed=1).sample_paths(candles, DENSE, HORIZON, 9)
+    return ForecastSet(
+        cutoffs=candles.times[DENSE],
+        stamps=candles.times[future],
+        last_close=values[DENSE, CLOSE],
+        paths=np.repeat(close[..., None], len(FEATURES), axis=-1),
+        actual=values[future],
+    )
 
 
 SCORES = np.random.default_rng(0).normal(size=(25, HORIZON, 4))
@@ -181,21 +194,51 @@ def at_once(found):
 
 @planted(corrected(lambda found: found.stamps), corrected(at_once))
 def test_a_calibration_by_unfinished_outcomes_is_caught(function, expected):
-    assert verdict(Subject("x", "", function), [310, 320]) == expected
+    assert verdict(Subject(name="x", what="", function=function), [310, 320]) == expected
 
 
-def pipeline():
-    return Pipeline(check_evaluation(composed("evaluate", *QUICK_EVALUATE)), None, remembered(rolling), rolling, None)
+def pipeline(*overrides):
+    return Pipeline(
+        settings=check_evaluation(composed("evaluate", *QUICK_EVALUATE, *overrides)),
+        forecaster=None,
+        forecast=remembered(rolling),
+        validate=rolling,
+        calibration=None,
+    )
 
 
-def traded_verdicts(monkeypatch, engine):
-    monkeypatch.setattr(trading, "run_backtest", engine)
-    found = prove(trading_subjects(pipeline(), CANDLES) + fill_subjects(pipeline()), CANDLES, [305, 310, 320], 1)
+def traded_verdicts(*overrides):
+    given = pipeline(*overrides)
+    found = prove(trading_subjects(given, CANDLES) + fill_subjects(given), CANDLES, [305, 310, 320], 1)
     return {finding.name: finding.verdict for finding in found}
 
 
-def test_the_backtest_passes(monkeypatch):
-    assert set(traded_verdicts(monkeypatch, run_backtest).values()) == {"proved"}
+def test_the_backtest_passes():
+    assert set(traded_verdicts().values()) == {"proved"}
+
+
+class NextDecision(ThresholdStrategy):
+    """Decides by the forecast of the cutoff that comes next."""
+
+    def signals(self, forecasts):
+        return np.roll(super().signals(forecasts), -1)
+
+
+class AboveTheMean(ThresholdStrategy):
+    """Expects a rise where the forecast is above the mean of all forecasts, later ones too."""
+
+    def expected_return(self, forecasts):
+        expected = super().expected_return(forecasts)
+        return expected - expected.mean()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"), [(ThresholdStrategy, "proved"), (NextDecision, "leak"), (AboveTheMean, "leak")]
+)
+def test_a_strategy_that_looks_at_later_forecasts_is_caught(strategy, expected):
+    target = f"strategy._target_={strategy.__module__}.{strategy.__name__}"
+    found = traded_verdicts(target, "strategy.buy_threshold=0.0", "strategy.sell_threshold=0.0")
+    assert found["signals"] == expected
 
 
 def filling_at(open_of, advance):
@@ -210,19 +253,22 @@ def filling_at(open_of, advance):
 
 
 def test_fills_inside_the_candle_that_decides_them_are_caught(monkeypatch):
-    found = traded_verdicts(monkeypatch, filling_at(lambda prices: prices.close.copy(), 1))
+    monkeypatch.setattr(backtesting, "run_backtest", filling_at(lambda prices: prices.close.copy(), 1))
+    found = traded_verdicts()
     assert found["fills"] == "leak"
     assert found["signals"] == "proved"
 
 
 def test_fills_at_the_close_that_decides_them_are_caught(monkeypatch):
     before = filling_at(lambda prices: np.concatenate([prices.open[:1], prices.close[:-1]]), 0)
-    found = traded_verdicts(monkeypatch, before)
+    monkeypatch.setattr(backtesting, "run_backtest", before)
+    found = traded_verdicts()
     assert found["fill prices"] == "leak"
 
 
 def test_fills_before_the_signal_are_caught_in_the_equity(monkeypatch):
-    found = traded_verdicts(monkeypatch, filling_at(lambda prices: prices.open, 2))
+    monkeypatch.setattr(backtesting, "run_backtest", filling_at(lambda prices: prices.open, 2))
+    found = traded_verdicts()
     assert found["backtest"] == "leak"
 
 
@@ -232,7 +278,10 @@ def test_fills_before_the_signal_are_caught_in_the_equity(monkeypatch):
 def test_a_finding_tells_where_it_first_differed():
     late = feature(lambda close: close.shift(-1))
     honest, leaking = prove(
-        [Subject("a", "", feature(lambda close: close)), Subject("b", "", late)], CANDLES, CUTOFFS, 1
+        [Subject(name="a", what="", function=feature(lambda close: close)), Subject(name="b", what="", function=late)],
+        CANDLES,
+        CUTOFFS,
+        1,
     )
     assert (honest.detail, honest.first, honest.cutoffs, honest.values) == ("bit-identical", None, 3, 9)
     assert (leaking.first.cutoff, leaking.first.index) == (utc("2023-01-13 12:00"), (0,))
@@ -249,23 +298,23 @@ def test_a_finding_tells_where_it_first_differed():
     ],
 )
 def test_what_cannot_change_is_not_proved(function, reason):
-    (finding,) = prove([Subject("x", "", function)], CANDLES, CUTOFFS, 1)
+    (finding,) = prove([Subject(name="x", what="", function=function)], CANDLES, CUTOFFS, 1)
     assert (finding.verdict, finding.detail) == ("unproved", reason)
 
 
 def test_where_no_candle_comes_after_the_cutoff_the_proof_is_void():
     with pytest.raises(VoidProof, match="row 599 of 600"):
-        prove([Subject("x", "", feature(lambda close: close))], CANDLES, [599], 1)
+        prove([Subject(name="x", what="", function=feature(lambda close: close))], CANDLES, [599], 1)
 
 
 def test_what_must_not_be_known_is_a_leak_where_it_stays():
     def next_open(candles, row):
         return {"open": candles.frame["open"].to_numpy()[row + 1 : row + 2]}
 
-    assert verdict(Subject("x", "", next_open, "nothing")) == "proved"
-    assert verdict(Subject("x", "", next_open, "open")) == "proved"
-    assert verdict(Subject("x", "", next_open, "close")) == "leak"
-    assert verdict(Subject("x", "", feature(lambda close: close), "nothing")) == "leak"
+    assert verdict(Subject(name="x", what="", function=next_open, knows="nothing")) == "proved"
+    assert verdict(Subject(name="x", what="", function=next_open, knows="open")) == "proved"
+    assert verdict(Subject(name="x", what="", function=next_open, knows="close")) == "leak"
+    assert verdict(Subject(name="x", what="", function=feature(lambda close: close), knows="nothing")) == "leak"
 
 
 @settings(max_examples=30, deadline=None)
@@ -378,12 +427,17 @@ def test_the_command_proves_each_step_and_leaves_a_certificate(tmp_path, argumen
     assert "LEAK" not in result.stdout
 
 
+def run_here(*overrides):
+    """The command in this process, where a leak can be planted."""
+    one_line_errors(inspect.unwrap(main))(composed("evaluate", *overrides))
+
+
 def test_the_command_ends_with_2_where_attention_sees_later_candles(tmp_path, arguments, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(layers, "Attention", Unmasked)
     cheap = ["calibration.fit=false", "evaluation.baselines=[drift]", "evaluation.cutoffs_per_batch=8"]
     with pytest.raises(SystemExit) as ended:
-        main(composed("evaluate", *arguments, *cheap))
+        run_here(*arguments, *cheap)
     assert ended.value.code == 2
     content, _, verdicts = certificate(tmp_path)
     assert content["leaks"] is True
@@ -394,6 +448,6 @@ def test_the_command_ends_with_2_where_attention_sees_later_candles(tmp_path, ar
 def test_the_command_says_in_one_line_that_there_is_no_checkpoint(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        main(composed("evaluate", *QUICK_EVALUATE, "trainer=cpu"))
+        run_here(*QUICK_EVALUATE, "trainer=cpu")
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith("error: no fine-tuned predictor")

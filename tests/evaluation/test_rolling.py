@@ -1,6 +1,7 @@
 """Rolling forecasts and the report's page."""
 
 import re
+from dataclasses import replace
 
 import lightning as L
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 
 from kronos_lightning.data import CandleError
 from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.evaluation.report import Picture, Report, Table, number
 from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
 from kronos_lightning.forecast import Forecaster
 from kronos_lightning.forecast.plots import forecast_figure
-from kronos_lightning.measure import overlap
+from kronos_lightning.pipeline.forecasting import overlap
+from kronos_lightning.plotting.formats import number
+from kronos_lightning.reporting.html import Report, ReportPlot, ReportTable
 
 
 def forecasts(candles, tokenizer, predictor, **changes):
@@ -20,17 +22,15 @@ def forecasts(candles, tokenizer, predictor, **changes):
     options = {"lookback": 30, "horizon": 4, "max_cutoffs": 20, "batch_size": 8} | changes
     num_paths = options.pop("num_paths", 3)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    forecaster = Forecaster(tokenizer, predictor, 64)
+    forecaster = Forecaster(tokenizer, predictor, max_context=64)
     return rolling_forecasts(Cutoffs(candles, target, **options), forecaster, num_paths, seed=0, trainer=trainer)
 
 
 def test_when_candles_after_a_cutoff_change_then_its_forecast_is_identical(candles, tiny_tokenizer, tiny_predictor):
     before = forecasts(candles, tiny_tokenizer, tiny_predictor)
-    rows = candles.frame["timestamps"].dt.tz_localize(None).to_numpy() > before.cutoffs[9]
     changed = candles.frame.copy()
-    changed.loc[rows, FEATURES] *= 1.5
-    object.__setattr__(candles, "frame", changed)
-    after = forecasts(candles, tiny_tokenizer, tiny_predictor)
+    changed.loc[candles.times > before.cutoffs[9], FEATURES] *= 1.5
+    after = forecasts(replace(candles, frame=changed), tiny_tokenizer, tiny_predictor)
     np.testing.assert_array_equal(before.paths[:10], after.paths[:10])
     assert not np.array_equal(before.paths[10:], after.paths[10:])
     np.testing.assert_array_equal(before.last_close[:10], after.last_close[:10])
@@ -39,7 +39,7 @@ def test_when_candles_after_a_cutoff_change_then_its_forecast_is_identical(candl
 
 def test_forecasts_line_up_with_what_came(candles, tiny_tokenizer, tiny_predictor):
     result = forecasts(candles, tiny_tokenizer, tiny_predictor)
-    frame = candles.frame.assign(stamp=candles.frame["timestamps"].dt.tz_localize(None)).set_index("stamp")
+    frame = candles.frame.set_index(candles.times)
     assert result.paths.shape == (len(result), 3, 4, 6)
     assert len(result) <= 20
     for i in (0, len(result) - 1):
@@ -80,10 +80,16 @@ def test_overlap_counts_the_cutoffs_that_share_target_candles(candles, tiny_toke
 
 def test_the_report_is_self_contained_and_escapes_what_it_shows(tmp_path):
     figure = forecast_figure(np.full((1, 5, 4), 9.0), np.ones((1, 3, 2, 4)), np.ones((1, 2, 4)), ["a"], "b")
-    table = Table("Figures", ["Figure", "Model"], [["mae", number(1234.5)], ["undefined", number(float("nan"))]])
-    Report("Title <script>", "sub", ["No edge."], "bad", ["Note"], [table], [Picture("Fan", "fan", figure)]).write(
-        tmp_path
-    )
+    rows = [["mae", number(1234.5)], ["undefined", number(float("nan"))]]
+    Report(
+        title="Title <script>",
+        subtitle="sub",
+        verdict=["No edge."],
+        tone="bad",
+        notices=["Note"],
+        tables=[ReportTable(title="Figures", columns=["Figure", "Model"], rows=rows)],
+        plots=[ReportPlot(title="Fan", name="fan", figure=figure)],
+    ).write(tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert (tmp_path / "fan.png").read_bytes().startswith(b"\x89PNG")
     assert "Title &lt;script&gt;" in page

@@ -6,13 +6,17 @@ from statsmodels.tsa.stattools import diebold_mariano_test
 
 from kronos_lightning.evaluation.metrics import score
 from kronos_lightning.evaluation.significance import (
+    Bootstrap,
+    _interval,
     against_best,
-    block_bootstrap,
+    block_length,
     compare,
     diebold_mariano,
     mean_interval,
 )
-from tests.evaluation.made import truth_of, walks
+from tests.helpers.forecasts import truth_of, walks
+
+ALONE = Bootstrap(overlap=1, samples=100, seed=0)
 
 
 @pytest.mark.parametrize("overlap", [1, 4, 12])
@@ -43,7 +47,7 @@ def redrawn(seed, **options):
 
 def verdict(loss, seed):
     baseline = losses(seed)
-    return compare(loss, baseline, "the baseline", overlap=1, samples=500, seed=seed)
+    return compare(loss, baseline, "the baseline", Bootstrap(overlap=1, samples=500, seed=seed))
 
 
 def test_a_forecaster_that_knows_something_wins_and_one_that_adds_noise_loses():
@@ -64,20 +68,20 @@ def test_overlapping_forecasts_without_a_difference_are_rarely_called_better_or_
     rng, called = np.random.default_rng(1), []
     for seed in range(300):
         noise = np.convolve(rng.normal(size=n + overlap - 1), np.ones(overlap) / np.sqrt(overlap), mode="valid")
-        found = compare(10 + noise, np.full(n, 10.0), "it", overlap, 200, seed)
+        found = compare(10 + noise, np.full(n, 10.0), "it", Bootstrap(overlap=overlap, samples=200, seed=seed))
         called.append((found.better, found.worse))
     assert (np.mean(called, axis=0) <= 0.06).all()
 
 
 def test_a_loss_that_is_no_number_is_said_to_be_none():
-    found = compare(np.full(200, np.nan), np.ones(200), "it", 1, 100, 0)
+    found = compare(np.full(200, np.nan), np.ones(200), "it", ALONE)
     assert not found.judged
     assert "no number" in found.words
 
 
 def test_the_interval_of_a_mean_is_wider_where_neighbours_hang_together():
     values = np.repeat(np.random.default_rng(0).random(40) > 0.5, 10).astype(float)
-    alone, together = (mean_interval(values, overlap, 500, 0) for overlap in (1, 10))
+    alone, together = (mean_interval(values, Bootstrap(overlap=n, samples=500, seed=0)) for n in (1, 10))
     assert together[1] - together[0] > 1.15 * (alone[1] - alone[0])
     assert together[0] < values.mean() < together[1]
 
@@ -98,19 +102,19 @@ def test_overlapping_forecasts_are_not_taken_for_independent_ones():
     for _ in range(200):
         noise = np.convolve(rng.normal(size=409), np.ones(10) / 10, mode="valid")
         for overlap in alarms:
-            found = compare(10 + noise, np.full(400, 10.0), "it", overlap, 300, 0)
+            found = compare(10 + noise, np.full(400, 10.0), "it", Bootstrap(overlap=overlap, samples=300, seed=0))
             alarms[overlap] += found.p_value < 0.05
     assert alarms[10] <= 26  # 5 % would be 10; the small-sample estimate of a variance is a little low
     assert alarms[1] > alarms[10]
 
 
 def test_the_skill_is_one_less_the_ratio_of_the_mean_losses():
-    found = compare(np.full(100, 2.0), np.full(100, 4.0), "it", 1, 100, 0)
+    found = compare(np.full(100, 2.0), np.full(100, 4.0), "it", ALONE)
     assert (found.skill, found.lower, found.upper) == (0.5, 0.5, 0.5)
 
 
 def test_few_cutoffs_are_not_judged():
-    found = compare(*np.random.default_rng(0).random((2, 20)), "it", overlap=5, samples=100, seed=0)
+    found = compare(*np.random.default_rng(0).random((2, 20)), "it", Bootstrap(overlap=5, samples=100, seed=0))
     assert "too few" in found.words
     assert not found.better
     assert np.isnan(found.lower)
@@ -119,11 +123,27 @@ def test_few_cutoffs_are_not_judged():
 def test_the_model_is_compared_with_the_baseline_that_was_best_on_these_cutoffs():
     rng = np.random.default_rng(0)
     loss, weak, strong = rng.random(100), rng.random(100) + 1, rng.random(100) - 0.2
-    assert against_best(loss, {"weak": weak, "strong": strong}, 1, 100, 0).other == "strong"
+    assert against_best(loss, {"weak": weak, "strong": strong}, ALONE).other == "strong"
 
 
 def test_bootstrap_blocks_are_neighbours():
-    rows = block_bootstrap(n=20, block=5, samples=50, seed=0)
-    assert rows.shape == (50, 20)
-    steps = np.diff(rows.reshape(50, 4, 5), axis=2) % 20
+    drawn = []
+
+    def statistic(rows, losses):
+        np.testing.assert_array_equal(losses, rows / 7)  # both series are resampled alike
+        drawn.append(rows)
+        return rows.mean()
+
+    rows = np.arange(20.0)
+    _interval(Bootstrap(overlap=2, samples=50, seed=0), statistic, rows, rows / 7)
+    resampled = np.stack([each for each in drawn if (each != rows).any()])
+    assert resampled.shape == (50, 20)
+    assert block_length(20, overlap=2) == 4
+    steps = np.diff(resampled.reshape(50, 5, 4), axis=2) % 20
     assert (steps == 1).all()
+
+
+def test_the_bootstrap_depends_on_its_seed_alone():
+    values = np.random.default_rng(0).random(60)
+    one, again, other = (mean_interval(values, Bootstrap(overlap=2, samples=100, seed=seed)) for seed in (1, 1, 2))
+    assert one == again != other

@@ -10,7 +10,7 @@ import torch
 from kronos_lightning import Kronos, KronosPredictor, KronosTokenizer
 from kronos_lightning.data import CandleError
 from kronos_lightning.data.formats import FEATURES
-from tests.conftest import GOLDEN
+from tests.helpers.paths import GOLDEN
 
 
 @pytest.fixture

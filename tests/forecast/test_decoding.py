@@ -15,8 +15,8 @@ from kronos_lightning.data.windows import normalise
 from kronos_lightning.forecast import Sampling
 from kronos_lightning.forecast.decoding import generate_tokens
 from kronos_lightning.forecast.sampling import draw_uniforms
-from tests.conftest import GOLDEN, published_config
-from tests.forecast import recomputing
+from tests.helpers import recomputing_decoder as recomputing
+from tests.helpers.paths import GOLDEN, published_config
 
 GREEDY, PLAIN = Sampling(temperature=0.0), Sampling()
 
@@ -47,7 +47,7 @@ def both(forecaster, x, stamp, future, num_paths, seed=0):
 
 @pytest.mark.parametrize(("name", "max_context"), [("greedy_fits", 512), ("greedy_slides", 40)])
 def test_greedy_rollout_is_the_references(name, max_context, golden, golden_tokenizer, golden_predictor):
-    forecaster = Forecaster(golden_tokenizer, golden_predictor, max_context, sampling=GREEDY)
+    forecaster = Forecaster(golden_tokenizer, golden_predictor, max_context=max_context, sampling=GREEDY)
     x, stamp = golden["x"][:, :48], golden["stamp"]
     paths = forecaster.sample_normalised(x, stamp[:, :48], stamp[:, 48:60], num_paths=1)
     torch.testing.assert_close(paths[:, 0], golden[name], atol=1e-4, rtol=0)
@@ -64,7 +64,7 @@ def test_paths_are_those_of_the_recomputing_decoder(
     known, horizon, max_context, trained_positions, num_paths, candles, tiny_tokenizer, tiny_predictor
 ):
     forecaster = Forecaster(
-        tiny_tokenizer, tiny_predictor, max_context, sampling=PLAIN, trained_positions=trained_positions
+        tiny_tokenizer, tiny_predictor, max_context=max_context, sampling=PLAIN, trained_positions=trained_positions
     )
     cached, recomputed = both(forecaster, *windows(candles, 4, known, horizon), num_paths)
     torch.testing.assert_close(cached, recomputed, atol=1e-4, rtol=0)
@@ -85,7 +85,7 @@ def test_a_horizon_longer_than_the_context_is_forecast_whole(num_paths, candles,
 def test_series_of_different_lengths_are_forecast_as_each_alone(
     max_context, num_paths, candles, tiny_tokenizer, tiny_predictor
 ):
-    forecaster = Forecaster(tiny_tokenizer, tiny_predictor, max_context)
+    forecaster = Forecaster(tiny_tokenizer, tiny_predictor, max_context=max_context)
     x, stamp, future = windows(candles, 4, 22, 6)
     lengths = torch.tensor([22, 5, 14, 19])
     together = forecaster.sample_normalised(x, stamp, future, num_paths, torch.Generator().manual_seed(1), lengths)
@@ -152,7 +152,7 @@ def test_half_precision_paths_stay_near_those_of_float32(dtype, golden, golden_t
     x, stamp = golden["x"][:, :48], golden["stamp"]
     given = x, stamp[:, :48], stamp[:, 48:60]
     exact, half = (
-        Forecaster(golden_tokenizer, golden_predictor, 512, dtype=d).sample_normalised(
+        Forecaster(golden_tokenizer, golden_predictor, max_context=512, dtype=d).sample_normalised(
             *given, 200, torch.Generator().manual_seed(0)
         )
         for d in (torch.float32, dtype)
@@ -168,7 +168,7 @@ def test_half_precision_paths_stay_near_those_of_float32(dtype, golden, golden_t
 def test_compiled_forecasts_are_those_of_the_uncompiled(candles, tiny_tokenizer, tiny_predictor):
     given = windows(candles, 2, 20, 3)
     plain, compiled = (
-        Forecaster(tiny_tokenizer, tiny_predictor, 64, compile=choice).sample_normalised(
+        Forecaster(tiny_tokenizer, tiny_predictor, max_context=64, compile=choice).sample_normalised(
             *given, 3, torch.Generator().manual_seed(0)
         )
         for choice in (False, True)

@@ -12,9 +12,9 @@ from kronos_lightning import Forecaster
 from kronos_lightning.data import CandleError, read_candles
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.forecast import ForecastSet, Sampling, series_generators, validity
+from kronos_lightning.forecast import ForecastSet, Sampling, probability_up, series_generators, validity
 from kronos_lightning.forecast.calibration import Calibration, CalibrationError
-from tests.conftest import GOLDEN
+from tests.helpers.paths import GOLDEN
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -37,7 +37,7 @@ def seeded(seed=0):
 def test_forecast_in_price_units_is_the_references(prices_only, golden_tokenizer, golden_predictor):
     frame = read_candles(GOLDEN / "btc_usdt_1h_rows_500_559.csv", "1h", "BTCUSDT").frame
     known = frame.iloc[:48][["timestamps", *(FEATURES[:4] if prices_only else FEATURES)]]
-    ours = Forecaster(golden_tokenizer, golden_predictor, 512, sampling=GREEDY).sample_paths(known, 12, 1)
+    ours = Forecaster(golden_tokenizer, golden_predictor, max_context=512, sampling=GREEDY).sample_paths(known, 12, 1)
     name = "predict_greedy_prices_only.csv" if prices_only else "predict_greedy.csv"
     np.testing.assert_allclose(ours[0, 0], pd.read_csv(GOLDEN / name)[FEATURES], rtol=1e-5)
 
@@ -250,7 +250,7 @@ def test_from_pretrained_loads_both_directories(frame):
 
 def test_tokenizer_and_predictor_of_different_codes_are_refused(golden_tokenizer, tiny_predictor):
     with pytest.raises(ValueError, match="do not belong together"):
-        Forecaster(golden_tokenizer, tiny_predictor, 64)
+        Forecaster(golden_tokenizer, tiny_predictor, max_context=64)
 
 
 def test_a_generator_by_name_does_not_depend_on_the_others():
@@ -263,11 +263,11 @@ def test_a_forecast_set_survives_the_disk(tmp_path):
     rng = np.random.default_rng(0)
     stamps = np.datetime64("2024-01-01", "ns") + np.arange(20) * np.timedelta64(1, "h")
     written = ForecastSet(
-        stamps[:3],
-        np.stack([stamps[i + 1 : i + 5] for i in range(3)]),
-        rng.random(3),
-        rng.random((3, 7, 4, 6), dtype=np.float32),
-        rng.random((3, 4, 6)),
+        cutoffs=stamps[:3],
+        stamps=np.stack([stamps[i + 1 : i + 5] for i in range(3)]),
+        last_close=rng.random(3),
+        paths=rng.random((3, 7, 4, 6), dtype=np.float32),
+        actual=rng.random((3, 4, 6)),
     )
     written.save(tmp_path)
     read = ForecastSet.load(tmp_path)
@@ -282,12 +282,45 @@ def test_a_forecast_set_survives_the_disk(tmp_path):
     assert row["actual_volume"] == written.actual[1, 1, 4]
 
 
+def test_a_calibrated_forecast_set_keeps_its_probabilities_and_its_calibration_on_the_disk_and_in_a_row(tmp_path):
+    rng = np.random.default_rng(0)
+    stamps = np.datetime64("2024-01-01", "ns") + np.arange(3) * np.timedelta64(1, "h")
+    sampled = ForecastSet(
+        cutoffs=stamps[:1],
+        stamps=stamps[None, 1:],
+        last_close=np.array([1.0]),
+        paths=rng.uniform(0.5, 1.5, (1, 31, 2, 6)).astype(np.float32),
+        actual=rng.random((1, 2, 6)),
+    )
+    calibration = Calibration(
+        temperature=0.5,
+        top_p=1.0,
+        widening=((2.0, 2.0, 2.0, 2.0),),
+        slope=0.5,
+        intercept=0.3,
+        interval="1h",
+        about={"symbol": "X"},
+    )
+    written = sampled.calibrated(calibration)
+    written.save(tmp_path)
+    read = ForecastSet.load(tmp_path)
+    assert read.calibration == calibration
+    np.testing.assert_array_equal(read.probability_up, written.probability_up)
+    assert not np.array_equal(written.probability_up, probability_up(written.paths, written.last_close))
+    both = ForecastSet.join([written, read])
+    assert both.calibration == calibration
+    np.testing.assert_array_equal(both.probability_up, np.repeat(written.probability_up, 2, axis=0))
+    assert ForecastSet.join([sampled, sampled]).up is None
+
+
 def test_a_calibrated_forecaster_samples_and_corrects_as_its_evaluation_found(tmp_path, frame):
     directory = tmp_path / "predictor"
     shutil.copytree(GOLDEN / "tiny-predictor", directory)
     with pytest.raises(CalibrationError, match="not calibrated"):
         Forecaster.from_pretrained(GOLDEN / "tiny-tokenizer", directory, device="cpu", calibrated=True)
-    Calibration(0.5, 1.0, ((2.0, 2.0, 2.0, 2.0),), 1.0, 0.0, "1h").save(directory)
+    Calibration(
+        temperature=0.5, top_p=1.0, widening=((2.0, 2.0, 2.0, 2.0),), slope=1.0, intercept=0.0, interval="1h"
+    ).save(directory)
     plain, calibrated = (
         Forecaster.from_pretrained(GOLDEN / "tiny-tokenizer", directory, device="cpu", calibrated=choice)
         for choice in (False, True)

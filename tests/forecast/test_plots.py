@@ -1,4 +1,4 @@
-"""Pictures say what they show."""
+"""Plots say what they show."""
 
 from itertools import pairwise
 
@@ -10,7 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.dates import num2date
 from matplotlib.figure import Figure
 
-from kronos_lightning.forecast.plots import UP, date_axis, draw_candles, draw_fan, live_figure
+from kronos_lightning.forecast.plots import draw_candles, draw_fan, live_figure
+from kronos_lightning.plotting.theme import UP, date_axis
 
 
 def pixels(figure, axes, points):

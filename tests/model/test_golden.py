@@ -8,7 +8,7 @@ import torch
 from kronos_lightning import Kronos, KronosTokenizer
 from kronos_lightning.data.windows import normalise
 from kronos_lightning.model import token_losses
-from tests.conftest import GOLDEN
+from tests.helpers.paths import GOLDEN
 
 
 def assert_close(actual, expected, tolerance=1e-5):

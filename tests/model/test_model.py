@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kronos_lightning import Kronos, KronosTokenizer
 from kronos_lightning.model.quantizer import BinarySphericalQuantizer, bits_to_index, index_to_bits
-from tests.conftest import TINY_PREDICTOR, TINY_TOKENIZER
+from tests.helpers.networks import TINY_PREDICTOR, TINY_TOKENIZER
 
 
 def tokens(rows=2, length=12, seed=0):

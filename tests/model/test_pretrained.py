@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from kronos_lightning import Kronos, KronosTokenizer
 from kronos_lightning.model import CheckpointError
-from tests.conftest import GOLDEN, TINY_PREDICTOR
+from tests.helpers.networks import TINY_PREDICTOR
+from tests.helpers.paths import GOLDEN
 
 
 def test_what_is_saved_is_what_the_reference_saves(tmp_path, golden_tokenizer, golden_predictor):
@@ -122,7 +123,11 @@ def hub(tmp_path):
 
 
 def load_in_new_process(endpoint, cache, name, revision):
-    code = f"from kronos_lightning import Kronos; print(Kronos.from_pretrained({name!r}, revision={revision!r}).config)"
+    """Without the half minute in which the Hub's client waits between its tries."""
+    code = (
+        "import time; time.sleep = lambda seconds: None; from kronos_lightning import Kronos; "
+        f"print(Kronos.from_pretrained({name!r}, revision={revision!r}).config)"
+    )
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
 

@@ -6,7 +6,7 @@ import pytest
 from safetensors import SafetensorError
 
 from kronos_lightning.training.checkpoints import PretrainedCheckpoint, SavingError
-from tests.training.small import fit, tokenizer_module
+from tests.helpers.training import fit, tokenizer_module
 
 
 def best(directory):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import QUICK_TRAIN, command
+from tests.helpers.commands import QUICK_TRAIN, command
 
 COMMON = [a for a in QUICK_TRAIN if not a.startswith(("trainer=", "data.batch_size="))]
 NO_DROPOUT = ["model.predictor.ffn_dropout_p=0.0", "model.predictor.resid_dropout_p=0.0"]
@@ -67,7 +67,7 @@ def test_two_processes_share_one_output_folder(runs, cwd):
 def test_two_processes_that_share_the_weights_out_train_to_those_of_two_that_have_them_all(runs, cwd):
     """Stopped in the middle and resumed, so that shares are put together into a checkpoint and dealt out again."""
     stage, name, _, (two, expected) = runs
-    stop = "+callbacks.send={_target_: tests.e2e.interrupting.SendSignal, hook: on_train_batch_end, count: 20, \
+    stop = "+callbacks.send={_target_: tests.helpers.signals.SendSignal, hook: on_train_batch_end, count: 20, \
 signal_name: SIGTERM}"
     arguments = [*COMMON, *NO_DROPOUT, *stage, *SHARDED, f"run_dir={name}_shared"]
     stopped = command("train.py", *arguments, stop, cwd=cwd, check=False)

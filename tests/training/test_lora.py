@@ -9,8 +9,8 @@ from kronos_lightning import Kronos, KronosTokenizer
 from kronos_lightning.forecast import Forecaster
 from kronos_lightning.training.lora import add_adapters, merged
 from kronos_lightning.training.regularization import RegularizationError
-from tests.conftest import TINY_PREDICTOR
-from tests.training.small import fit, predictor_module, same, tokenizer_module, weights, windows
+from tests.helpers.networks import TINY_PREDICTOR
+from tests.helpers.training import fit, predictor_module, same, tokenizer_module, weights, windows
 
 SETTINGS = {"rank": 2, "alpha": 8.0, "modules": ["*.q_proj", "*.v_proj"]}
 
@@ -60,12 +60,12 @@ def test_an_export_is_a_plain_model_that_forecasts_as_the_adapted_one(tmp_path, 
     batch = windows().__getitems__([0, 50])
     given = batch.x[:, :12], batch.stamp[:, :12], batch.stamp[:, 12:]
     both = [
-        Forecaster(tiny_tokenizer, net, 64).sample_normalised(*given, 4, torch.Generator().manual_seed(0))
+        Forecaster(tiny_tokenizer, net, max_context=64).sample_normalised(*given, 4, torch.Generator().manual_seed(0))
         for net in (exported, module.judged.eval())
     ]
     assert torch.equal(*both)
     assert torch.equal(module.eval().validation_paths(batch, module.judged)[:, :, :3], Forecaster(
-        tiny_tokenizer, exported, 64).sample_normalised(
+        tiny_tokenizer, exported, max_context=64).sample_normalised(
             batch.x[:, :12], batch.stamp[:, :12], batch.stamp[:, 12:15], 3, torch.Generator().manual_seed(0)
         ))  # fmt: skip
 

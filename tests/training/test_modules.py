@@ -1,67 +1,43 @@
 """Losses, optimiser and schedule of the stages."""
 
 import copy
-import dataclasses
 
-import lightning as L
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
-from kronos_lightning.data import CandleWindows
-from kronos_lightning.forecast import Forecaster
-from kronos_lightning.training import PredictorModule, TokenizerModule
-from kronos_lightning.training.optimization import Optimization
+from kronos_lightning.training.optimization import build_optimizer, build_schedule
 from kronos_lightning.training.stage_module import CodebookUsage
-from tests.conftest import frame_with_gap
+from tests.helpers import training
+from tests.helpers.training import HORIZON, LOOKBACK, fit, loader, quiet, recipe, tokenizer_module
 
-LOOKBACK, HORIZON = 12, 3
-OPTIMIZATION = Optimization(1e-3, (0.9, 0.95), 0.1, 0.03, 10.0)
+RATE = 1e-3
 
 
 @pytest.fixture
 def windows():
-    return CandleWindows(frame_with_gap(120, 120), LOOKBACK, HORIZON + 1, 5.0)
+    return training.windows()
 
 
-@pytest.fixture
-def tokenizer_module(tiny_tokenizer):
-    return TokenizerModule(tiny_tokenizer, OPTIMIZATION, LOOKBACK, HORIZON)
-
-
-def predictor_module(tokenizer, predictor, s1_condition="teacher"):
-    forecaster = Forecaster(tokenizer, predictor, 64)
-    return PredictorModule(forecaster, OPTIMIZATION, LOOKBACK, HORIZON, s1_condition, num_paths=3, seed=0)
-
-
-def loader(windows, batch_size):
-    return DataLoader(windows, batch_size=batch_size, collate_fn=lambda batch: batch)
+def predictor_module(tokenizer, predictor, **changes):
+    return training.predictor_module(tokenizer, predictor, keep_dropout=True, learning_rate=RATE, **changes)
 
 
 def validate(module, windows, batch_size=16):
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
-    return trainer.validate(module, loader(windows, batch_size), verbose=False)[0]
-
-
-def fit(module, windows, tmp_path, **options):
-    defaults = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = L.Trainer(accelerator="cpu", enable_model_summary=False, default_root_dir=tmp_path, **defaults | options)
-    trainer.fit(module, loader(windows, 20), loader(windows, 20))
-    return trainer
+    return quiet(None).validate(module, loader(windows, batch_size), verbose=False)[0]
 
 
 def test_validation_is_deterministic_teacher_forced_and_independent_of_batches(tiny_tokenizer, tiny_predictor, windows):
     teacher = validate(predictor_module(tiny_tokenizer, tiny_predictor), windows)
-    sampled = validate(predictor_module(tiny_tokenizer, tiny_predictor, "sampled"), windows, batch_size=7)
+    sampled = validate(predictor_module(tiny_tokenizer, tiny_predictor, s1_condition="sampled"), windows, batch_size=7)
     for name in ("val/loss", "val/ce_s1", "val/ce_s2"):
         assert sampled[name] == pytest.approx(teacher[name], abs=1e-6)
     assert teacher["val/loss"] == pytest.approx((teacher["val/ce_s1"] + teacher["val/ce_s2"]) / 2, abs=1e-6)
 
 
-def test_validation_counts_the_target_rows_alone(tokenizer_module, tiny_tokenizer, windows):
+def test_validation_counts_the_target_rows_alone(tiny_tokenizer, windows):
     batch = windows.__getitems__(list(range(len(windows))))
     error = (tiny_tokenizer(batch.x).full - batch.x)[:, LOOKBACK:].square().mean().item()
-    assert validate(tokenizer_module, windows)["val/loss"] == pytest.approx(error, rel=1e-5)
+    assert validate(tokenizer_module(tiny_tokenizer), windows)["val/loss"] == pytest.approx(error, rel=1e-5)
 
 
 def test_predictor_validation_is_the_cross_entropy_of_the_target_rows(tiny_tokenizer, tiny_predictor, windows):
@@ -82,7 +58,7 @@ def test_sampled_condition_changes_training_only(tiny_tokenizer, tiny_predictor,
     torch.manual_seed(0)
     losses = {}
     for condition in ("teacher", "sampled"):
-        module = predictor_module(tiny_tokenizer, tiny_predictor, condition)
+        module = predictor_module(tiny_tokenizer, tiny_predictor, s1_condition=condition)
         module.log = module.log_dict = lambda *a, **k: None
         losses[condition] = module.training_step(batch, 0).item()
     assert losses["teacher"] != losses["sampled"]
@@ -96,41 +72,32 @@ def test_networks_loaded_in_eval_mode_train_with_dropout_and_the_tokenizer_stays
     seen = []
     step = module.training_step
     module.training_step = lambda *a: seen.append((tiny_predictor.training, tiny_tokenizer.training)) or step(*a)
-    fit(module, windows, tmp_path, max_steps=3)
+    fit(module, tmp_path, windows, max_steps=3)
     assert seen == [(True, False)] * 3
     assert all(torch.equal(a, b) for a, b in zip(before, tiny_tokenizer.parameters(), strict=True))
 
 
 def test_training_lowers_the_validation_loss(tmp_path, tiny_tokenizer, windows):
-    faster = dataclasses.replace(OPTIMIZATION, learning_rate=2e-2)
-    tokenizer_module = TokenizerModule(tiny_tokenizer, faster, LOOKBACK, HORIZON)
-    before = validate(tokenizer_module, windows)["val/loss"]
-    fit(tokenizer_module, windows, tmp_path, max_epochs=30)
-    assert validate(tokenizer_module, windows)["val/loss"] < 0.8 * before
+    module = tokenizer_module(tiny_tokenizer, learning_rate=2e-2)
+    before = validate(module, windows)["val/loss"]
+    fit(module, tmp_path, windows, max_epochs=30)
+    assert validate(module, windows)["val/loss"] < 0.8 * before
 
 
 def test_accumulated_batches_train_as_one_large_batch(tmp_path, tiny_tokenizer, tiny_predictor, windows):
-    for module in tiny_predictor.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attn_dropout_p"):
-            module.attn_dropout_p = 0.0
     weights = []
     for batch_size, accumulate in ((20, 1), (10, 2)):
-        module = predictor_module(copy.deepcopy(tiny_tokenizer), copy.deepcopy(tiny_predictor))
-        trainer = L.Trainer(
-            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, accumulate_grad_batches=accumulate, limit_train_batches=4 * accumulate,
-            gradient_clip_val=1.0,
-        )  # fmt: skip
-        trainer.fit(module, loader(windows, batch_size))
+        networks = copy.deepcopy(tiny_tokenizer), copy.deepcopy(tiny_predictor)
+        module = training.predictor_module(*networks, learning_rate=RATE)
+        options = {"accumulate_grad_batches": accumulate, "limit_train_batches": 4 * accumulate}
+        trainer = fit(module, tmp_path, windows, batch_size, gradient_clip_val=1.0, **options)
         assert trainer.global_step == 4
         weights.append(torch.cat([p.flatten() for p in module.predictor.parameters()]).detach())
     torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
 
 
 def test_decay_is_on_matrices_only(tiny_predictor):
-    decayed, plain = OPTIMIZATION.optimizer(tiny_predictor).param_groups
+    decayed, plain = build_optimizer(tiny_predictor, recipe().stage).param_groups
     assert decayed["weight_decay"] == 0.1
     assert plain["weight_decay"] == 0.0
     assert all(p.dim() >= 2 for p in decayed["params"])
@@ -140,8 +107,9 @@ def test_decay_is_on_matrices_only(tiny_predictor):
 
 @pytest.mark.parametrize("total_steps", [2, 3, 33, 34, 100, 1000])
 def test_the_schedule_peaks_at_the_learning_rate_and_leaves_the_betas(total_steps, tiny_predictor):
-    optimizer = OPTIMIZATION.optimizer(tiny_predictor)
-    schedule = OPTIMIZATION.schedule(optimizer, total_steps)
+    stage = recipe(learning_rate=RATE).stage
+    optimizer = build_optimizer(tiny_predictor, stage)
+    schedule = build_schedule(optimizer, stage, total_steps)
     rates = []
     for _ in range(total_steps):
         rates.append(schedule.get_last_lr()[0])

@@ -1,7 +1,6 @@
 """Means against overfitting: what each does to losses, steps, rates and exports, and that none does by default."""
 
 import copy
-import math
 
 import numpy as np
 import pytest
@@ -12,8 +11,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from kronos_lightning import Kronos, KronosTokenizer
+from kronos_lightning.training.optimization import build_optimizer, build_schedule
+from kronos_lightning.training.regularisers import PullToStart, Regulariser, SoftThreshold
 from kronos_lightning.training.regularization import (
-    Regularization,
     RegularizationError,
     WeightAverage,
     depths,
@@ -21,8 +21,9 @@ from kronos_lightning.training.regularization import (
     override_dropout,
     window_volatility,
 )
-from tests.conftest import TINY_PREDICTOR, frame_with_gap
-from tests.training.small import (
+from tests.helpers.candles import frame_with_gap
+from tests.helpers.networks import TINY_PREDICTOR
+from tests.helpers.training import (
     HORIZON,
     LOOKBACK,
     RATES,
@@ -30,6 +31,7 @@ from tests.training.small import (
     loader,
     predictor_module,
     quiet,
+    recipe,
     same,
     tokenizer_module,
     weights,
@@ -51,7 +53,7 @@ def group(*tensors, lr):
 def test_l1_takes_rate_times_l1_off_each_entry_of_a_matrix_and_no_more(values, l1, rate):
     before = torch.tensor(values)
     optimizer, (matrix, vector) = group(before.view(2, 2), before, lr=rate)
-    Regularization(l1=l1).shrink(optimizer, {})
+    SoftThreshold(l1).on_weights(nn.ParameterList([matrix, vector]), optimizer)
     expected = before.double().sign() * (before.double().abs() - rate * l1).clamp_min(0)
     torch.testing.assert_close(matrix.detach().flatten().double(), expected, atol=1e-6, rtol=0)
     assert (matrix.flatten()[before.double().abs() < rate * l1 - 1e-6] == 0).all()
@@ -63,14 +65,14 @@ def test_l2_pretrained_goes_its_share_of_the_way_to_the_start_at_each_groups_rat
     before, origin = torch.tensor(values), torch.tensor(start)
     fast, slow = nn.Parameter(before.clone()), nn.Parameter(before.clone())
     optimizer = torch.optim.SGD([{"params": [fast], "lr": 0.5}, {"params": [slow], "lr": 0.25}], lr=1)
-    Regularization(l2_pretrained=share).shrink(optimizer, {fast: origin, slow: origin})
+    PullToStart(share, [origin, origin]).on_weights(nn.ParameterList([fast, slow]), optimizer)
     torch.testing.assert_close(fast.detach(), before - 0.5 * share * (before - origin))
     torch.testing.assert_close(slow.detach(), before - 0.25 * share * (before - origin))
 
 
 def test_l2_pretrained_never_passes_the_start():
     optimizer, (p,) = group(torch.tensor([1.0]), lr=1.0)
-    Regularization(l2_pretrained=3.0).shrink(optimizer, {p: torch.tensor([0.25])})
+    PullToStart(3.0, [torch.tensor([0.25])]).on_weights(nn.ParameterList([p]), optimizer)
     assert p.item() == 0.25
 
 
@@ -121,7 +123,7 @@ def test_without_any_of_them_a_run_is_plain_adamw_bit_for_bit(tmp_path, tiny_tok
     assert same(weights(module.predictor), weights(plain))
 
 
-@pytest.mark.parametrize("inert", [{"volatility": 0.0}, {"ema": 0.9}])
+@pytest.mark.parametrize("inert", [{"volatility": "market", "market_volatility": 0.0}, {"ema": 0.9}])
 def test_what_must_not_touch_the_steps_does_not(tmp_path, tiny_tokenizer, inert):
     plain, other = tokenizer_module(copy.deepcopy(tiny_tokenizer)), tokenizer_module(tiny_tokenizer, **inert)
     fit(plain, tmp_path)
@@ -279,9 +281,9 @@ def test_layers_hold_every_parameter_once_and_stand_in_the_order_of_the_pass(tin
 @pytest.mark.parametrize("stage", ["tokenizer", "predictor"])
 def test_each_layer_keeps_its_share_of_the_rate_all_along_the_schedule(tiny_tokenizer, tiny_predictor, stage):
     network = tiny_tokenizer if stage == "tokenizer" else tiny_predictor
-    module = tokenizer_module(network, layer_decay=0.5)
-    optimizer = module.optimization.optimizer(network)
-    schedule = module.optimization.schedule(optimizer, 50)
+    asked = recipe(stage, layer_decay=0.5)
+    optimizer = build_optimizer(network, asked.stage, asked.regularization.layer_decay)
+    schedule = build_schedule(optimizer, asked.stage, 50)
     layers, peak = depths(network), 0.0
     for _ in range(49):
         rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
@@ -339,7 +341,46 @@ def test_volatile_windows_lower_the_rate_of_their_step_alone(tmp_path, tiny_toke
     assert 0.05 < watch.logged[-1]["train/rate_factor"] < 0.95
 
 
-def test_a_given_volatility_lowers_every_rate_alike():
-    assert Regularization(volatility=0.02).rate_factor(0.02) == 0.5
-    assert Regularization(volatility_base=0.01).rate_factor(0.03) == 0.25
-    assert math.isclose(Regularization().rate_factor(0.0), 1.0)
+@pytest.mark.parametrize(("volatility", "base", "factor"), [(0.02, 0.02, 0.5), (0.03, 0.01, 0.25), (0.0, 0.02, 1.0)])
+def test_a_given_volatility_lowers_every_rate_alike(tiny_tokenizer, volatility, base, factor):
+    options = {"volatility": "market", "market_volatility": volatility, "volatility_base": base}
+    module, logged = tokenizer_module(tiny_tokenizer, layer_decay=0.5, **options), {}
+    module.log_dict = logged.update
+    optimizer = build_optimizer(tiny_tokenizer, module.recipe.stage, layer_decay=0.5)
+    planned = [group["lr"] for group in optimizer.param_groups]
+    assert len(set(planned)) > 2
+    module.on_before_optimizer_step(optimizer)
+    assert [group["lr"] for group in optimizer.param_groups] == [rate * factor for rate in planned]
+    assert logged == {"train/volatility": volatility, "train/rate_factor": factor}
+
+
+class Recorder(Regulariser):
+    """Notes where it is asked, and doubles the loss."""
+
+    def __init__(self):
+        self.asked = []
+
+    def on_loss(self, loss, network):
+        self.asked.append("loss")
+        return 2 * loss
+
+    def on_gradient(self, network, optimizer):
+        self.asked.append("gradient")
+        self.gradient = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+    def on_weights(self, network, optimizer):
+        self.asked.append("weights")
+
+
+def test_a_regulariser_is_asked_for_loss_gradient_and_weights_of_each_step(tiny_tokenizer, tmp_path):
+    doubling, watching = Recorder(), Recorder()
+    watching.on_loss = lambda loss, network: loss
+    gradients = []
+    for regulariser in (doubling, watching):
+        network = copy.deepcopy(tiny_tokenizer)
+        module = tokenizer_module(network, regularisers=[regulariser])
+        fit(module, tmp_path, max_steps=1)
+        gradients.append(regulariser.gradient)
+    assert doubling.asked == ["loss", "gradient", "weights"]
+    for name, gradient in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], 2 * gradient)

@@ -9,21 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import train
-from kronos_lightning import Kronos, KronosTokenizer, runs
-from kronos_lightning.build import build_module, build_regularization, find_forecaster, find_tokenizer, regularize
-from kronos_lightning.config import ConfigError, check_evaluation, check_training
-from kronos_lightning.data import CandleDataModule
+from kronos_lightning import Kronos, KronosTokenizer
+from kronos_lightning.config.validation import ConfigError, check_evaluation, check_training
 from kronos_lightning.data.augmentation import Augmentation
 from kronos_lightning.data.windows import CandleWindows
 from kronos_lightning.forecast import Forecaster
 from kronos_lightning.model.pretrained import RECORD_FILE
-from tests.conftest import QUICK, QUICK_TRAIN, frame_with_gap
-from tests.data.test_datamodule import SETTINGS
-from tests.test_config import composed
+from kronos_lightning.runs.builders import build_datamodule, build_module, build_recipe, regularize
+from kronos_lightning.runs.checkpoint_lookup import find_forecaster, find_tokenizer
+from kronos_lightning.runs.log import RunLog
+from kronos_lightning.runs.provenance import optimisation
+from kronos_lightning.training.regularisers import PullToStart, SoftThreshold
+from tests.helpers.candles import frame_with_gap
+from tests.helpers.commands import QUICK, QUICK_TRAIN
+from tests.helpers.configuration import composed
+from tests.helpers.data import SETTINGS, data_module
 
 
 def settings_of(*overrides):
@@ -37,7 +40,7 @@ def run(tmp_path, monkeypatch, *overrides):
     OmegaConf.set_struct(cfg, False)
     settings = check_training(cfg)
     L.seed_everything(settings.seed, verbose=False)
-    with runs.RunLog() as run_log:
+    with RunLog() as run_log:
         train.train(cfg, settings, run_log)
     return Path(settings.run_dir)
 
@@ -67,7 +70,7 @@ def test_what_cannot_be_is_refused(overrides, message):
 
 def test_the_record_of_a_run_tells_every_setting():
     plain, changed = (
-        runs.optimisation(settings_of(*overrides))
+        optimisation(settings_of(*overrides))
         for overrides in (
             [],
             ["regularization=lora", "data.volume=false"]
@@ -84,26 +87,28 @@ def test_the_record_of_a_run_tells_every_setting():
         "dropout_ffn", "dropout_attn", "dropout_resid", "dropout_token", "l1", "label_smoothing", "ema", "layer_decay",
         "volatility", "volatility_base", "loss_on", "lora_rank", "lora_alpha", "lora_modules", "volume",
     }  # fmt: skip
-    assert runs.optimisation(settings_of("regularization.freeze=[a*,b*]"))["freeze"] == "a* b*"
-    assert runs.optimisation(settings_of("regularization.l2_pretrained=0.1"))["l2_pretrained"] == 0.1
+    assert optimisation(settings_of("regularization.freeze=[a*,b*]"))["freeze"] == "a* b*"
+    assert optimisation(settings_of("regularization.l2_pretrained=0.1"))["l2_pretrained"] == 0.1
 
 
 def test_the_configuration_reaches_the_network_the_steps_and_the_rates(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     overrides = ["dropout.resid=0.5", "freeze=[encoder*]", "l1=0.1", "l2_pretrained=0.2", "ema=0.9", "layer_decay=0.7",
                  "volatility=market", "loss_on=horizon", "label_smoothing=0.1"]  # fmt: skip
-    cfg = composed("train", *QUICK_TRAIN, "model.pretrained=null", *[f"regularization.{text}" for text in overrides])
-    data = instantiate(cfg.data, _convert_="all")
+    settings = settings_of(*[f"regularization.{text}" for text in overrides])
+    data = build_datamodule(settings.data)
     data.prepare_data()
-    module, _ = build_module(check_training(cfg), data)
+    module, _ = build_module(settings, data)
     assert {block.self_attn.resid_dropout.p for block in module.tokenizer.decoder} == {0.5}
     frozen = {name.split(".")[0] for name, p in module.tokenizer.named_parameters() if not p.requires_grad}
     assert frozen == {"encoder"}
-    means = module.regularization
+    means = module.recipe.regularization
     assert (means.l1, means.l2_pretrained, means.ema, means.loss_on) == (0.1, 0.2, 0.9, "horizon")
     assert means.label_smoothing == 0.1
-    assert module.optimization.layer_decay == 0.7
-    assert means.volatility == data.recent_volatility() > 0
+    assert means.layer_decay == 0.7
+    assert means.volatility == "market"
+    assert module.recipe.market_volatility == data.recent_volatility() > 0
+    assert {type(step): step.strength for step in module.regularisers} == {SoftThreshold: 0.1, PullToStart: 0.2}
 
 
 def test_adapters_of_the_configuration_are_the_trained_parameters(tiny_predictor):
@@ -115,14 +120,15 @@ def test_adapters_of_the_configuration_are_the_trained_parameters(tiny_predictor
 
 
 def test_the_markets_volatility_is_that_of_its_last_training_candles(tmp_path):
-    data = CandleDataModule(**SETTINGS | {"processed_dir": str(tmp_path)})
+    data = data_module(processed_dir=str(tmp_path))
     data.prepare_data()
     (candles,) = data.read()
     frame = candles.frame
     end = np.flatnonzero(data.target_masks(frame["timestamps"])["train"])[-1]
     close = frame["close"].to_numpy()[end - SETTINGS["lookback"] : end + 1]
     assert data.recent_volatility() == pytest.approx(np.diff(np.log(close)).std(), rel=1e-6)
-    assert build_regularization(settings_of("regularization.volatility=batch"), data).volatility == "batch"
+    by_batch = build_recipe(settings_of("regularization.volatility=batch"), data)
+    assert (by_batch.regularization.volatility, by_batch.market_volatility) == ("batch", None)
 
 
 # --- presets ----------------------------------------------------------------------------------------------------------
@@ -167,7 +173,7 @@ def test_the_presets_hold_the_guides_numbers_for_each_stage():
 @pytest.mark.parametrize("augmented", [False, True])
 def test_windows_without_volume_hold_zeros_and_the_same_prices(augmented):
     frame = frame_with_gap(120, 120)
-    changed = Augmentation(0.02, 0.1, 0.1, 0.5, seed=1) if augmented else None
+    changed = Augmentation(price_noise=0.02, time_warp=0.1, magnitude=0.1, reversal=0.5, seed=1) if augmented else None
     with_it, without = (CandleWindows(frame, 12, 4, 5.0, changed, volume).__getitems__([0, 40]) for volume in (1, 0))
     assert with_it.x[..., 4:].abs().max() > 0.5
     assert (without.x[..., 4:] == 0).all()
@@ -178,7 +184,9 @@ def test_windows_without_volume_hold_zeros_and_the_same_prices(augmented):
 def test_a_forecaster_without_volume_does_not_look_at_it_and_forecasts_none(tiny_tokenizer, tiny_predictor):
     frame = frame_with_gap(60, 60)
     other = frame.assign(volume=frame["volume"] * 3 + 1, amount=5.0)
-    blind, seeing = (Forecaster(tiny_tokenizer, tiny_predictor, 64, volume=volume) for volume in (False, True))
+    blind, seeing = (
+        Forecaster(tiny_tokenizer, tiny_predictor, max_context=64, volume=volume) for volume in (False, True)
+    )
 
     def paths(forecaster, candles):
         return forecaster.sample_paths(candles, 3, 4, generator=torch.Generator().manual_seed(0))
@@ -228,8 +236,7 @@ def test_an_evaluation_follows_the_checkpoint_and_its_setting_where_that_is_sile
 
 def test_a_tokenizer_tuned_with_volume_is_not_taken_for_a_predictor_without(tmp_path, monkeypatch):
     run(tmp_path, monkeypatch, "stage=tokenizer", "stage.max_epochs=1", "+trainer.limit_train_batches=1")
-    cfg = composed("train", *QUICK_TRAIN, "stage=predictor", "model.pretrained=null")
-    data = instantiate(cfg.data, _convert_="all")
+    data = build_datamodule(settings_of("stage=predictor").data)
     data.prepare_data()
     for volume, expected in (("true", "fine-tuned on this data"), ("false", "was fine-tuned with volume")):
         settings = settings_of("stage=predictor", f"data.volume={volume}")

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from kronos_lightning import Kronos, KronosTokenizer
-from tests.training.small import (
+from tests.helpers.training import (
     fit,
     loader,
     predictor_module,

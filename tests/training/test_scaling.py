@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from kronos_lightning.training.scaling import Scale, ScalingError
-from tests.conftest import QUICK_TRAIN, command
+from tests.helpers.commands import QUICK_TRAIN, command
 
 COUNTS = st.integers(1, 8)
 
@@ -17,18 +17,17 @@ COUNTS = st.integers(1, 8)
 @given(COUNTS, COUNTS, st.integers(1, 64))
 def test_the_windows_of_a_step_stay_the_same_when_processes_are_added(processes, accumulated, share):
     total = processes * accumulated * share
-    assert Scale(total, processes, accumulated, 1e-4).shared().global_batch == total
+    step = {"processes": processes, "accumulated": accumulated, "learning_rate": 1e-4}
+    assert Scale(batch_size=total, **step).shared().global_batch == total
     if processes * accumulated > 1:
         with pytest.raises(ScalingError, match="cannot be shared equally"):
-            Scale(total + 1, processes, accumulated, 1e-4).shared()
+            Scale(batch_size=total + 1, **step).shared()
 
 
 @given(COUNTS, COUNTS, st.integers(1, 200))
 def test_the_learning_rate_grows_with_the_batch_or_its_root(processes, accumulated, batch):
-    rates = {
-        rule: Scale(batch, processes, accumulated, 1e-4).with_rate(rule, 50).learning_rate
-        for rule in ("none", "sqrt", "linear")
-    }
+    scale = Scale(batch_size=batch, processes=processes, accumulated=accumulated, learning_rate=1e-4)
+    rates = {rule: scale.with_rate(rule, 50).learning_rate for rule in ("none", "sqrt", "linear")}
     assert rates["none"] == 1e-4
     assert rates["linear"] == pytest.approx(1e-4 * batch * processes * accumulated / 50)
     assert rates["sqrt"] ** 2 == pytest.approx(rates["none"] * rates["linear"])

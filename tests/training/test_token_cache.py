@@ -1,19 +1,16 @@
 """Tokens of windows encoded once are those encoded on the fly, and their files are trusted only when whole."""
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
 
-from kronos_lightning.config import ConfigError, check_training
-from kronos_lightning.data import CandleDataModule, CandleWindows
-from kronos_lightning.forecast import Forecaster
-from kronos_lightning.training import PredictorModule
+from kronos_lightning.config.validation import ConfigError, check_training
+from kronos_lightning.data import CandleWindows
 from kronos_lightning.training import token_cache as cache
-from kronos_lightning.training.optimization import Optimization
-from kronos_lightning.training.regularization import Regularization
-from tests.conftest import frame_with_gap
-from tests.test_config import composed
+from tests.helpers.candles import frame_with_gap
+from tests.helpers.configuration import composed
+from tests.helpers.data import data_module
+from tests.helpers.training import HORIZON, LOOKBACK, predictor_module, quiet
 
 CPU = torch.device("cpu")
 
@@ -101,29 +98,22 @@ def test_the_folder_keeps_the_files_used_last(tmp_path, tokenizer, windows, monk
     assert len(list(tmp_path.glob("*.sha256"))) == 2
 
 
-def datamodule(tmp_path, **changes):
+def data_of(tmp_path, **changes):
     settings = {
-        "name": "d", "symbol": "X", "symbol_weights": None, "interval": "1h", "csv_dir": "", "csv_path": None,
-        "binance": None, "on_defect": "error", "sessions": False, "dataset_begin_time": None, "dataset_end_time": None,
         "sample": {"candles": 400, "start": "2023-01-01", "seed": 3, "start_price": 100.0, "volatility": 0.8},
         "train_time_range": ["2023-01-01", "2023-01-10"], "val_time_range": ["2023-01-11", "2023-01-13"],
-        "test_time_range": ["2023-01-14", "2023-01-17"], "lookback": 12, "horizon": 3, "clip": 5.0, "batch_size": 40,
-        "samples_per_epoch": None, "num_workers": 0, "processed_dir": str(tmp_path / "p"), "seed": 0,
+        "test_time_range": ["2023-01-14", "2023-01-17"], "lookback": LOOKBACK, "horizon": HORIZON, "batch_size": 40,
+        "processed_dir": str(tmp_path / "p"),
     }  # fmt: skip
-    return CandleDataModule(**settings | changes)
+    return data_module(**settings | changes)
 
 
-def trained(tmp_path, tokenizer, predictor, cache_tokens, regularization=None, max_epochs=2, **data):
+def trained(tmp_path, tokenizer, predictor, cache_tokens, max_epochs=2, volatility=None, **data):
     torch.manual_seed(0)
-    module = PredictorModule(
-        Forecaster(tokenizer, predictor, 64), Optimization(1e-2, (0.9, 0.95), 0.1, 0.03, 10.0), 12, 3, "teacher", 3, 0,
-        regularization or Regularization(), cache_tokens=cache_tokens,
-    )  # fmt: skip
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=max_epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
-    )  # fmt: skip
-    trainer.fit(module, datamodule(tmp_path, **data))
+    options = {"keep_dropout": True, "cache_tokens": cache_tokens, "volatility": volatility}
+    module = predictor_module(tokenizer, predictor, **options)
+    trainer = quiet(tmp_path, max_epochs=max_epochs, use_distributed_sampler=False, num_sanity_val_steps=0)
+    trainer.fit(module, data_of(tmp_path, **data))
     return module, trainer
 
 
@@ -160,7 +150,7 @@ def test_auto_caches_what_is_not_augmented_and_drawn_as_often_as_it_is_encoded(
 
 
 def test_a_learning_rate_by_the_windows_volatility_still_sees_the_candles(tmp_path, tokenizer, tiny_predictor):
-    module, trainer = trained(tmp_path, tokenizer, tiny_predictor, True, Regularization(volatility="batch"))
+    module, trainer = trained(tmp_path, tokenizer, tiny_predictor, True, volatility="batch")
     assert module.cached
     assert trainer.callback_metrics["train/volatility"] > 0
 

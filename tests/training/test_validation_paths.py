@@ -1,41 +1,29 @@
 """The figures of the forecasts that are made after each validation."""
 
-import lightning as L
 import numpy as np
 import pytest
 import scoringrules
 import torch
 
-from kronos_lightning.data import CandleDataModule
-from kronos_lightning.forecast import Forecaster
-from kronos_lightning.training import PredictorModule, TokenizerModule
-from kronos_lightning.training.optimization import Optimization
 from kronos_lightning.training.validation_paths import CLOSE, ValidationPaths, path_figures
-from tests.data.test_datamodule import SETTINGS
+from tests.helpers.data import SETTINGS, data_module
+from tests.helpers.training import predictor_module, quiet, tokenizer_module
 
-LOOKBACK, HORIZON, WINDOWS = 20, 5, 7
-OPTIMIZATION = Optimization(1e-3, (0.9, 0.95), 0.1, 0.03, 10.0)
+LOOKBACK, HORIZON, WINDOWS = SETTINGS["lookback"], SETTINGS["horizon"], 7
+WINDOW = {"lookback": LOOKBACK, "horizon": HORIZON}
 
 
 @pytest.fixture
 def fit(tmp_path):
     def fitted(module, batch_size=16, max_epochs=1, **callback):
-        data = CandleDataModule(**SETTINGS | {"processed_dir": str(tmp_path), "batch_size": batch_size})
-        watched = {"windows": WINDOWS, "every_n_epochs": 1} | callback
-        trainer = L.Trainer(
-            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, max_epochs=max_epochs, limit_train_batches=2, limit_val_batches=1,
-            callbacks=[ValidationPaths(**watched)],
-        )  # fmt: skip
+        data = data_module(processed_dir=str(tmp_path), batch_size=batch_size)
+        watch = ValidationPaths(**{"windows": WINDOWS, "every_n_epochs": 1} | callback)
+        few = {"limit_train_batches": 2, "limit_val_batches": 1}
+        trainer = quiet(tmp_path, max_epochs=max_epochs, callbacks=[watch], **few)
         trainer.fit(module, data)
         return trainer, data
 
     return fitted
-
-
-def predictor_module(tokenizer, predictor, num_paths):
-    forecaster = Forecaster(tokenizer, predictor, 64)
-    return PredictorModule(forecaster, OPTIMIZATION, LOOKBACK, HORIZON, "teacher", num_paths=num_paths, seed=0)
 
 
 def test_path_figures_are_the_fair_score_the_coverage_and_the_direction():
@@ -59,7 +47,7 @@ def test_windows_that_did_not_move_have_no_direction_and_one_path_has_no_interva
 
 
 def test_the_score_of_a_reconstruction_is_its_absolute_error(fit, tiny_tokenizer):
-    trainer, data = fit(TokenizerModule(tiny_tokenizer, OPTIMIZATION, LOOKBACK, HORIZON))
+    trainer, data = fit(tokenizer_module(tiny_tokenizer, **WINDOW))
     windows = data.windows["val"]
     batch = windows.__getitems__(np.linspace(0, len(windows) - 1, WINDOWS).astype(int).tolist())
     with torch.no_grad():
@@ -69,8 +57,8 @@ def test_the_score_of_a_reconstruction_is_its_absolute_error(fit, tiny_tokenizer
 
 
 def test_forecasts_are_measured_in_batches_and_alike_in_every_epoch(fit, tiny_tokenizer, tiny_predictor, monkeypatch):
-    module = predictor_module(tiny_tokenizer, tiny_predictor, num_paths=4)
-    module.optimization = Optimization(1e-30, (0.9, 0.95), 0.0, 0.03, 10.0)
+    unchanged = {"learning_rate": 1e-30, "weight_decay": 0.0}
+    module = predictor_module(tiny_tokenizer, tiny_predictor, num_paths=4, keep_dropout=True, **unchanged, **WINDOW)
     found, sizes = [], []
     measure, paths = ValidationPaths._measure, module.validation_paths
     monkeypatch.setattr(ValidationPaths, "_measure", lambda *a: found.append(measure(*a)) or found[-1])
@@ -86,7 +74,7 @@ def test_forecasts_are_measured_in_batches_and_alike_in_every_epoch(fit, tiny_to
 
 def test_an_epoch_without_forecasts_has_no_figure_instead_of_an_old_one(fit, tiny_tokenizer):
     for max_epochs, measured in ((1, True), (2, False), (3, True)):
-        module = TokenizerModule(tiny_tokenizer, OPTIMIZATION, LOOKBACK, HORIZON)
+        module = tokenizer_module(tiny_tokenizer, **WINDOW)
         trainer, _ = fit(module, max_epochs=max_epochs, every_n_epochs=2)
         assert ("val/crps" in trainer.callback_metrics) is measured
         assert "val/loss" in trainer.callback_metrics

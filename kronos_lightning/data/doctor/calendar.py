@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.candles import interval_name
-
-from .finding import NAMED, STAMP, Case, Finding, Findings
+from kronos_lightning.data.doctor.finding import NAMED, STAMP, Case, Finding, Findings
+from kronos_lightning.settings import interval_name
 
 DAY = 86_400_000_000_000  # nanoseconds
 WEEK_BEGINS = 4 * DAY  # Monday, counted from the epoch's Thursday
@@ -68,7 +67,7 @@ def order(case: Case) -> Findings:
     lines = case.raw.index.to_numpy()[back]
     words = f"rows are not in time order: time goes back at {case.raw.index.name} {', '.join(map(str, lines[:NAMED]))}"
     words += " (rows of another file or year pasted in?)"
-    yield Finding("order", "warning", words, lines, pd.to_datetime(time[back], utc=True))
+    yield Finding("order", "warning", words, lines=lines, times=pd.to_datetime(time[back], utc=True))
 
 
 def duplicates(case: Case) -> Findings:
@@ -76,7 +75,7 @@ def duplicates(case: Case) -> Findings:
     if len(case.repeated):
         words = f"{len(case.repeated)} row(s) repeat another one whole; one of each is used"
         times = pd.DatetimeIndex(case.raw["timestamps"].loc[case.repeated])
-        yield Finding("duplicates", "warning", words, case.repeated, times)
+        yield Finding("duplicates", "warning", words, lines=case.repeated, times=times)
     same = np.diff(case.time) == 0
     if same.any():
         bad = np.append(same, False) | np.append(False, same)

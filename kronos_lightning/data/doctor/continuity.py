@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from .calendar import in_outage
-from .finding import STAMP, Case, Findings, local_median, runs
+from kronos_lightning.data.doctor.calendar import in_outage
+from kronos_lightning.data.doctor.finding import STAMP, Case, Findings, local_median, runs
 
 BLOCK = 50  # candles over which usual jumps are taken
 REACH = 20  # blocks to each side in which the quietest side sets the usual jump

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.candles import interval_name, parse_interval, usual_distance
+from kronos_lightning.data.candles import usual_distance
+from kronos_lightning.data.doctor import calendar, continuity, values
+from kronos_lightning.data.doctor.finding import Case, Finding
 from kronos_lightning.data.formats import read_raw
-
-from . import calendar, continuity, values
-from .finding import Case, Finding
+from kronos_lightning.settings import interval_name, parse_interval
 
 SEVERITIES = ("error", "warning", "info")
 LISTED = 1000  # places that the JSON lists for a finding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """What the doctor found in a file, worst first."""
 
@@ -51,8 +51,12 @@ class Diagnosis:
             if end is not None:
                 inside &= np.asarray(f.times < end)
             if inside.any() or not len(f.times):
-                kept.append(Finding(f.check, f.severity, f.message, f.lines[inside], f.times[inside], f.details))
-        return Diagnosis(self.source, self.candles, self.interval, kept)
+                kept.append(
+                    Finding(
+                        f.check, f.severity, f.message, lines=f.lines[inside], times=f.times[inside], details=f.details
+                    )
+                )
+        return Diagnosis(source=self.source, candles=self.candles, interval=self.interval, findings=kept)
 
     def to_json(self) -> dict[str, Any]:
         """For machines: every finding with its places."""
@@ -120,7 +124,7 @@ def diagnose(
         for finding in check(*arguments)
     ]
     findings.sort(key=lambda f: SEVERITIES.index(f.severity))
-    return Diagnosis(name, len(raw), interval_name(step), findings)
+    return Diagnosis(source=name, candles=len(raw), interval=interval_name(step), findings=findings)
 
 
 def _undefined(value: Any) -> bool:

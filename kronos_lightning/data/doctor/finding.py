@@ -1,7 +1,7 @@
 """What the doctor finds, and the candles it looks at."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ class Finding:
     check: str
     severity: Severity
     message: str
+    _: KW_ONLY
     lines: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     times: pd.DatetimeIndex = field(default_factory=lambda: pd.DatetimeIndex([], tz="UTC"))
     details: dict[str, Any] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class Case:
     def finding(self, check: str, severity: Severity, message: str, rows: np.ndarray, **details: Any) -> Finding:
         """A finding at these rows (indices or a mask)."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
-        return Finding(check, severity, message, self.line[rows], self.stamps(rows), details)
+        return Finding(check, severity, message, lines=self.line[rows], times=self.stamps(rows), details=details)
 
     def stamps(self, rows: np.ndarray) -> pd.DatetimeIndex:
         """Open times of rows."""

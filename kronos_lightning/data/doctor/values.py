@@ -3,9 +3,8 @@
 import numpy as np
 
 from kronos_lightning.data.candles import ROUNDING
+from kronos_lightning.data.doctor.finding import Case, Findings
 from kronos_lightning.data.formats import FEATURES, PRICES
-
-from .finding import Case, Findings
 
 VWAP_SLACK = 1e-3  # of the price: amounts are rounded, and so are volumes in lots
 

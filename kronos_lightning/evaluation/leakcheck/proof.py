@@ -9,14 +9,14 @@ Shape letter: T candles.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy.signal import lfilter
 
 from kronos_lightning.data import Candles
-from kronos_lightning.data.formats import FEATURES
+from kronos_lightning.data.formats import CLOSE, FEATURES, OPEN, VOLUME
 
 PERSISTENCE = 0.98  # of the log price of a made-up future, so that it stays at its level however long it is
 ALL = -1  # the row after which every candle is mutated
@@ -44,7 +44,7 @@ FUTURES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """Something that must not look ahead.
 
@@ -61,7 +61,7 @@ class Subject:
     knows: Literal["close", "open", "nothing"] = "close"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """The first value that a later candle changed, or that none changed though it had to.
 
@@ -84,8 +84,8 @@ class Difference:
         )
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, kw_only=True)
+class ProofResult:
     """What was found about a subject.
 
     cutoffs, values: how many were looked at; a value counts once for each future.
@@ -100,8 +100,13 @@ class Finding:
     detail: str = ""
     first: Difference | None = None
 
+    @classmethod
+    def unproved(cls, name: str, what: str, why: str) -> Self:
+        """Nothing can be said."""
+        return cls(name=name, what=what, cutoffs=0, values=0, verdict="unproved", detail=why)
 
-def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int], seed: int) -> list[Finding]:
+
+def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int], seed: int) -> list[ProofResult]:
     """Mutate the candles after each cutoff in every way of `FUTURES`, and compare each subject bit for bit.
 
     Args:
@@ -136,22 +141,35 @@ def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int],
                     array = next(iter(given))
                     found = (array, (), *[str(given[array])] * 2) if found is None else None
                 if found is not None:
-                    leaks[name] = Difference(stamp, future.name, *found)
+                    array, index, before, after = found
+                    leaks[name] = Difference(
+                        cutoff=stamp, future=future.name, array=array, index=index, original=before, mutated=after
+                    )
     everything, last = mutate(candles, ALL, FUTURES[0], seed), cutoffs[-1]
     findings = []
     for subject in subjects:
-        about = subject.name, subject.what, len(cutoffs), counted[subject.name]
-        first = leaks.get(subject.name)
+        first, count = leaks.get(subject.name), counted[subject.name]
         if first is not None:
-            findings.append(Finding(*about, "leak", str(first), first))
-        elif counted[subject.name] == 0:
-            findings.append(Finding(*about, "unproved", "there was nothing to compare"))
+            verdict, detail = "leak", str(first)
+        elif count == 0:
+            verdict, detail = "unproved", "there was nothing to compare"
         elif subject.knows == "nothing":
-            findings.append(Finding(*about, "proved", "changed, so it was not known"))
+            verdict, detail = "proved", "changed, so it was not known"
         elif compare(subject.function(candles, last), subject.function(everything, last)) is None:
-            findings.append(Finding(*about, "unproved", "it did not even change when all candles did"))
+            verdict, detail = "unproved", "it did not even change when all candles did"
         else:
-            findings.append(Finding(*about, "proved", "bit-identical"))
+            verdict, detail = "proved", "bit-identical"
+        findings.append(
+            ProofResult(
+                name=subject.name,
+                what=subject.what,
+                cutoffs=len(cutoffs),
+                values=count,
+                verdict=verdict,
+                detail=detail,
+                first=first,
+            )
+        )
     return findings
 
 
@@ -171,19 +189,19 @@ def mutate(candles: Candles, row: int, future: Future, seed: int, keep_open: boo
     values = candles.frame[FEATURES].to_numpy(np.float64, copy=True)
     later = values[row + 1 :]
     rng = np.random.default_rng([seed, row + 1, FUTURES.index(future)])
-    anchor = np.log(values[max(row, 0), FEATURES.index("close")] * future.level)
+    anchor = np.log(values[max(row, 0), CLOSE] * future.level)
     steps = rng.normal(0.0, future.volatility, len(later) + 1)
     walk = np.exp(anchor + lfilter([1.0], [1.0, -PERSISTENCE], steps))
     open_, close = walk[:-1], walk[1:]
     if keep_open:
-        open_[:1] = later[:1, FEATURES.index("open")]
+        open_[:1] = later[:1, OPEN]
     above, below = np.exp(np.abs(rng.normal(0.0, future.volatility, (2, len(later)))) + 1e-6)
     high, low = np.maximum(open_, close) * above, np.minimum(open_, close) / below
-    volume = rng.lognormal(np.log(values[:, FEATURES.index("volume")].mean() * future.level + 1.0), 0.5, len(later))
+    volume = rng.lognormal(np.log(values[:, VOLUME].mean() * future.level + 1.0), 0.5, len(later))
     made = np.stack([open_, high, low, close, volume, volume * (open_ + high + low + close) / 4], axis=1)
     same = made == later
     if keep_open:
-        same[:1, FEATURES.index("open")] = False
+        same[:1, OPEN] = False
     if same.any():
         raise VoidProof(f"{same.sum()} of the numbers after row {row} stayed as they were")
     values[row + 1 :] = made

@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from kronos_lightning.data.candles import end_of
 from kronos_lightning.data.datamodule import SPLITS
+from kronos_lightning.settings import end_of
 
-from .proof import Finding
+from .proof import ProofResult
 
 
-def check_splits(files: Mapping[str, pd.DataFrame], stamps: pd.Series, embargo: int) -> list[Finding]:
+def check_splits(files: Mapping[str, pd.DataFrame], stamps: pd.Series, embargo: int) -> list[ProofResult]:
     """Order of the splits as they were written.
 
     Args:
@@ -43,7 +43,7 @@ def check_splits(files: Mapping[str, pd.DataFrame], stamps: pd.Series, embargo: 
     return [*found, _finding("split windows", what, count, "; ".join(problems), "all before the next split's targets")]
 
 
-def check_record(name: str, info: Mapping[str, Any] | None, first: pd.Timestamp) -> Finding:
+def check_record(name: str, info: Mapping[str, Any] | None, first: pd.Timestamp) -> ProofResult:
     """Whether a network's training and validation ranges end before the first forecast candle.
 
     Args:
@@ -53,15 +53,14 @@ def check_record(name: str, info: Mapping[str, Any] | None, first: pd.Timestamp)
     """
     what = "ranges of training and validation, as its checkpoint tells them"
     if info is None:
-        return Finding(
-            f"{name}'s record", what, 0, 0, "unproved", "the checkpoint does not tell what it was trained on"
-        )
+        why = "the checkpoint does not tell what it was trained on"
+        return ProofResult.unproved(f"{name}'s record", what, why)
     seen = max(end_of(info["data"]["ranges"][split][1]) for split in ("train", "val"))
     problem = f"it has seen candles up to {seen}, the test forecasts from {first} on" if first < seen else ""
     return _finding(f"{name}'s record", what, 2, problem, f"ends by {seen}, before {first}")
 
 
-def check_calibration(about: Mapping[str, Any], first_cutoff: pd.Timestamp) -> Finding:
+def check_calibration(about: Mapping[str, Any], first_cutoff: pd.Timestamp) -> ProofResult:
     """Whether a kept calibration was fitted on outcomes that the first cutoff of the test knew."""
     fitted_to = pd.Timestamp(about["fitted_to"], tz="UTC")
     problem = (
@@ -71,5 +70,6 @@ def check_calibration(about: Mapping[str, Any], first_cutoff: pd.Timestamp) -> F
     return _finding("calibration's record", what, 1, problem, f"ends with {fitted_to}, known at {first_cutoff}")
 
 
-def _finding(name: str, what: str, values: int, problem: str, proved: str) -> Finding:
-    return Finding(name, what, 0, values, "leak" if problem else "proved", problem or proved)
+def _finding(name: str, what: str, values: int, problem: str, proved: str) -> ProofResult:
+    verdict = "leak" if problem else "proved"
+    return ProofResult(name=name, what=what, cutoffs=0, values=values, verdict=verdict, detail=problem or proved)

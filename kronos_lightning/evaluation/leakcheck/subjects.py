@@ -10,7 +10,7 @@ import torch
 
 from kronos_lightning.data import Candles
 from kronos_lightning.data.windows import CandleWindows, WindowBatch, normalise
-from kronos_lightning.evaluation.baselines import baseline_paths
+from kronos_lightning.evaluation.baselines import Baseline
 from kronos_lightning.evaluation.rolling import Cutoffs
 from kronos_lightning.forecast import Forecaster, ForecastSet
 
@@ -22,11 +22,11 @@ def features(lookback: int, horizon: int, clip: float) -> Subject:
 
     def at(candles: Candles, row: int) -> Arrays:
         target = _after(row, horizon, len(candles))
-        batch = Cutoffs(candles, target, lookback, horizon, None, 1)[0]
+        batch = Cutoffs(candles, target, lookback=lookback, horizon=horizon, max_cutoffs=None, batch_size=1)[0]
         x, mean, std = normalise(batch.context, lookback, clip)
         return _arrays(context=batch.context, x=x, mean=mean, std=std, stamp=batch.stamp, future=batch.future_stamp)
 
-    return Subject("features", "candles, time features and normalised context of the forecasts", at)
+    return Subject(name="features", what="candles, time features and normalised context of the forecasts", function=at)
 
 
 def training_windows(lookback: int, horizon: int, clip: float, volume: bool = True) -> Subject:
@@ -37,7 +37,11 @@ def training_windows(lookback: int, horizon: int, clip: float, volume: bool = Tr
         x, stamp = window.x[:, :lookback], window.stamp[:, :lookback]
         return _arrays(x=x, mean=window.mean, std=window.std, stamp=stamp)
 
-    return Subject("training windows", "normalised context and its statistics, in windows that hold the targets", at)
+    return Subject(
+        name="training windows",
+        what="normalised context and its statistics, in windows that hold the targets",
+        function=at,
+    )
 
 
 def tokens(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
@@ -48,7 +52,9 @@ def tokens(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
         s1, s2 = _encode(forecaster, window)
         return _arrays(s1=s1[:, :lookback], s2=s2[:, :lookback])
 
-    return Subject("tokens", "tokens of the context, encoded in one window with the candles after it", at)
+    return Subject(
+        name="tokens", what="tokens of the context, encoded in one window with the candles after it", function=at
+    )
 
 
 def logits(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
@@ -64,7 +70,11 @@ def logits(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
         # The fine token's logits at the last known candle are told the next coarse token: that is the factorisation.
         return _arrays(s1=coarse[:, :lookback], s2=fine[:, : lookback - 1])
 
-    return Subject("logits", "next-token logits at every position of the context, later tokens in the same pass", at)
+    return Subject(
+        name="logits",
+        what="next-token logits at every position of the context, later tokens in the same pass",
+        function=at,
+    )
 
 
 def forecasts(name: str, what: str, forecast: Callable[[Candles], ForecastSet]) -> Subject:
@@ -75,22 +85,21 @@ def forecasts(name: str, what: str, forecast: Callable[[Candles], ForecastSet]) 
         known = found.cutoffs <= time_of(candles, row)
         return {"paths": found.paths[known], "last close": found.last_close[known]}
 
-    return Subject(name, what, at)
+    return Subject(name=name, what=what, function=at)
 
 
-def baseline(name: str, horizon: int, num_paths: int, refit_every: int, seed: int) -> Subject:
-    """Sample paths of one of `BASELINES`, where these candles have it."""
+def baseline(name: str, forecaster: Baseline, horizon: int, num_paths: int) -> Subject:
+    """Sample paths of a baseline."""
 
     def at(candles: Candles, row: int) -> Arrays:
-        paths = baseline_paths(name, candles, np.array([row]), horizon, num_paths, refit_every, seed)
-        return {} if paths is None else {"paths": paths}
+        return {"paths": forecaster.sample_paths(candles, np.array([row]), horizon, num_paths)}
 
-    return Subject(f"baseline {name}", "sample paths, fitted on all candles at hand", at)
+    return Subject(name=f"baseline {name}", what="sample paths, fitted on all candles at hand", function=at)
 
 
 def time_of(candles: Candles, row: int) -> np.datetime64:
     """Open time of a candle, as forecast sets have it."""
-    return candles.frame["timestamps"].iloc[row].tz_localize(None).to_datetime64()
+    return candles.times[row]
 
 
 def _after(row: int, count: int, length: int) -> np.ndarray:

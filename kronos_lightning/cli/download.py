@@ -1,0 +1,61 @@
+"""Download candles: python -m kronos_lightning.data.binance symbol=BTCUSDT interval=1d start=2018-01-01"""
+
+import logging
+import re
+import sys
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from kronos_lightning.cli.entry import command
+from kronos_lightning.config.validation import check_download
+from kronos_lightning.data.sources.binance import Downloaded, DownloadError, download, series_path
+
+log = logging.getLogger("binance")
+
+
+@command("download")
+def main(cfg: DictConfig) -> None:
+    """Download each symbol and interval; one that fails does not keep the others from being fetched."""
+    settings = check_download(cfg)
+    done, failed = [], []
+    for symbol, interval in settings.series:
+        path = series_path(settings.csv_dir, symbol, interval)
+        try:
+            done.append(download(symbol, interval, path, settings, settings.start, settings.end))
+        except DownloadError as error:
+            failed.append(str(error))
+    if done:
+        tell(done)
+    if failed:
+        raise DownloadError("; ".join(failed))
+
+
+def tell(done: list[Downloaded]) -> None:
+    """Print a table of the files, their spans and gaps."""
+    table = Table()
+    table.add_column("file", overflow="fold")
+    for name in ("candles", "from", "to", "gaps", "fetched"):
+        table.add_column(name, justify="right")
+    for series in done:
+        about = series.manifest
+        fetched = f"{series.pieces} pieces" if series.pieces else "up to date"
+        row = f"{about['candles']:,}", about["first"][:16], about["last"][:16], str(len(about["gaps"])), fetched
+        table.add_row(str(series.path), *row)
+    Console().print(table)
+
+
+def as_lists(arguments: list[str]) -> list[str]:
+    """The command line in Hydra's grammar, where `symbol=A,B` would be a sweep."""
+    return [re.sub(r"^(symbol|interval)=([^\[].*,.*)$", r"\1=[\2]", argument) for argument in arguments]
+
+
+def run() -> None:
+    """Entry point of kronos-download."""
+    sys.argv[1:] = as_lists(sys.argv[1:])
+    main()
+
+
+if __name__ == "__main__":
+    run()

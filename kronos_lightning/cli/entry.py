@@ -1,0 +1,55 @@
+"""Entry point of every command: where `conf/` is, renamed keys, Hydra, errors in one line."""
+
+import functools
+import re
+import sys
+from collections.abc import Callable
+
+import hydra
+from omegaconf import DictConfig
+
+from kronos_lightning.config.compose import conf_directory
+from kronos_lightning.config.renamed import new_name
+from kronos_lightning.config.resolvers import register_resolvers
+
+from .errors import one_line_errors
+
+Main = Callable[[DictConfig], object]
+
+
+def command(config_name: str) -> Callable[[Main], Callable[[], object]]:
+    """Make a command of a function that takes the composed configuration `conf/{config_name}.yaml`."""
+    register_resolvers()
+
+    def decorate(main: Main) -> Callable[[], object]:
+        options = {"version_base": "1.3", "config_path": str(conf_directory()), "config_name": config_name}
+        composed = hydra.main(**options)(one_line_errors(main))
+
+        @functools.wraps(main)
+        def run() -> object:
+            refuse_renamed_keys(sys.argv[1:])
+            return composed()
+
+        return run
+
+    return decorate
+
+
+def refuse_renamed_keys(arguments: list[str]) -> None:
+    """End with one line where an override names a key that was renamed."""
+    for argument in arguments:
+        key = re.match(r"[+~]*([\w./@]+)=", argument)
+        renamed = new_name(key[1]) if key else None
+        if renamed is not None:
+            print(f"error: {key[1]}: renamed, write {renamed}", file=sys.stderr)
+            sys.exit(1)
+
+
+def file_as_override(arguments: list[str], key: str = "candles") -> list[str]:
+    """Command line in Hydra's grammar: the argument without "=" is the value of `key`, a file or folder."""
+    return [
+        argument
+        if "=" in argument or argument.startswith(("-", "~"))
+        else "{}='{}'".format(key, argument.replace("'", "\\'"))
+        for argument in arguments
+    ]

@@ -1,0 +1,76 @@
+"""Errors that a user can fix end a command with one line; everything else is a traceback."""
+
+import functools
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from hydra.errors import InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+
+from kronos_lightning.errors import KronosError
+
+EXPECTED = (KronosError, OmegaConfBaseException, InstantiationException, OSError)
+
+
+def silence_noise() -> None:
+    """Leave out what libraries print on every run and no user can act on."""
+    for message in (
+        ".*in eval mode at the start of training.*",  # the frozen tokenizer
+        ".*You have overridden `on_after_batch_transfer`.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*sync_dist=True.*",  # our means are summed over the processes already
+        ".*`broadcast_buffers` is deprecated.*",
+        ".*does not have many workers.*",  # gathering a batch is cheaper than sending it
+        ".*The number of training batches.*is smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",  # the predictor's tokenizer is kept there
+        ".*Experiment logs directory .* exists.*",
+        ".*your dataloader is not resumable.*",  # it is: LastCheckpoint sees to it
+        ".*FSDP2-wrapped module .* returned a view.*",  # nothing changes it in place
+        ".*predict returned None.*",  # the module keeps the paths itself
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: (
+            not record.getMessage().startswith(("💡", "GPU available", "TPU available", "HPU available", "Loading `"))
+        )
+    )
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; a failure is told in one line
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # torchrun, Lightning, srun
+    if int(next((rank for rank in ranks if rank is not None), 0)) > 0:
+        logging.getLogger().setLevel(logging.WARNING)
+
+
+def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
+    """End with one line and exit code 1 for errors that a user can mend; HYDRA_FULL_ERROR=1 shows the traceback."""
+
+    @functools.wraps(main)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        silence_noise()
+        try:
+            return main(*args, **kwargs)
+        except Exception as error:
+            if isinstance(error, InstantiationException) and isinstance(error.__cause__, EXPECTED):
+                error = error.__cause__  # ours is the better sentence
+            if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(error, EXPECTED):
+                raise
+            print(f"error: {' '.join(_sentence(error).split())}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
+
+    return wrapped
+
+
+def _sentence(error: Exception) -> str:
+    """What to tell of an error; of one inside what Hydra calls, the key and its own words alone."""
+    if not isinstance(error, InstantiationException) or error.__cause__ is None:
+        return str(error)
+    key = re.search(r"full_key: (\S+)", str(error))
+    words = f"{key[1]}: {error.__cause__}" if key else str(error.__cause__)
+    return f"{words} trainer=cpu or trainer=auto work here" if "No supported gpu" in words else words

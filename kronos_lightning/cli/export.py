@@ -1,0 +1,48 @@
+"""Publish a run: python -m kronos_lightning.export outputs/models/finetune_predictor_btc [push=owner/name]"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from huggingface_hub import get_token
+from omegaconf import DictConfig
+
+from kronos_lightning.cli.entry import command, file_as_override
+from kronos_lightning.config.validation import check_export
+from kronos_lightning.data.files import atomic_directory
+from kronos_lightning.export import model_card
+from kronos_lightning.export.model_directory import copy, evaluation, finished, push
+from kronos_lightning.runs.directory import RunError
+
+log = logging.getLogger("export")
+
+
+@command("export")
+def main(cfg: DictConfig) -> None:
+    """Check, copy, describe; push where that was asked for."""
+    settings = check_export(cfg)
+    if settings.push is not None and get_token() is None:
+        raise RunError(f"push={settings.push}: no token: set the environment variable HF_TOKEN to one that may write")
+    run, output = Path(settings.run), Path(settings.output_dir) / Path(settings.run).name
+    if output.exists():
+        raise RunError(f"{output} is there already and stays as it is: remove it, or choose another output_dir")
+    info = finished(run)
+    config = json.loads((run / "config.json").read_text())
+    measured = None if info["stage"] == "tokenizer" else evaluation(settings.evaluation, run, config)
+    with atomic_directory(output) as directory:
+        copy(run, directory, info["stage"])
+        (directory / "README.md").write_text(model_card.render(info, config, measured, settings.push), encoding="utf-8")
+    log.info("Model directory: %s", output)
+    if settings.push is not None:
+        log.info("On the Hub: %s", push(output, settings.push, settings.private))
+
+
+def run() -> None:
+    """Entry point of kronos-export."""
+    sys.argv[1:] = file_as_override(sys.argv[1:], "run")
+    main()
+
+
+if __name__ == "__main__":
+    run()

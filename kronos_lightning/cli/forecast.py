@@ -1,0 +1,158 @@
+"""Forecast the candles after a file: python -m kronos_lightning.forecast candles.csv horizon=24"""
+
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from kronos_lightning.cli.entry import command, file_as_override
+from kronos_lightning.config.schema import Forecasting
+from kronos_lightning.config.validation import check_forecasting
+from kronos_lightning.data import Candles, read_candles
+from kronos_lightning.data.files import atomic_directory
+from kronos_lightning.data.formats import CLOSE
+from kronos_lightning.forecast.calibration import FILE, Calibration
+from kronos_lightning.forecast.distribution import (
+    expected_volatility,
+    probability_touch,
+    probability_up,
+    quantile_table,
+    quantiles,
+    validity,
+)
+from kronos_lightning.forecast.forecaster import Forecaster, best_device, series_generators
+from kronos_lightning.forecast.plots import live_figure
+from kronos_lightning.forecast.series import Series, read_series
+from kronos_lightning.runs.checkpoint_lookup import Sources, load_forecaster
+from kronos_lightning.runs.directory import best_model
+from kronos_lightning.settings import parse_interval
+
+LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
+SHOWN = 24  # steps in the terminal's table at most
+STAMP = "%Y-%m-%d %H:%M UTC"
+USUAL_LOOKBACK = 360  # of a predictor that does not say with how many candles it was trained
+PLOTTED = 120  # known candles in the plot at most
+
+log = logging.getLogger("forecast")
+
+
+@command("forecast")
+def main(cfg: DictConfig) -> None:
+    """Read, load, sample, tell, draw."""
+    settings = check_forecasting(cfg)
+    candles = read_candles(settings.candles, settings.interval, Path(settings.candles).stem)
+    directory = None if settings.predictor == "published" else best_model(Path(settings.predictor))
+    forecaster, sources = load_forecaster(settings, directory, settings.predictor, settings.clip)
+    lookback = settings.lookback or trained_lookback(sources)
+    series = last_series(candles, lookback, settings)
+    if settings.calibrated:
+        forecaster = calibrated(forecaster, sources, candles.interval, lookback)
+    forecaster.to(best_device(settings.device))
+    generators = series_generators(settings.seed, [series.stamps[-1]])
+    paths = forecaster.sample_series([series], settings.forecast.num_paths, generators)[0]
+
+    output = Path(settings.output_dir) / candles.symbol
+    with atomic_directory(output) as folder:
+        quantile_table(paths, series.future, LEVELS, timestamp_column="timestamps").to_csv(
+            folder / "quantiles.csv", index=False
+        )
+        np.save(folder / "paths.npy", paths)
+        known, title = (
+            series.last(PLOTTED),
+            f"{candles.symbol}: {len(paths)} sample paths after {series.stamps[-1]:{STAMP}}",
+        )
+        live_figure(known.values, paths, known.stamps.append(series.future), title).savefig(folder / "fan.png", dpi=120)
+    tell(series, paths, settings, sources, forecaster.calibration)
+    log.info("Written to %s: quantiles.csv, paths.npy, fan.png", output)
+
+
+def trained_lookback(sources: Sources) -> int:
+    """The lookback of the predictor's fine-tuning; other numbers of candles are normalised otherwise."""
+    trained = (sources.info or {}).get("settings", {}).get("lookback")
+    if trained is not None:
+        log.info("Lookback: %d candles, as in training", trained)
+    return trained or USUAL_LOOKBACK
+
+
+def last_series(candles: Candles, lookback: int, settings: Forecasting) -> Series:
+    """The last candles without a gap, as many as the model is to see."""
+    frame = candles.frame[candles.frame["segment"] == candles.frame["segment"].iloc[-1]].tail(lookback)
+    if len(frame) < min(lookback, len(candles)):
+        log.warning("Only the %d candles after the last gap (%s) are seen", len(frame), candles.gaps[-1][0])
+    return read_series(frame, settings.horizon, label=settings.candles)
+
+
+def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta, lookback: int) -> Forecaster:
+    """The forecaster with the calibration beside its checkpoint, if there is one for such candles and settings."""
+    calibration = Calibration.load(sources.directory) if sources.directory is not None else None
+    if calibration is None:
+        return forecaster
+    if parse_interval(calibration.interval) != interval:
+        log.warning("Not calibrated: %s was fitted on candles of %s", sources.directory / FILE, calibration.interval)
+        return forecaster
+    about = calibration.about
+    fitted = about["lookback"], about["top_k"], about["trained_positions"]
+    if fitted != (lookback, forecaster.sampling.top_k, forecaster.trained_positions):
+        log.warning(
+            "Not calibrated: %s was fitted with lookback=%d forecast.top_k=%d forecast.trained_positions=%s",
+            *(sources.directory / FILE, *fitted[:2], str(about["trained_positions"]).lower()),
+        )
+        return forecaster
+    log.info("Calibration: %s", sources.directory / FILE)
+    return forecaster.with_calibration(calibration)
+
+
+def tell(
+    series: Series, paths: np.ndarray, settings: Forecasting, sources: Sources, calibration: Calibration | None
+) -> None:
+    """Print the forecast as a table and sentences."""
+    console, last = Console(), np.array([series.last_close])
+    steps = np.unique(np.linspace(0, len(series.future) - 1, SHOWN).round().astype(int))
+    edges, up = quantiles(paths[None], LEVELS)[0, :, CLOSE], probability_up(paths[None], last)[0]
+    up = up if calibration is None else calibration.probability_up(up)
+    table = Table(title=f"Quantiles of the close after {series.stamps[-1]:{STAMP}}, last {series.last_close:,.6g}")
+    shown = [LEVELS.index(level) for level in (0.025, 0.1, 0.5, 0.9, 0.975)]
+    for name in ("UTC", *(f"{LEVELS[q] * 100:g} %" for q in shown), "P(up)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    stamp = "%Y-%m-%d" if (series.future == series.future.normalize()).all() else "%Y-%m-%d %H:%M"
+    for i in steps:
+        row = (f"{edges[i, q]:,.6g}" for q in shown)
+        table.add_row(f"{series.future[i]:{stamp}}", *row, f"{up[i]:.0%}")
+    console.print(table)
+    touch = probability_touch(paths[None], last, settings.touch_down, settings.touch_up)
+    console.print(
+        f"Within {len(series.future)} candles: falls {settings.touch_down:.1%} first {touch.down[0]:.0%}, rises "
+        f"{settings.touch_up:.1%} first {touch.up[0]:.0%}, neither {touch.neither[0]:.0%}. "
+        f"Expected volatility {expected_volatility(paths[None], last)[0]:.3%} a candle."
+    )
+    console.print(f"Candle validity: {validity(paths[None])}.")
+    if sources.predictor.startswith("random") or sources.tokenizer.startswith("random"):
+        console.print("RANDOM WEIGHTS: nothing was learned, this forecast means nothing.", style="bold yellow")
+    if sources.info is not None and sources.info["synthetic"]:
+        console.print("SYNTHETIC: the predictor was fine-tuned on made-up candles.", style="bold yellow")
+    if calibration is None:
+        console.print(
+            "Probabilities are the model's own and not calibrated; evaluate.py measures how far they can be trusted."
+        )
+    else:
+        fitted, known = calibration.about, len(calibration.widening)
+        console.print(
+            f"Calibrated on {fitted.get('symbol', 'candles')} from {fitted['fitted_from'][:10]} to "
+            f"{fitted['fitted_to'][:10]}: the paths, from which all figures are, and P(up) once more by itself."
+            + (f" Steps beyond {known} are treated like step {known}." if len(series.future) > known else "")
+        )
+
+
+def run() -> None:
+    """Entry point of kronos-forecast."""
+    sys.argv[1:] = file_as_override(sys.argv[1:])
+    main()
+
+
+if __name__ == "__main__":
+    run()

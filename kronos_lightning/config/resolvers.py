@@ -1,0 +1,68 @@
+"""Values that `conf/` asks the code for.
+
+``${swept:}``, ``${fold_label:name,fold}``, ``${ddp_start_method:}``, ``${better:figure}`` and
+``${by_stage:stage,of the tokenizer,of the predictor}``.
+"""
+
+import hashlib
+import re
+import sys
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from kronos_lightning.config.monitors import better
+from kronos_lightning.data.folds import fold_label
+
+LONGEST = 120  # characters of a suffix
+
+
+def swept_suffix() -> str:
+    """What a sweep varies, as a suffix of the run's folder: ``-learning_rate=1e-05``; empty in a single run.
+
+    Stage, data and fold do not show: the folder is named after them anyway. Where characters that do not belong into a
+    file name are left out, or the name is long, digits of a hash keep two trials apart.
+    """
+    swept = _swept_keys() - {"stage", "data", "data.fold"}
+    parts = []
+    for text in HydraConfig.get().overrides.task if swept else []:
+        key, _, value = text.lstrip("+").partition("=")
+        if key in swept:
+            parts.append(f"-{key.rpartition('.')[2]}={value}")
+    suffix = "".join(parts)
+    name = re.sub(r"[^\w.,=+-]+", "_", suffix)[:LONGEST]
+    return name if name == suffix else f"{name}-{hashlib.sha256(suffix.encode()).hexdigest()[:8]}"
+
+
+def _swept_keys() -> set[str]:
+    if not HydraConfig.initialized():
+        return set()
+    if (known := HydraConfig.get().sweeper.get("swept")) is not None:
+        return set(known)
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return set()
+    given = [text for text in sys.argv[1:] if "=" in text and not text.startswith("-")]  # Hydra's, of evaluate.py -m
+    return {o.key_or_group for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()}
+
+
+def ddp_start_method() -> str:
+    """How data-parallel processes start: by running the command again, except in a multirun, where that would sweep."""
+    multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return "spawn" if multirun else "popen"
+
+
+def by_stage(stage: str, tokenizer: Any, predictor: Any) -> Any:
+    """The value of a setting that both stages have, for the one that is trained."""
+    return predictor if stage == "predictor" else tokenizer
+
+
+def register_resolvers() -> None:
+    """Make these resolvers known to the configuration."""
+    OmegaConf.register_new_resolver("swept", swept_suffix, replace=True)
+    OmegaConf.register_new_resolver("fold_label", fold_label, replace=True)
+    OmegaConf.register_new_resolver("better", better, replace=True)
+    OmegaConf.register_new_resolver("by_stage", by_stage, replace=True)
+    OmegaConf.register_new_resolver("ddp_start_method", ddp_start_method, replace=True)

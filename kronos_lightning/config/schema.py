@@ -1,0 +1,178 @@
+"""The typed schema of each command's configuration, put together from `sections.py`.
+
+Values and their documentation stand in `conf/`; `validation.py` checks a configuration against this.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from kronos_lightning.data.settings import DataSection, check_order
+from kronos_lightning.data.sources.binance import Endpoints
+from kronos_lightning.data.sources.binance.intervals import BINANCE_INTERVALS
+from kronos_lightning.settings import Count, Positive, Section, Share, as_list, parse_interval
+
+from .sections import (
+    BacktestSection,
+    CalibrationSection,
+    EvaluationSection,
+    ForecastSection,
+    ModelSection,
+    PathsSection,
+    PredictorStage,
+    RegularizationSection,
+    ScalingSection,
+    TokenizerStage,
+)
+
+Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9]+$")]
+Interval = Literal[tuple(BINANCE_INTERVALS)]
+Node = dict[str, Any]  # of `hydra.utils.instantiate`: checked against the signature of its `_target_`
+
+
+class Download(Endpoints):
+    """Configuration of python -m kronos_lightning.data.binance."""
+
+    symbol: Symbol | Annotated[list[Symbol], Field(min_length=1)]
+    interval: Interval | Annotated[list[Interval], Field(min_length=1)]
+    start: str | None
+    end: str | None
+    csv_dir: str
+
+    @property
+    def series(self) -> list[tuple[str, str]]:
+        """Every symbol with every interval."""
+        return [(symbol, interval) for symbol in as_list(self.symbol) for interval in as_list(self.interval)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Download":
+        check_order(self.start, self.end, "start", "end")
+        return self
+
+
+class Doctor(Section):
+    """Configuration of python -m kronos_lightning.data.doctor."""
+
+    candles: str
+    interval: str | None
+    sessions: bool
+    output_dir: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Doctor":
+        if self.interval is not None:
+            parse_interval(self.interval)
+        return self
+
+
+class Export(Section):
+    """Configuration of python -m kronos_lightning.export."""
+
+    run: str
+    output_dir: str
+    evaluation: str | None
+    push: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None
+    private: bool
+
+
+class Common(Section):
+    """Sections that training and evaluation share."""
+
+    data: DataSection
+    model: ModelSection
+    forecast: ForecastSection
+    paths: PathsSection
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> "Common":
+        needed = self.data.lookback + self.data.horizon
+        if needed > self.model.max_context:
+            raise ValueError(
+                f"data.lookback {self.data.lookback} + data.horizon {self.data.horizon} = {needed} candles are longer "
+                f"than model.max_context {self.model.max_context}"
+            )
+        return self
+
+
+class Training(Common):
+    """Configuration of train.py."""
+
+    stage: Annotated[TokenizerStage | PredictorStage, Field(discriminator="name")]
+    regularization: RegularizationSection
+    trainer: Node
+    callbacks: dict[str, Node]
+    logger: dict[str, Node]
+    resume: str | None
+    init_from: str | None
+    compile: bool
+    profile: bool
+    run_dir: str
+    scaling: ScalingSection
+
+    @model_validator(mode="after")
+    def _cacheable(self) -> "Training":
+        augmentation = self.data.augmentation
+        augmented = augmentation is not None and augmentation.active
+        if augmented and isinstance(self.stage, PredictorStage) and self.stage.cache_tokens is True:
+            raise ValueError("stage.cache_tokens=true: augmented windows differ in every epoch; auto leaves them out")
+        return self
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "Training":
+        if self.resume is not None and self.init_from is not None:
+            raise ValueError("resume continues a run, init_from starts one: set at most one of them")
+        return self
+
+
+class Evaluation(Common):
+    """Configuration of evaluate.py."""
+
+    evaluation: EvaluationSection
+    baselines: dict[str, Node]
+    calibration: CalibrationSection
+    strategy: Node
+    backtest: BacktestSection
+    trainer: Node
+    tokenizer: str
+    predictor: str
+    compare: list[str]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Evaluation":
+        for name in self.compare:
+            members = name.split("+")
+            if not all(members) or len(set(members)) < len(members) or self.compare.count(name) > 1:
+                raise ValueError(f"compare names {name!r}: each once, and each member of a pool once")
+        if self.backtest.parameters == "validation" and not self.calibration.fit:
+            raise ValueError("backtest.parameters=validation needs calibration.fit=true, which forecasts that range")
+        unknown = [name for name in self.evaluation.baselines if name not in self.baselines]
+        if unknown:
+            raise ValueError(f"evaluation.baselines: {unknown[0]!r} is none of {', '.join(self.baselines)}")
+        return self
+
+
+class Forecasting(Section):
+    """Configuration of python -m kronos_lightning.forecast."""
+
+    model: ModelSection
+    forecast: ForecastSection
+    candles: str
+    interval: str | None
+    lookback: Annotated[int, Field(ge=2)] | None
+    horizon: Count
+    clip: Positive
+    touch_down: Share
+    touch_up: Positive
+    calibrated: bool
+    tokenizer: str
+    predictor: str
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    seed: Annotated[int, Field(ge=0)]
+    output_dir: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Forecasting":
+        if self.interval is not None:
+            parse_interval(self.interval)
+        return self

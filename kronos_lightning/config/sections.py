@@ -1,0 +1,195 @@
+"""Sections of the configuration that have no class of their own elsewhere: types, bounds, rules between fields.
+
+Values and their explanations are in `conf/`; `schema.py` puts the sections together.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from kronos_lightning.backtest import ExecutionRules
+from kronos_lightning.forecast import Sampling
+from kronos_lightning.settings import Count, NotNegative, Positive, Probability, Section, Share
+
+
+class PretrainedSection(Section):
+    tokenizer: str
+    tokenizer_revision: str | None
+    predictor: str
+    predictor_revision: str | None
+
+
+class TokenizerSection(Section):
+    d_in: Literal[6]
+    d_model: Count
+    n_heads: Count
+    ff_dim: Count
+    n_enc_layers: Annotated[int, Field(ge=2)]
+    n_dec_layers: Annotated[int, Field(ge=2)]
+    ffn_dropout_p: Probability
+    attn_dropout_p: Probability
+    resid_dropout_p: Probability
+    s1_bits: Annotated[int, Field(gt=0, le=16)]
+    s2_bits: Annotated[int, Field(gt=0, le=16)]
+    beta: float
+    gamma0: float
+    gamma: float
+    zeta: float
+    group_size: Count
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TokenizerSection":
+        _check_heads(self.d_model, self.n_heads)
+        if (self.s1_bits + self.s2_bits) % self.group_size:
+            raise ValueError("group_size must divide s1_bits + s2_bits")
+        return self
+
+
+class PredictorSection(Section):
+    s1_bits: Annotated[int, Field(gt=0, le=16)]
+    s2_bits: Annotated[int, Field(gt=0, le=16)]
+    n_layers: Count
+    d_model: Annotated[int, Field(gt=0, multiple_of=8)]  # four heads of even size in the dependency layer
+    n_heads: Count
+    ff_dim: Count
+    ffn_dropout_p: Probability
+    attn_dropout_p: Probability
+    resid_dropout_p: Probability
+    token_dropout_p: Probability
+    learn_te: bool
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PredictorSection":
+        _check_heads(self.d_model, self.n_heads)
+        return self
+
+
+class ModelSection(Section):
+    name: str
+    max_context: Count
+    pretrained: PretrainedSection | None
+    tokenizer: TokenizerSection
+    predictor: PredictorSection
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelSection":
+        bits = (self.tokenizer.s1_bits, self.tokenizer.s2_bits)
+        if bits != (self.predictor.s1_bits, self.predictor.s2_bits):
+            raise ValueError("tokenizer and predictor must have the same s1_bits and s2_bits")
+        return self
+
+
+class StageSection(Section):
+    learning_rate: Positive
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+    weight_decay: NotNegative
+    pct_start: Annotated[float, Field(gt=0, lt=1)]
+    div_factor: Positive
+    gradient_clip: Positive | None
+    max_epochs: Count
+    patience: Count
+
+
+class TokenizerStage(StageSection):
+    name: Literal["tokenizer"]
+
+
+class PredictorStage(StageSection):
+    name: Literal["predictor"]
+    s1_condition: Literal["teacher", "sampled"]
+    tokenizer: str
+    cache_tokens: bool | Literal["auto"]
+
+
+class DropoutSection(Section):
+    ffn: Probability | None
+    attn: Probability | None
+    resid: Probability | None
+    token: Probability | None
+
+
+class LoraSection(Section):
+    rank: Count
+    alpha: Positive
+    modules: Annotated[list[str], Field(min_length=1)]
+
+
+class RegularizationSection(Section):
+    dropout: DropoutSection
+    l1: NotNegative
+    l2_pretrained: NotNegative
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    ema: Annotated[float, Field(gt=0, lt=1)] | None
+    freeze: list[str]
+    lora: LoraSection | None
+    layer_decay: Share
+    volatility: Literal["batch", "market"] | None
+    volatility_base: Positive
+    loss_on: Literal["window", "horizon"]
+    extra: dict[str, dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RegularizationSection":
+        if self.lora is not None and self.freeze:
+            raise ValueError("lora freezes all but its adapters; lora.modules says where they are, freeze must be []")
+        if self.lora is not None and self.l2_pretrained:
+            raise ValueError("with lora stage.weight_decay pulls to the weights of the start, l2_pretrained must be 0")
+        return self
+
+
+class ScalingSection(Section):
+    batch: Literal["process", "global"]
+    rate: Literal["none", "sqrt", "linear"]
+    reference_batch: Count
+
+
+class ForecastSection(Sampling):
+    num_paths: Count
+    trained_positions: bool
+    precision: Literal["float32", "bfloat16", "float16"]
+    repair: bool
+    compile: bool
+
+
+class EvaluationSection(Section):
+    max_cutoffs: Count | None
+    cutoffs_per_batch: Count
+    baselines: Annotated[list[str], Field(min_length=1)]
+    refit_every: Count
+    bootstrap_samples: Count
+    output_dir: str
+
+
+class CalibrationSection(Section):
+    fit: bool
+    max_cutoffs: Count | None
+    search_cutoffs: Count
+    temperatures: Annotated[list[Positive], Field(min_length=1)]
+    top_ps: Annotated[list[Share], Field(min_length=1)]
+
+
+class BacktestSection(ExecutionRules):
+    parameters: Literal["configured", "validation"]
+    rebalance: Count
+    finer_csv: str | None
+    initial_equity: Positive
+    random_runs: Count
+    search_costs: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "BacktestSection":
+        if self.cooldown is not None and self.max_drawdown is None:
+            raise ValueError("cooldown follows a drawdown halt, and max_drawdown sets none")
+        return self
+
+
+class PathsSection(Section):
+    processed: str
+    models: str
+    sweeps: str
+    results: str
+
+
+def _check_heads(d_model: int, n_heads: int) -> None:
+    if d_model % n_heads or (d_model // n_heads) % 2:
+        raise ValueError(f"d_model {d_model} must be a multiple of 2 x n_heads ({n_heads})")

@@ -1,0 +1,87 @@
+"""Candles as Binance gives them → Arrow tables of open time (UTC ms) and the six features."""
+
+import io
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from kronos_lightning.data.formats import BINANCE_COLUMNS, FEATURES
+from kronos_lightning.data.sources.binance.intervals import Range
+from kronos_lightning.errors import KronosError
+
+SOURCE_COLUMNS = ["open_time", "open", "high", "low", "close", "volume", "quote_asset_volume"]
+SCHEMA = pa.schema([("time", pa.int64()), *((name, pa.float64()) for name in FEATURES)])
+MICROSECONDS = 10**14  # open times from here on are in µs (the archive's since 2025-01-01), smaller ones in ms
+
+BLOCK = 1 << 22  # bytes of CSV at a time
+
+
+class DamagedError(KronosError, ValueError):
+    """An answer that holds no candles, or others than were asked for."""
+
+
+def from_zip(content: bytes, span: Range) -> pa.Table:
+    """Parse an archive file, streaming out of the zip.
+
+    Raises:
+        DamagedError: no whole zip, not one CSV of 12 columns, or open times outside `span`.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            (name,) = archive.namelist()
+            with archive.open(name) as file:
+                header = not file.peek(1)[:1].isdigit()
+                table = pyarrow.csv.read_csv(
+                    file,
+                    pyarrow.csv.ReadOptions(
+                        use_threads=False, block_size=BLOCK, column_names=BINANCE_COLUMNS, skip_rows=int(header)
+                    ),
+                    convert_options=pyarrow.csv.ConvertOptions(
+                        include_columns=SOURCE_COLUMNS,
+                        column_types=dict(zip(SOURCE_COLUMNS, SCHEMA.types, strict=True)),
+                        null_values=[],
+                    ),
+                )
+    except (zipfile.BadZipFile, pa.ArrowInvalid, EOFError, ValueError, OSError) as error:
+        raise DamagedError(" ".join(str(error).split())) from error
+    return _checked(table.rename_columns(SCHEMA.names).cast(SCHEMA), span)
+
+
+def from_rest(rows: list[list], span: Range) -> pa.Table:
+    """Candles of an answer of the API, which are oldest first."""
+    columns = [BINANCE_COLUMNS.index(name) for name in SOURCE_COLUMNS]
+    try:
+        arrays = [
+            pa.array([kind(row[i]) for row in rows], type_)
+            for i, kind, type_ in zip(columns, [int] + [float] * 6, SCHEMA.types, strict=True)
+        ]
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise DamagedError(f"not candles as documented ({error})") from error
+    return _checked(pa.Table.from_arrays(arrays, schema=SCHEMA), span)
+
+
+def join(tables: list[pa.Table], spans: list[Range]) -> pa.Table:
+    """All candles that open in one of `spans`, in time order; of several at a time the first table's stays."""
+    table = pa.concat_tables([SCHEMA.empty_table(), *tables])
+    times = table["time"].to_numpy()
+    order = np.argsort(times, kind="stable")
+    times = times[order]
+    keep = np.diff(times, prepend=-1) != 0
+    inside = np.zeros(len(times), dtype=bool)
+    for begin, end in spans:
+        inside |= (times >= begin) & (times < end)
+    return table.take(pa.array(order[keep & inside])).combine_chunks()
+
+
+def _checked(table: pa.Table, span: Range) -> pa.Table:
+    if any(column.null_count for column in table.columns):
+        raise DamagedError("empty cells")
+    time = table["time"].to_numpy()
+    if (time >= MICROSECONDS).any():
+        time = np.where(time >= MICROSECONDS, time // 1000, time)
+        table = table.set_column(0, SCHEMA.field(0), pa.array(time))
+    if len(time) and not (span[0] <= time.min() and time.max() < span[1]):
+        raise DamagedError("candles of another time than asked for")
+    return table

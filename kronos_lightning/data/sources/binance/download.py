@@ -1,0 +1,292 @@
+"""Fetch what a series lacks, in parallel, and put it together."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from filelock import FileLock
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from kronos_lightning.data.sources.binance.candle_table import SCHEMA, DamagedError, from_rest, from_zip
+from kronos_lightning.data.sources.binance.endpoints import Endpoints
+from kronos_lightning.data.sources.binance.http import BadRequestError, Client, DownloadError
+from kronos_lightning.data.sources.binance.intervals import (
+    BINANCE_INTERVALS,
+    DAY,
+    LONG,
+    Range,
+    closed_before,
+    days,
+    file_name,
+    floor,
+    grid,
+    months,
+    to_ms,
+    without,
+)
+from kronos_lightning.data.sources.binance.stored_series import API, FetchedPart, StoredSeries, gap_ranges, iso, spans
+from kronos_lightning.settings import as_utc, end_of
+
+EARLIEST = to_ms(pd.Timestamp("2017-07-01"))  # Binance opened that month
+PUBLISHED_WITHIN = {"monthly": 31 * DAY, "daily": 3 * DAY}  # after the period; a file not there by then will not come
+API_LIMIT = 1000  # candles in an answer, at most
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downloaded:
+    """What a download did.
+
+    path: of the CSV; Parquet and manifest stand beside it.
+    manifest: of the whole series.
+    pieces, requests: of this call; both 0 where nothing was missing.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    pieces: int
+    requests: int
+
+
+def series_path(folder: str | Path, symbol: str, interval: str) -> Path:
+    """Where a folder of candles keeps those of a symbol and interval."""
+    return Path(folder) / f"{symbol}_{file_name(interval)}.csv"
+
+
+def download(
+    symbol: str,
+    interval: str,
+    csv_path: Path,
+    endpoints: Endpoints,
+    start: str | None = None,
+    end: str | None = None,
+    now: pd.Timestamp | None = None,
+) -> Downloaded:
+    """Bring a series up to date: fetch what is missing from `start` to `end`, and nothing else.
+
+    Whatever was fetched stays on disk as parts if this ends early, and the next call goes on from there.
+
+    Args:
+        symbol, interval: as Binance writes them, BTCUSDT and 1h.
+        csv_path: where the CSV goes (guide's layout); ``.parquet`` and ``.manifest.json`` beside it.
+        endpoints: where from, and how.
+        start: first day or time (UTC); None = from the listing on.
+        end: last day or time; None = the last candle that has closed.
+        now: the present; None = the clock's.
+
+    Raises:
+        DownloadError: candles cannot be had. What could be had without a hole is in the files.
+    """
+    if interval not in BINANCE_INTERVALS:
+        raise DownloadError(f"interval {interval!r} is none of Binance's: {' '.join(BINANCE_INTERVALS)}")
+    series = StoredSeries(symbol, interval, csv_path)
+    csv_path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(csv_path.with_name(f".{csv_path.name}.lock")):
+        job = Job(series, Client(endpoints), to_ms(now or pd.Timestamp.now("UTC")))
+        problem = job.run(start, end)
+        manifest = series.manifest()
+    if manifest is None:
+        raise DownloadError(problem or f"{symbol} {interval}: Binance has no candle in that time")
+    if problem:
+        have = f"{csv_path} holds {manifest['first']} .. {manifest['last']}"
+        raise DownloadError(f"{have}; what is missing beyond could not be fetched: {problem}")
+    return Downloaded(path=csv_path, manifest=manifest, pieces=job.pieces, requests=job.client.requests)
+
+
+class Job:
+    """One call of `download`."""
+
+    def __init__(self, series: StoredSeries, client: Client, now: int):
+        self.series, self.client, self.now = series, client, now
+        self.endpoints, self.pieces = client.endpoints, 0
+        self.archives = {"monthly": months} if series.interval in LONG else {"monthly": months, "daily": days}
+
+    def run(self, start: str | None, end: str | None) -> str | None:
+        """Fetch and write; returns why something is missing, or None."""
+        self.series.clear_leftovers()
+        manifest = self.series.manifest()
+        wanted = self._wanted(manifest, start, end)
+        known = spans(manifest, "covered") + [about["span"] for about, _ in self.series.parts()]
+        problem = self._fetch(wanted, known)
+        found = self.series.joined(manifest, wanted)
+        if found is not None and self.endpoints.source == "auto" and self._ask_about_gaps(manifest, *found):
+            found = self.series.joined(manifest, wanted)
+        if found is not None and len(found[0]):
+            self.series.write(manifest, *found)
+        return problem
+
+    def _wanted(self, manifest: dict[str, Any] | None, start: str | None, end: str | None) -> Range:
+        """The range asked for, joined with what is there."""
+        interval = self.series.interval
+        stop = closed_before(interval, self.now)
+        if end is not None:
+            stop = min(stop, floor(interval, to_ms(end_of(end)) - 1) + grid(interval))
+        covered = [time for span in spans(manifest, "covered") for time in span]
+        begin = min(covered, default=EARLIEST) if start is None else max(EARLIEST, to_ms(as_utc(start)))
+        if begin >= stop:
+            raise DownloadError(f"{self._name}: no candle closed between {iso(begin)} and {iso(stop)} (now, or end)")
+        return min([begin, *covered]), max([stop, *covered])
+
+    @property
+    def _name(self) -> str:
+        return f"{self.series.symbol} {self.series.interval}"
+
+    def _fetch(self, wanted: Range, known: list[Range]) -> str | None:
+        """Get the parts of `wanted` that are in none of the `known` ranges."""
+        source, reasons = self.endpoints.source, []
+        if source != "archive" and not any(begin <= wanted[0] < end for begin, end in known):
+            known = known + self._before_listing(wanted)
+        if source != "rest":
+            for kind, periods in self.archives.items():
+                whole = {p for gap in self._missing(wanted, known) for p in periods(gap) if p[1] <= self.now}
+                got, failed = self._parallel(f"{kind} archives", lambda p, kind=kind: self._archive(kind, p), whole)
+                known, reasons = known + got, reasons + failed
+        if source != "archive":
+            length = API_LIMIT * grid(self.series.interval)
+            missing = self._missing(wanted, known)
+            chunks = [(a, min(a + length, end)) for begin, end in missing for a in range(begin, end, length)]
+            got, failed = self._parallel("API", self._api, chunks)
+            known, reasons = known + got, reasons + failed
+        now = min(self.now, self.client.exchange_time or self.now)  # the clock here may be ahead
+        if not self._missing((wanted[0], min(wanted[1], closed_before(self.series.interval, now))), known):
+            return None
+        return reasons[-1] if reasons else f"{self._name}: not in the archive yet, source=auto asks the API too"
+
+    def _missing(self, wanted: Range, known: list[Range]) -> list[Range]:
+        """What of `wanted` is not known and could hold the open time of a candle."""
+        return [r for r in without(wanted, known) if floor(self.series.interval, r[1] - 1) >= r[0]]
+
+    def _before_listing(self, wanted: Range) -> list[Range]:
+        """Ask for the first candle ever: before it there is nothing to look for."""
+        try:
+            rows = self._klines(startTime=0, limit=1)
+        except BadRequestError:
+            raise
+        except DownloadError:
+            return []
+        listed = min(int(rows[0][0]), wanted[1]) if rows else wanted[1]
+        if listed <= wanted[0]:
+            return []
+        self.series.add(FetchedPart(name="listing", kind=API, span=(wanted[0], listed), table=SCHEMA.empty_table()))
+        return [(wanted[0], listed)]
+
+    def _parallel(
+        self, label: str, fetch: Callable[[Range], FetchedPart | None], wanted: set[Range] | list[Range]
+    ) -> tuple[list[Range], list[str]]:
+        """Fetch ranges at the same time, keep each part as it comes; what was got, and why the others were not.
+
+        A damaged part is one failure; a host that does not answer ends the whole phase.
+        """
+        if not wanted:
+            return [], []
+        got, failed = [], []
+        columns = [TextColumn(f"{self._name} {label}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+        with Progress(*columns) as progress, ThreadPoolExecutor(self.endpoints.parallel) as pool:
+            task = progress.add_task(label, total=len(wanted))
+            futures = [pool.submit(fetch, span) for span in sorted(wanted)]
+            try:
+                for future in as_completed(futures):
+                    try:
+                        part = future.result()
+                    except DamagedError as error:
+                        log.warning("%s: %s", self._name, error)
+                        failed.append(str(error))
+                        part = None
+                    if part is not None:
+                        self.series.add(part)
+                        got.append(part.span)
+                        self.pieces += 1
+                    progress.advance(task)
+            except DownloadError as error:
+                failed.append(str(error))
+                pool.shutdown(wait=True, cancel_futures=True)
+            except BaseException:  # Ctrl-C: leave at once
+                self.client.stop()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return got, failed
+
+    # --- the archive --------------------------------------------------------------------------------------------
+
+    def _archive(self, kind: str, period: Range) -> FetchedPart | None:
+        """The file of a month or a day; None where there is none (yet)."""
+        symbol, interval = self.series.symbol, file_name(self.series.interval)
+        date = f"{pd.Timestamp(period[0], unit='ms'):{'%Y-%m' if kind == 'monthly' else '%Y-%m-%d'}}"
+        name = f"{symbol}-{interval}-{date}"
+        url = f"{self.endpoints.archive_url}/data/spot/{kind}/klines/{symbol}/{interval}/{name}.zip"
+        for _ in range(2):  # files are replaced now and then: the second time both are the new ones
+            content = self.client.get(url)
+            if content is None:
+                last_hope = self.endpoints.source == "archive" and kind == list(self.archives)[-1]
+                never = last_hope and self.now - period[1] > PUBLISHED_WITHIN[kind]
+                return FetchedPart(name=name, kind="absent", span=period, table=SCHEMA.empty_table()) if never else None
+            published = self.client.get(f"{url}.CHECKSUM")
+            checksum = hashlib.sha256(content).hexdigest()
+            if published is None:
+                log.warning("%s: no checksum published, taken as it is", name)
+            elif published.split()[:1] != [checksum.encode()]:
+                problem = "its checksum differs from the published one"
+                continue
+            try:
+                return FetchedPart(
+                    name=name, kind=kind, span=period, table=from_zip(content, period), checksum=checksum
+                )
+            except DamagedError as error:
+                problem = str(error)
+        raise DamagedError(f"{url}: damaged, {problem}")
+
+    # --- the API ------------------------------------------------------------------------------------------------
+
+    def _klines(self, **parameters: Any) -> list[list]:
+        """An answer of ``/api/v3/klines``."""
+        url = f"{self.endpoints.rest_url}/api/v3/klines"
+        body = self.client.get(url, symbol=self.series.symbol, interval=self.series.interval, **parameters)
+        try:
+            rows = json.loads(body or "")
+        except ValueError:
+            rows = None
+        if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 12 for row in rows):
+            raise DownloadError(f"{url}: no list of candles in the answer; is rest_url right?")
+        return rows
+
+    def _api(self, span: Range) -> FetchedPart:
+        """The closed candles that open in `span`; its end moves before the first that is unfinished."""
+        rows, end = self._klines(startTime=span[0], endTime=span[1] - 1, limit=API_LIMIT), span[1]
+        while rows and len(rows) % API_LIMIT == 0:  # shorter candles after an outage: more than fit in one answer
+            more = self._klines(startTime=int(rows[-1][0]) + 1, endTime=span[1] - 1, limit=API_LIMIT)
+            if not more:
+                break
+            rows += more
+        now = min(self.now, self.client.exchange_time or self.now)
+        unfinished = [int(row[0]) for row in rows if int(row[6]) >= now]
+        end = min([end, *unfinished])
+        name = f"api-{iso(span[0]).replace(' ', 'T').replace(':', '')}"
+        return FetchedPart(
+            name=name, kind=API, span=(span[0], end), table=from_rest([row for row in rows if int(row[0]) < end], span)
+        )
+
+    def _ask_about_gaps(self, manifest: dict[str, Any] | None, table: pa.Table, span: Range) -> bool:
+        """Ask the API, once, for candles that the archive lacks: files have been published too short."""
+        asked = spans(manifest, "asked_api")
+        asked += [about["span"] for about, _ in self.series.parts() if about["kind"] == API]
+        lacking = [
+            r for gap in gap_ranges(table["time"].to_numpy(), self.series.interval, span) for r in without(gap, asked)
+        ]
+        length, windows = API_LIMIT * grid(self.series.interval), []
+        for begin, end in lacking:
+            if windows and end - windows[-1][0] <= length:
+                windows[-1] = windows[-1][0], end
+            else:
+                windows += [(a, min(a + length, end)) for a in range(begin, end, length)]
+        got, failed = self._parallel("gaps", self._api, windows)
+        if failed:
+            log.warning("%s: the gaps were not checked with the API", self._name)
+        return bool(got)

@@ -1,0 +1,200 @@
+"""Polite HTTP: time-outs, retries with back-off, the exchange's limits and bans, errors in words."""
+
+import json
+import logging
+import random
+import threading
+import time
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+
+import requests
+import urllib3
+
+from kronos_lightning.data.sources.binance.endpoints import Endpoints
+from kronos_lightning.errors import KronosError
+
+LIMITED = {429, 418}  # too many requests; banned for going on after that
+SLOWEST = 1_000  # bytes a second below which an answer counts as stalled
+
+log = logging.getLogger(__name__)
+
+
+class DownloadError(KronosError, RuntimeError):
+    """Candles that cannot be had; the message says why and what to do."""
+
+
+class BadRequestError(DownloadError):
+    """The exchange does not know what was asked for; asking elsewhere does not help."""
+
+
+class Client:
+    """GET for several threads at once.
+
+    A limit or ban that one thread meets holds all of them. `stop` ends every wait at once. urllib3's `Retry` can do
+    neither: it sleeps by itself in the thread that failed. Nor does it see a body that trickles in.
+    """
+
+    def __init__(self, endpoints: Endpoints):
+        self.endpoints = endpoints
+        self.requests = 0
+        self.exchange_time: int | None = None  # UTC milliseconds, by the newest answer
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._not_before = 0.0  # monotonic time
+        self._local = threading.local()
+        self._dead: dict[str, str] = {}  # hosts that gave no answer or refuse, and why: not asked again
+
+    def stop(self) -> None:
+        """Make every request that is under way or to come end with an error."""
+        self._stop.set()
+
+    def get(self, url: str, **parameters: Any) -> bytes | None:
+        """The body at `url`, or None where there is none (404).
+
+        Raises:
+            DownloadError: refused, or no whole answer within the retries.
+        """
+        service, failure = "/".join(url.split("/", 4)[:4]), ""  # host and first folder
+        if service in self._dead:
+            raise DownloadError(self._dead[service])
+        for attempt in range(self.endpoints.retries + 1):
+            if attempt == 2:
+                log.info("%s: %s, trying again", service, failure)
+            if attempt:
+                self._sleep(min(60.0, self.endpoints.backoff * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5))
+            try:
+                response, body = self._ask(service, url, parameters)
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                failure = _plain_words(error)
+                continue
+            if response.status_code == 200:
+                self._mind_the_weight(response)
+                return body
+            if response.status_code == 404:
+                return None
+            if response.status_code < 500:
+                if response.status_code == 400:
+                    raise BadRequestError(_refusal(response, body))
+                self._give_up(service, _refusal(response, body))
+            failure = f"status {response.status_code} {response.reason}"
+        self._give_up(
+            service,
+            f"{url}: no answer after {self.endpoints.retries + 1} attempts ({failure}); is there a network, is a proxy "
+            f"needed (HTTPS_PROXY or the setting proxy)? What was fetched is kept: run again to go on",
+        )
+
+    def _give_up(self, service: str, reason: str) -> NoReturn:
+        """Ask this service no more."""
+        with self._lock:
+            if service not in self._dead:
+                log.warning("%s", reason)
+            self._dead.setdefault(service, reason)
+        raise DownloadError(reason)
+
+    def _ask(self, service: str, url: str, parameters: dict[str, Any]) -> tuple[requests.Response, bytes]:
+        """One answer, after any wait that the exchange asks for."""
+        waited = 0.0
+        while True:
+            self._wait_for_turn()
+            with self._lock:
+                self.requests += 1
+            timeouts = self.endpoints.connect_timeout, self.endpoints.read_timeout
+            with self._session().get(url, params=parameters, timeout=timeouts, stream=True) as response:
+                body = self._read(response)
+            with suppress(KeyError, ValueError):
+                self.exchange_time = int(parsedate_to_datetime(response.headers["Date"]).timestamp() * 1000)
+            if response.status_code not in LIMITED:
+                return response, body
+            wait = _retry_after(response)
+            waited += wait
+            what = "too many requests" if response.status_code == 429 else "banned for too many requests"
+            if waited > self.endpoints.longest_wait:
+                self._give_up(
+                    service,
+                    f"{url}: {what} (status {response.status_code}), the exchange asks to wait {wait:.0f} s; "
+                    f"longest_wait is {self.endpoints.longest_wait:.0f} s. Run again later, what was fetched is kept",
+                )
+            log.warning("Binance: %s (status %d), waiting %.0f s as asked", what, response.status_code, wait)
+            self._hold(wait)
+
+    def _read(self, response: requests.Response) -> bytes:
+        """The whole body; raises on a short one and on one that trickles in."""
+        parts, size, started = [], 0, time.monotonic()
+        while part := response.raw.read1(1 << 16, decode_content=True):  # what has come, not waiting for all of it
+            parts.append(part)
+            size += len(part)
+            elapsed = time.monotonic() - started
+            if self._stop.is_set():
+                raise DownloadError("stopped")
+            if elapsed > self.endpoints.read_timeout and size < SLOWEST * elapsed:
+                raise requests.Timeout(f"{size} bytes in {elapsed:.0f} s")
+        return b"".join(parts)
+
+    def _mind_the_weight(self, response: requests.Response) -> None:
+        """Hold everybody to the end of the minute when the weight used in it nears the limit."""
+        used = response.headers.get("X-MBX-USED-WEIGHT-1M", "")
+        if used.isdigit() and int(used) >= self.endpoints.weight_per_minute:
+            wait = 60 - time.time() % 60
+            log.info("Binance: weight %s of this minute used, waiting %.0f s", used, wait)
+            self._hold(wait)
+
+    def _hold(self, seconds: float) -> None:
+        with self._lock:
+            self._not_before = max(self._not_before, time.monotonic() + seconds)
+
+    def _wait_for_turn(self) -> None:
+        while (wait := self._not_before - time.monotonic()) > 0:
+            self._sleep(wait)
+        self._sleep(0)
+
+    def _sleep(self, seconds: float) -> None:
+        if self._stop.wait(seconds) if seconds else self._stop.is_set():
+            raise DownloadError("stopped")
+
+    def _session(self) -> requests.Session:
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+            if self.endpoints.proxy:
+                self._local.session.proxies = {"http": self.endpoints.proxy, "https": self.endpoints.proxy}
+        return self._local.session
+
+
+def _retry_after(response: requests.Response) -> float:
+    try:
+        return max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return 60.0  # the limit is counted by the minute
+
+
+def _refusal(response: requests.Response, body: bytes) -> str:
+    """Why the exchange will not answer, and the ways out."""
+    status = response.status_code
+    try:
+        answer = json.loads(body)
+        code, message = answer.get("code"), str(answer.get("msg"))
+    except (ValueError, AttributeError):
+        code, message = None, response.reason
+    asked = response.url.partition("?")[0]
+    if status == 451:
+        return (
+            f"{asked}: not offered where you are (451: {message}). Ways out: the market-data host, "
+            f"rest_url=https://data-api.binance.vision, or the archive alone, source=archive"
+        )
+    if status == 403:
+        return f"{asked}: refused by the exchange's firewall (403); wait some minutes, or take source=archive"
+    if code == -1121:
+        return f"{asked}: Binance does not know this symbol (-1121: {message}); write it as BTCUSDT"
+    if code == -1120:
+        return f"{asked}: Binance does not know this interval (-1120: {message})"
+    return f"{response.url}: refused (status {status}, {message})"
+
+
+def _plain_words(error: Exception) -> str:
+    """The innermost reason of a nested network error."""
+    inner = error
+    while inner.args and isinstance(inner.args[-1], Exception):
+        inner = inner.args[-1]
+    reason = getattr(inner, "reason", None)
+    return " ".join(f"{type(inner).__name__}: {reason or inner}".split())[:200]

@@ -1,0 +1,231 @@
+"""The files of one series: CSV, Parquet and manifest as results, parts while it is being fetched."""
+
+import json
+import logging
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from kronos_lightning.data.files import atomic_path, sha256
+from kronos_lightning.data.formats import FEATURES
+from kronos_lightning.data.sources.binance.candle_table import SCHEMA, join
+from kronos_lightning.data.sources.binance.http import DownloadError
+from kronos_lightning.data.sources.binance.intervals import IRREGULAR, Range, grid, to_ms, union
+
+API = "api"  # the kind of parts that did not come from the archive
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchedPart:
+    """What one request gave.
+
+    name: of the archive file, or ``api`` with the first time asked for.
+    kind: monthly, daily, api.
+    span: the range that it answers for: what is not in `table` did not exist.
+    checksum: SHA-256 of the archive file.
+    """
+
+    name: str
+    kind: str
+    span: Range
+    table: pa.Table
+    checksum: str | None = None
+
+
+class StoredSeries:
+    """The candles of one symbol and interval on disk.
+
+    The Parquet file is the truth of what is complete, the manifest says what it covers; where the two do not belong
+    together (a kill between writing them, an edit by hand), all is fetched anew. Parts are whole or absent.
+
+    Args:
+        symbol, interval: as Binance writes them.
+        csv_path: the CSV; Parquet, manifest and parts stand beside it under the same name.
+    """
+
+    def __init__(self, symbol: str, interval: str, csv_path: Path):
+        self.symbol, self.interval, self.csv_path = symbol, interval, csv_path
+        self.parquet_path = csv_path.with_suffix(".parquet")
+        self.manifest_path = csv_path.with_suffix(".manifest.json")
+        self.parts_path = csv_path.with_name(f".{csv_path.stem}.parts")
+
+    # --- what is there ------------------------------------------------------------------------------------------
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest, where it belongs to the Parquet file beside it; else None.
+
+        Raises:
+            DownloadError: there are files that this program did not write.
+        """
+        try:
+            manifest = json.loads(self.manifest_path.read_text())
+        except (FileNotFoundError, ValueError):
+            manifest = None
+        if manifest is None and (self.csv_path.exists() or self.parquet_path.exists()) and not self.parts_path.exists():
+            raise DownloadError(
+                f"{self.csv_path} or its Parquet was not written by this command (there is no {self.manifest_path}); "
+                f"move it away or download into another folder"
+            )
+        if manifest is None or not self.parquet_path.is_file():
+            return None
+        if (manifest["symbol"], manifest["interval"]) != (self.symbol, self.interval):
+            raise DownloadError(f"{self.csv_path} holds {manifest['symbol']} {manifest['interval']}")
+        if sha256(self.parquet_path) != manifest["files"][self.parquet_path.name]:
+            log.warning("%s does not belong to its manifest, fetched anew", self.parquet_path)
+            return None
+        return manifest
+
+    def clear_leftovers(self) -> None:
+        """Remove half-written files of a run that was killed."""
+        for path in self._files():
+            for leftover in path.parent.glob(f".{path.name}.*{path.suffix}"):
+                leftover.unlink()
+        for leftover in self.parts_path.glob(".*"):
+            leftover.unlink()
+
+    def read(self) -> pa.Table:
+        """The candles of the Parquet file."""
+        table = pq.read_table(self.parquet_path)
+        time = pc.cast(table["timestamps"], pa.timestamp("ms", "UTC")).cast(pa.int64())
+        return pa.table([time, *(table[name] for name in FEATURES)], schema=SCHEMA)
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def add(self, part: FetchedPart) -> None:
+        """Keep a part on disk until the series is written."""
+        about = {"name": part.name, "kind": part.kind, "span": part.span, "checksum": part.checksum, "fetched": _now()}
+        table = part.table.replace_schema_metadata({"part": json.dumps(about)})
+        with atomic_path(self._part_path(part.name)) as temporary:
+            pq.write_table(table, temporary)
+
+    def parts(self) -> list[tuple[dict[str, Any], pa.Table]]:
+        """What was fetched and not yet written into the series."""
+        found = []
+        for path in sorted(self.parts_path.glob("[!.]*.parquet")):
+            try:
+                table = pq.read_table(path)
+                about = json.loads(table.schema.metadata[b"part"])
+            except (pa.ArrowInvalid, OSError, KeyError, TypeError):
+                log.warning("%s: damaged, fetched anew", path)
+                path.unlink()
+                continue
+            found.append((about | {"span": tuple(about["span"])}, table.replace_schema_metadata(None)))
+        return found
+
+    # --- result -------------------------------------------------------------------------------------------------
+
+    def joined(self, manifest: dict[str, Any] | None, wanted: Range) -> tuple[pa.Table, Range] | None:
+        """The candles of `wanted` without a hole, from what is written or else from its start on, and their range.
+
+        None where nothing is there. What stands behind a hole stays in its parts.
+        """
+        parts = self.parts()
+        known = spans(manifest, "covered")
+        anchor = known[0][0] if known else wanted[0]
+        covered = union(known + [about["span"] for about, _ in parts])
+        span = next((r for r in covered if r[0] <= anchor < r[1]), None)
+        if span is None:
+            return None
+        span = max(span[0], wanted[0]), min(span[1], wanted[1])
+        parts.sort(key=lambda part: part[0]["kind"] == API)  # of two, the archive's candle stays
+        return join([*([self.read()] if manifest else []), *(table for _, table in parts)], [span]), span
+
+    def write(self, manifest: dict[str, Any] | None, table: pa.Table, span: Range) -> None:
+        """Replace Parquet, CSV and manifest where they are not so already, and remove the parts that went in."""
+        used = [(a, t) for a, t in self.parts() if a["span"][0] < span[1] and span[0] < a["span"][1]]
+        if not used and manifest and self._is_whole(manifest):
+            return
+        if manifest and self.csv_path.exists() and not self._is_whole(manifest):
+            log.warning("%s was changed by somebody; it is written anew from the Parquet file", self.csv_path)
+        pieces = {piece["name"]: piece for piece in (manifest["pieces"] if manifest else [])}
+        for about, part in used:
+            origin = {key: about[key] for key in ("name", "kind", "checksum", "fetched")}
+            pieces[about["name"]] = origin | {"candles": len(part)}
+        asked = spans(manifest, "asked_api") + [about["span"] for about, _ in used if about["kind"] == API]
+        time = table["time"].to_numpy()
+        content = {
+            "symbol": self.symbol,
+            "interval": self.interval,
+            "candles": len(table),
+            "first": iso(time[0]),
+            "last": iso(time[-1]),
+            "gaps": [
+                {"from": iso(begin), "to": iso(end), "candles": -((begin - end) // grid(self.interval))}
+                for begin, end in gap_ranges(time, self.interval, (int(time[0]), int(time[-1])))
+            ],
+            "covered": [[iso(span[0]), iso(span[1])]],
+            "asked_api": [[iso(begin), iso(end)] for begin, end in union(asked)],
+            "updated": _now(),
+            "pieces": [pieces[name] for name in sorted(pieces)],
+        }
+        with ExitStack() as stack:  # replaced in the order Parquet, CSV, manifest, all at once
+            temporary = {path: stack.enter_context(atomic_path(path)) for path in self._files()}
+            write_parquet(table, temporary[self.parquet_path])
+            write_csv(table, temporary[self.csv_path])
+            content["files"] = {path.name: sha256(temporary[path]) for path in (self.csv_path, self.parquet_path)}
+            temporary[self.manifest_path].write_text(json.dumps(content, indent=1))
+        for about, _ in used:
+            self._part_path(about["name"]).unlink()
+        with suppress(OSError):  # not empty: parts behind a hole
+            self.parts_path.rmdir()
+
+    def _is_whole(self, manifest: dict[str, Any]) -> bool:
+        """Whether the CSV is as it was written."""
+        return self.csv_path.is_file() and sha256(self.csv_path) == manifest["files"][self.csv_path.name]
+
+    def _files(self) -> list[Path]:
+        return [self.manifest_path, self.csv_path, self.parquet_path]
+
+    def _part_path(self, name: str) -> Path:
+        return self.parts_path / f"{name}.parquet"
+
+
+def spans(manifest: dict[str, Any] | None, key: str) -> list[Range]:
+    """Ranges that a manifest names; none without a manifest."""
+    return [(to_ms(begin), to_ms(end)) for begin, end in manifest[key]] if manifest else []
+
+
+def gap_ranges(time: np.ndarray, interval: str, span: Range) -> list[Range]:
+    """Where in `span` candles could open and none does, given the sorted open times of those that do."""
+    if interval in IRREGULAR:
+        return []
+    step = grid(interval)
+    begins, ends = np.append(span[0], time + step), np.append(time, span[1])
+    return [(int(begins[i]), int(ends[i])) for i in np.flatnonzero(ends > begins)]
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Candles with `timestamps` in UTC."""
+    stamps = table["time"].cast(pa.timestamp("ms", "UTC"))
+    pq.write_table(table.drop_columns("time").add_column(0, "timestamps", stamps), path)
+
+
+def write_csv(table: pa.Table, path: Path) -> None:
+    """The guide's layout; stamps carry milliseconds only where a candle opens within a second."""
+    whole = not (table["time"].to_numpy() % 1000).any()
+    stamps = table["time"].cast(pa.timestamp("ms"))
+    stamps = stamps.cast(pa.timestamp("s")) if whole else stamps
+    texts = pc.strftime(stamps, format="%Y-%m-%d %H:%M:%S")
+    with path.open("wb") as file:
+        file.write(",".join(["timestamps", *FEATURES]).encode() + b"\n")
+        options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
+        pyarrow.csv.write_csv(table.set_column(0, "timestamps", texts), file, options)
+
+
+def iso(time: int) -> str:
+    """UTC milliseconds as a date that people read."""
+    return datetime.fromtimestamp(int(time) / 1000, UTC).isoformat(sep=" ").removesuffix("+00:00")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

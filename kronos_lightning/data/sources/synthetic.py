@@ -1,0 +1,106 @@
+"""Synthetic BTC-like candles, for demos and tests. They are no market: no figure made on them says anything of BTC."""
+
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from scipy.signal import lfilter
+
+from kronos_lightning.data.candles import Candles
+from kronos_lightning.settings import Count, Positive, Section, as_utc, parse_interval
+
+SUBSTEPS = 48  # price moves inside a candle, from which high and low come
+SYMBOL = "SYNTHETIC"
+
+
+class SampleSection(Section):
+    """Arguments of the generator; `conf/data/sample.yaml` explains them."""
+
+    candles: Count
+    start: str
+    seed: Annotated[int, Field(ge=0)]
+    start_price: Positive
+    volatility: Positive
+
+
+class Synthetic(Section):
+    """The generator as a source of candles."""
+
+    sample: SampleSection
+
+    @property
+    def synthetic(self) -> bool:
+        """Generated candles."""
+        return True
+
+    def path(self, symbol: str, interval: str) -> None:
+        """No file."""
+
+    def fetch(self, symbol: str, interval: str, start: str | None, end: str | None) -> pd.DataFrame:
+        """Generate all candles, whatever the symbol and the range."""
+        candles = sample_candles(interval=interval, **self.sample.model_dump())
+        frame = candles.frame.drop(columns="segment").rename_axis(index="row")
+        frame.attrs["source"] = candles.source
+        return frame
+
+
+def sample_candles(
+    candles: int, interval: str, start: str, seed: int, start_price: float, volatility: float
+) -> Candles:
+    """Simulate candles with the habits of BTC/USDT.
+
+    Volatility is persistent (AR(1) in its logarithm), moves are fat-tailed (Student t, 4 degrees of freedom) with rare
+    jumps, volume follows volatility, and both follow the hour of the day and the day of the week.
+
+    Args:
+        candles: how many.
+        interval: length of one, such as ``1h``.
+        start: open time of the first (UTC).
+        seed: the same seed gives the same candles.
+        start_price: open of the first, in quote units.
+        volatility: average annual volatility (0.6 = 60% a year).
+    """
+    rng = np.random.default_rng(seed)
+    step = parse_interval(interval)
+    stamps = pd.date_range(as_utc(start), periods=candles, freq=step)
+    rhythm = _rhythm(stamps, step)
+    persistence = 0.97
+    log_vol = lfilter([1.0], [1.0, -persistence], rng.normal(0.0, 0.5 * np.sqrt(1 - persistence**2), candles))
+    candle_vol = volatility * np.sqrt(step / pd.Timedelta(days=365)) * rhythm * np.exp(log_vol - 0.125)
+
+    degrees = 4.0
+    shocks = rng.standard_t(degrees, candles) / np.sqrt(degrees / (degrees - 2))
+    jumps = (rng.random(candles) < 0.004) * rng.normal(0.0, 4.0, candles)
+    returns = candle_vol * (shocks + jumps)
+
+    # Inside a candle the price walks as a Brownian bridge from 0 to the candle's return.
+    walk = np.cumsum(rng.normal(0.0, 1.0, (candles, SUBSTEPS)), axis=1) / np.sqrt(SUBSTEPS)
+    time = np.arange(1, SUBSTEPS + 1) / SUBSTEPS
+    bridge = (walk - walk[:, -1:] * time) * candle_vol[:, None]
+    path = bridge + returns[:, None] * time
+
+    close = np.log(start_price) + np.cumsum(returns)
+    open_ = np.concatenate([[np.log(start_price)], close[:-1]])
+    high = open_ + np.maximum(path.max(axis=1), 0.0)
+    low = open_ + np.minimum(path.min(axis=1), 0.0)
+    prices = np.exp(np.stack([open_, high, low, close], axis=1)).round(2)
+    activity = np.abs(returns) / candle_vol
+    volume = 2.0e4 * (step / pd.Timedelta(days=1)) * rhythm * np.exp(0.8 * log_vol + 0.3 * activity)
+    volume = (volume * rng.lognormal(0.0, 0.25, candles)).round(5)
+
+    frame = pd.DataFrame(prices, columns=["open", "high", "low", "close"])
+    frame.insert(0, "timestamps", stamps.as_unit("ns"))
+    frame["volume"] = volume
+    frame["amount"] = volume * prices.mean(axis=1)
+    frame["segment"] = np.zeros(candles, dtype=np.int64)
+    return Candles(frame=frame, symbol=SYMBOL, interval=step, source=f"sample (synthetic, seed {seed})", synthetic=True)
+
+
+def _rhythm(stamps: pd.DatetimeIndex, step: pd.Timedelta) -> np.ndarray:
+    """Factor on volatility and volume: quiet weekends, a busy European and American afternoon."""
+    factor = np.where(stamps.day_of_week >= 5, 0.75, 1.1)
+    if step < pd.Timedelta(days=1):
+        hour = (stamps.hour + stamps.minute / 60).to_numpy()
+        factor = factor * (1.0 + 0.35 * np.cos(2 * np.pi * (hour - 15) / 24))
+    return factor

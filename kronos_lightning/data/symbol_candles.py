@@ -1,0 +1,136 @@
+"""The candles of one symbol of a data set: fetched from their source, examined by the doctor, validated."""
+
+import hashlib
+import logging
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kronos_lightning.settings import as_utc, end_of
+
+from .candles import Candles, validate
+from .doctor import Diagnosis, diagnose
+from .files import sha256
+from .formats import CandleError, as_raw, require_file
+from .settings import DataSection
+from .sources import CandleSource
+
+log = logging.getLogger(__name__)
+
+
+class SymbolCandles:
+    """Candles of one symbol. They are fetched once and validated once, however often they are asked for.
+
+    Args:
+        symbol: name of the market.
+        source: where its candles come from.
+        config: of the data set.
+    """
+
+    def __init__(self, symbol: str, source: CandleSource, config: DataSection):
+        self.symbol, self.source, self.config = symbol, source, config
+        self.path = source.path(symbol, config.interval)
+        self._validated = lru_cache(maxsize=1)(self._validate)
+        self._frame: pd.DataFrame | None = None
+
+    def fetch(self) -> pd.DataFrame:
+        """Get the raw candles; a file that has changed since is read again.
+
+        Raises:
+            KronosError: there are none, and none to be had.
+        """
+        if self._frame is None or self.path is not None:
+            config = self.config
+            frame = self.source.fetch(self.symbol, config.interval, config.dataset_begin_time, config.dataset_end_time)
+            self._frame = frame if self.path is not None else as_raw(frame, type(self.source).__name__)
+        return self._frame
+
+    def origin(self) -> dict[str, str | None]:
+        """File, if there is one, and checksum of the candles: they tell whether the source has changed."""
+        if self.path is None:
+            content = pd.util.hash_pandas_object(self.fetch(), index=False).to_numpy()
+            return {"source": None, "sha256": hashlib.sha256(content.tobytes()).hexdigest()}
+        require_file(self.path)
+        return {"source": str(self.path), "sha256": sha256(self.path)}
+
+    def examine(self) -> tuple[Candles, dict[str, Any]]:
+        """The candles that may be trained on; findings and what was left out, for the manifest.
+
+        Raises:
+            CandleError: a defect, where `on_defect` does not allow it.
+        """
+        if self.source.synthetic:
+            return self.read([]), {"findings": [], "dropped": []}
+        config, now = self.config, None
+        if self.path is not None:
+            now = pd.Timestamp(self.path.stat().st_mtime, unit="s", tz="UTC")
+        begin = None if config.dataset_begin_time is None else as_utc(config.dataset_begin_time)
+        end = None if config.dataset_end_time is None else end_of(config.dataset_end_time)
+        diagnosis = diagnose(self.fetch(), config.interval, config.sessions, now).within(begin, end)
+        dropped = self._treat(diagnosis)
+        findings = [place for place in diagnosis.to_json()["findings"] if place["severity"] != "info"]
+        return self.read(dropped), {"findings": findings, "dropped": dropped}
+
+    def read(self, dropped: list[dict[str, Any]]) -> Candles:
+        """The candles without those that `examine` left out."""
+        fetched = self.fetch()
+        return self._validated(id(fetched), tuple(place["line"] for place in dropped))
+
+    def _validate(self, _frame: int, without: tuple[int, ...]) -> Candles:
+        raw, config = self._frame, self.config
+        kept = raw.drop(index=list(without)) if without else raw
+        label = self.path or raw.attrs.get("source", type(self.source).__name__)
+        candles = validate(
+            kept,
+            label,
+            config.interval,
+            self.symbol,
+            config.sessions,
+            begin=config.dataset_begin_time,
+            end=config.dataset_end_time,
+        )
+        return replace(candles, synthetic=self.source.synthetic)
+
+    @property
+    def name(self) -> Path | str:
+        """File or symbol, for messages."""
+        return self.path or self.symbol
+
+    def _treat(self, diagnosis: Diagnosis) -> list[dict[str, Any]]:
+        """Log, stop or leave out; returns the places to leave out."""
+        for finding in diagnosis.findings:
+            if finding.severity == "warning":
+                log.warning("%s: %s", self.name, finding.message)
+        errors = diagnosis.errors
+        if not errors:
+            return []
+        words = "; ".join(finding.message for finding in errors)
+        if self.config.on_defect == "error":
+            raise CandleError(
+                f"{self.name}: {words}. python -m kronos_lightning.data.doctor {self.name} shows all of it; "
+                f"data.on_defect=drop leaves these candles out, ignore trains on them"
+            )
+        if self.config.on_defect == "ignore":
+            log.warning("%s: trained on all the same (data.on_defect=ignore): %s", self.name, words)
+            return []
+        places = {
+            int(line): {"line": int(line), "time": str(time), "check": finding.check}
+            for finding in errors
+            for line, time in zip(finding.lines, finding.times, strict=True)
+        }
+        log.warning("%s: %d candle(s) left out (data.on_defect=drop): %s", self.name, len(places), words)
+        return [places[line] for line in sorted(places)]
+
+
+def join_frames(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Candle frames one after the other; segments stay apart, so that no window reaches from one into the next."""
+    joined, first = [], 0
+    for frame in frames:
+        segment = frame["segment"].to_numpy() - (frame["segment"].iloc[0] if len(frame) else 0) + first
+        joined.append(frame.assign(segment=segment.astype(np.int64)))
+        first = int(segment[-1]) + 1 if len(segment) else first
+    return pd.concat(joined, ignore_index=True)

@@ -1,0 +1,1 @@
+"""Publishing a run: its model directory, model card, and the Hub."""

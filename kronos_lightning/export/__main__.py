@@ -1,0 +1,6 @@
+"""Forward `python -m kronos_lightning.export` to the command in `cli/`."""
+
+from importlib import import_module
+
+if __name__ == "__main__":
+    import_module("kronos_lightning.cli.export").run()

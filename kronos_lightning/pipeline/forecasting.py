@@ -1,0 +1,270 @@
+"""From the checked configuration to forecasts: the model's, calibrated, and those of all that it is compared with."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import lightning as L
+import numpy as np
+import pandas as pd
+from hydra.utils import instantiate
+
+from kronos_lightning.config.schema import Evaluation
+from kronos_lightning.config.validation import ConfigError
+from kronos_lightning.data import CandleDataModule, Candles
+from kronos_lightning.data.formats import FEATURES
+from kronos_lightning.evaluation.baselines import Baseline, close_paths
+from kronos_lightning.evaluation.calibration import FEWEST, adaptive, conformity, fit_platt, fit_widening
+from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
+from kronos_lightning.forecast import Forecaster, ForecastSet, Sampling
+from kronos_lightning.forecast.calibration import FILE, Calibration, CalibrationError
+from kronos_lightning.forecast.distribution import crps, probability_up
+from kronos_lightning.runs.checkpoint_lookup import Sources, find_candidate, find_forecaster
+
+LARGEST = 4 * 2**30  # bytes of one set of sample paths; measuring them takes several times as many
+WAY_OUT = "; or calibration.fit=false, for figures as sampled"
+
+log = logging.getLogger("evaluate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeForecasts:
+    """Forecasts of one test range: a whole evaluation, or a fold of it.
+
+    sources: where the measured networks came from.
+    sampled: forecasts of the model, as it samples them with the calibrated temperature and top-p.
+    calibrated: the same calibrated on validation; None without calibration, and then the next two are None too.
+    moving: closes of the same paths corrected adaptively, ``(N, S, h)``.
+    validation: calibrated forecasts of the validation range.
+    compared: closes of the other checkpoints' paths ``(N, S, h)``, by name, and where they came from.
+    """
+
+    sources: Sources
+    sampled: ForecastSet
+    calibrated: ForecastSet | None
+    moving: np.ndarray | None
+    validation: ForecastSet | None
+    compared: dict[str, np.ndarray]
+    compared_sources: dict[str, Sources]
+
+    @property
+    def forecasts(self) -> ForecastSet:
+        """Those that are judged and traded: calibrated where they are."""
+        return self.calibrated or self.sampled
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Fitted on validation; in a walk-forward that of the last fold."""
+        return self.forecasts.calibration
+
+
+def forecast_range(
+    settings: Evaluation, datamodule: CandleDataModule, candles: Candles, trainer: L.Trainer
+) -> RangeForecasts:
+    """Calibrate on the validation range, forecast the test range, on all devices of the trainer."""
+    build_baselines(settings, candles.interval)  # whatever is wrong with them is told before the forecasts
+    forecaster, sources = find_forecaster(settings, datamodule)
+    members = dict.fromkeys(member for name in settings.compare for member in name.split("+"))
+    others = {member: find_candidate(settings, member, sources, datamodule) for member in members}
+    run = _Runner(settings, datamodule, candles, trainer)
+    validation = calibrated = moving = None
+    if settings.calibration.fit:
+        forecaster = run.best_sampling("the model", forecaster)
+        seen = run.forecast("validation", run.cutoffs("val", settings.calibration.max_cutoffs), forecaster)
+        calibration, scores = fit_calibration(settings, candles.symbol, seen, forecaster.sampling)
+        validation = seen.calibrated(calibration)
+        if trainer.is_global_zero and settings.tokenizer == "auto":  # with the tokenizer that stays with the checkpoint
+            keep(calibration, sources)
+    cutoffs = run.cutoffs("test", settings.evaluation.max_cutoffs)
+    sampled = run.forecast("test", cutoffs, forecaster)
+    if validation is not None:
+        calibrated, moving = sampled.calibrated(calibration), adaptively_corrected(sampled, scores)
+    closes = {}
+    for member, (other, _) in others.items():
+        chosen = run.best_sampling(member, other) if settings.calibration.fit else other
+        closes[member] = run.forecast(member, cutoffs, chosen).close_paths
+    return RangeForecasts(
+        sources=sources,
+        sampled=sampled,
+        calibrated=calibrated,
+        moving=moving,
+        validation=validation,
+        compared={name: np.concatenate([closes[m] for m in name.split("+")], axis=1) for name in settings.compare},
+        compared_sources={member: found for member, (_, found) in others.items()},
+    )
+
+
+def join(parts: Sequence[RangeForecasts]) -> RangeForecasts:
+    """The parts of a walk-forward after one another. Sources and calibration are those of the last fold."""
+    if len(parts) == 1:
+        return parts[0]
+    last = parts[-1]
+    fitted = last.calibrated is not None
+    return replace(
+        last,
+        sampled=ForecastSet.join([part.sampled for part in parts]),
+        calibrated=ForecastSet.join([part.calibrated for part in parts]) if fitted else None,
+        moving=np.concatenate([part.moving for part in parts]) if fitted else None,
+        validation=parts[0].validation,  # the only one that is earlier than every test candle
+        compared={name: np.concatenate([part.compared[name] for part in parts]) for name in last.compared},
+    )
+
+
+def fit_calibration(
+    settings: Evaluation, symbol: str, validation: ForecastSet, sampling: Sampling
+) -> tuple[Calibration, np.ndarray]:
+    """From validation forecasts; also their conformity scores, which the adaptive correction starts from."""
+    close, last, actual = validation.close_paths, validation.last_close, validation.actual_close
+    scores = conformity(close, last, actual)
+    widening = tuple(tuple(step) for step in fit_widening(scores).tolist())
+    about = {
+        "symbol": symbol,
+        "fitted_from": str(validation.cutoffs[0]),
+        "fitted_to": str(validation.stamps[-1, -1]),
+        "cutoffs": len(validation),
+        "num_paths": close.shape[1],
+        "lookback": settings.data.lookback,
+        "top_k": sampling.top_k,
+        "trained_positions": settings.forecast.trained_positions,
+    }
+    widened = Calibration(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        widening=widening,
+        slope=1.0,
+        intercept=0.0,
+        interval=settings.data.interval,
+        about=about,
+    )
+    share = probability_up(widened.apply(validation.paths, last), last)
+    slope, intercept = fit_platt(share, actual > last[:, None])
+    return replace(widened, slope=slope, intercept=intercept), scores
+
+
+def adaptively_corrected(forecasts: ForecastSet, scores: np.ndarray) -> np.ndarray:
+    """Closes ``(N, S, h)`` corrected by the conformity scores known so far; see `evaluation.calibration.adaptive`."""
+    return adaptive(
+        forecasts.close_paths,
+        forecasts.last_close,
+        forecasts.actual_close,
+        forecasts.cutoffs,
+        forecasts.stamps,
+        scores,
+    )
+
+
+def keep(calibration: Calibration, sources: Sources) -> None:
+    """Store a calibration beside the checkpoint it belongs to, if that is a folder here and knows this market."""
+    symbol, only = calibration.about["symbol"], "The calibration is kept in the report's folder alone: "
+    if sources.directory is None:
+        log.info("%sthis checkpoint has no folder here", only)
+        return
+    if sources.info is not None and symbol not in sources.info["data"]["fingerprints"]:
+        log.info("%sthis checkpoint was not trained on %s", only, symbol)
+        return
+    earlier = Calibration.load(sources.directory)
+    before = symbol if earlier is None else earlier.about.get("symbol", symbol)  # older files do not tell
+    if before != symbol:
+        log.warning("The calibration for %s takes the place of that for %s beside the checkpoint", symbol, before)
+    try:
+        calibration.save(sources.directory)
+    except OSError as error:
+        log.warning("The calibration could not be stored beside the checkpoint: %s", error)
+    else:
+        log.info("Calibration: %s", sources.directory / FILE)
+
+
+def build_baselines(settings: Evaluation, interval: pd.Timedelta) -> dict[str, Baseline]:
+    """The baselines that the configuration names and that exist for candles of this length, by name.
+
+    Raises:
+        ConfigError: there is none for such candles.
+    """
+    named = {name: instantiate(settings.baselines[name], _convert_="all") for name in settings.evaluation.baselines}
+    found = {name: baseline for name, baseline in named.items() if baseline.applies_to(interval)}
+    if not found:
+        raise ConfigError(f"evaluation.baselines: none of them exists for candles of {settings.data.interval}")
+    return found
+
+
+def baseline_paths(settings: Evaluation, candles: Candles, forecasts: ForecastSet) -> dict[str, np.ndarray]:
+    """Closes of every baseline's sample paths ``(N, S, h)`` on the same cutoffs."""
+    rows, found = candles.rows_at(forecasts.cutoffs), build_baselines(settings, candles.interval)
+    for name in settings.evaluation.baselines:
+        if name not in found:
+            log.info("Baseline %s: there is none for candles of %s", name, settings.data.interval)
+    return {
+        name: close_paths(one.sample_paths(candles, rows, forecasts.horizon, settings.forecast.num_paths))
+        for name, one in found.items()
+    }
+
+
+def overlap(forecasts: ForecastSet) -> int:
+    """How many neighbouring cutoffs share target candles."""
+    if len(forecasts) < 2:
+        return 1
+    candle = (
+        np.diff(forecasts.stamps, axis=1).min()
+        if forecasts.horizon > 1
+        else forecasts.stamps[0, 0] - forecasts.cutoffs[0]
+    )
+    stride = np.diff(forecasts.cutoffs).min() / candle
+    return max(1, math.ceil(forecasts.horizon / stride))
+
+
+class _Runner:
+    """Rolling forecasts of one data set."""
+
+    def __init__(self, settings: Evaluation, datamodule: CandleDataModule, candles: Candles, trainer: L.Trainer):
+        self.settings, self.candles, self.trainer = settings, candles, trainer
+        self.masks = datamodule.target_masks(candles.frame["timestamps"])
+
+    def cutoffs(self, split: str, at_most: int | None) -> Cutoffs:
+        data = self.settings.data
+        batch = self.settings.evaluation.cutoffs_per_batch
+        return Cutoffs(
+            self.candles,
+            self.masks[split],
+            lookback=data.lookback,
+            horizon=data.horizon,
+            max_cutoffs=at_most,
+            batch_size=batch,
+        )
+
+    def forecast(self, what: str, cutoffs: Cutoffs, forecaster: Forecaster) -> ForecastSet:
+        settings = self.settings
+        log.info("Forecasts, %s: %d cutoffs", what, len(cutoffs.rows))
+        size = len(cutoffs.rows) * settings.forecast.num_paths * settings.data.horizon * len(FEATURES) * 4
+        if size > LARGEST:
+            raise ConfigError(
+                f"evaluation.max_cutoffs: the paths of {len(cutoffs.rows)} cutoffs take {size / 2**30:.0f} GiB; "
+                f"take fewer cutoffs or paths"
+            )
+        return rolling_forecasts(cutoffs, forecaster, settings.forecast.num_paths, settings.seed, self.trainer)
+
+    def best_sampling(self, what: str, forecaster: Forecaster) -> Forecaster:
+        """The forecaster with the temperature and top-p of lowest CRPS on validation, its own ones among them."""
+        options, sampling = self.settings.calibration, forecaster.sampling
+        few = self.cutoffs("val", min(options.search_cutoffs, options.max_cutoffs or options.search_cutoffs))
+        known = len(self.cutoffs("val", options.max_cutoffs).rows)
+        if sampling.greedy or self.settings.forecast.num_paths == 1:
+            raise CalibrationError(
+                "one path only (greedy sampling or forecast.num_paths=1): nothing to calibrate" + WAY_OUT
+            )
+        if known < FEWEST:
+            raise CalibrationError(
+                f"{known} validation cutoffs, {FEWEST} are needed to calibrate: lengthen data.val_time_range, cut "
+                f"fewer folds, raise calibration.max_cutoffs" + WAY_OUT
+            )
+        temperatures = dict.fromkeys([sampling.temperature, *options.temperatures])
+        choices = product(temperatures, dict.fromkeys([sampling.top_p, *options.top_ps]))
+        tried = {sampling.model_copy(update={"temperature": t, "top_p": p}): np.inf for t, p in choices}
+        for choice in tried if len(tried) > 1 else []:
+            found = self.forecast(f"{what} at temperature {choice.temperature:g}, top_p {choice.top_p:g}", few,
+                                  replace(forecaster, sampling=choice))  # fmt: skip
+            last = found.last_close
+            tried[choice] = crps(found.close_paths / last[:, None, None], found.actual_close / last[:, None]).mean()
+            log.info("CRPS on validation: %.4f %%", tried[choice] * 100)
+        return replace(forecaster, sampling=min(tried, key=tried.get))

@@ -1,0 +1,75 @@
+"""Notices: leaks, contamination, synthetic candles and all else that changes how an evaluation is to be read."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from kronos_lightning.data import Candles
+from kronos_lightning.forecast import ForecastSet
+from kronos_lightning.runs.checkpoint_lookup import Sources
+from kronos_lightning.runs.provenance import trained_until
+from kronos_lightning.settings import end_of
+
+from .forecasting import RangeForecasts
+
+PRETRAINING_END = "2024-06-30"  # of the published weights' data (arXiv 2508.02739); Binance is in it
+ENOUGH_PATHS = 39  # the first and last of them are the ends of a 95 % interval
+
+
+def notices(candles: Candles, part: RangeForecasts) -> list[str]:
+    """Sentences that a reader has to know before any figure of a test range."""
+    found = _notices(candles, part.sampled, part.sources)
+    if part.validation is not None:
+        first = pd.Timestamp(part.validation.stamps[0, 0], tz="UTC")
+        for name, info in (("predictor", part.sources.info), ("tokenizer", part.sources.tokenizer_info)):
+            trained = trained_until(info, ("train",))
+            if trained is not None and first < trained:
+                found.append(
+                    f"LEAK: calibrated from {first} on, but the {name} was trained on candles up to {trained}."
+                )
+        if not candles.synthetic and not _random_start(part.sources) and first < end_of(PRETRAINING_END):
+            found.append(
+                f"CALIBRATION: the validation range begins before {PRETRAINING_END}; if the pretraining has seen it, "
+                f"the intervals are too narrow and the thresholds too good."
+            )
+        if (paths := part.sampled.paths.shape[1]) < ENOUGH_PATHS:
+            found.append(f"FEW PATHS: {paths} cannot tell the ends of a 95 % interval, {ENOUGH_PATHS} can.")
+    for name, sources in part.compared_sources.items():
+        others = _notices(candles, part.sampled, sources)
+        found += [f"{name}: {text}" for text in others if text not in found]
+    return found
+
+
+def all_notices(candles: Candles, parts: Sequence[RangeForecasts]) -> list[str]:
+    """Notices of every fold, each once."""
+    return list(dict.fromkeys(text for part in parts for text in notices(candles, part)))
+
+
+def _random_start(sources: Sources) -> bool:
+    """Whether the predictor's weights began at random, and not with published ones."""
+    return (sources.info or {"initial_weights": sources.predictor})["initial_weights"].startswith("random")
+
+
+def _notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list[str]:
+    found, first = [], pd.Timestamp(forecasts.stamps[0, 0], tz="UTC")
+    if candles.synthetic:
+        found.append("SYNTHETIC CANDLES: made by a generator. No figure here says anything about a market.")
+    elif not _random_start(sources) and first < end_of(PRETRAINING_END):
+        found.append(
+            f"CONTAMINATED: the test range begins before {PRETRAINING_END}, and the published weights' pretraining may "
+            f"have seen it. If these weights descend from them, the forecasts look better than they are."
+        )
+    for name, info in (("predictor", sources.info), ("tokenizer", sources.tokenizer_info)):
+        seen = trained_until(info)
+        if seen is not None and first < seen:
+            found.append(f"LEAK: the {name} was fine-tuned on candles up to {seen}, the test begins at {first}.")
+    if sources.info is not None:
+        if candles.fingerprint not in sources.info["data"]["fingerprints"].values():
+            found.append("OTHER DATA: the predictor was fine-tuned on other candles than it is measured on.")
+    elif _random_start(sources):
+        found.append("RANDOM WEIGHTS: the predictor was never trained.")
+    elif "not fine-tuned" in sources.predictor:
+        found.append(f"NOT FINE-TUNED: {sources.predictor}.")
+    if sources.tokenizer.startswith("random"):
+        found.append("RANDOM WEIGHTS: the tokenizer was never trained.")
+    return found

@@ -1,0 +1,129 @@
+"""The scoreboard: all forecasters on the same cutoffs, and the verdict on the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kronos_lightning.config.schema import Evaluation
+from kronos_lightning.data import Candles
+from kronos_lightning.evaluation import metrics as figures_of
+from kronos_lightning.evaluation.metrics import Scores, Truth, score
+from kronos_lightning.evaluation.significance import Bootstrap, Comparison, against_best, compare
+from kronos_lightning.forecast import ForecastSet
+
+from .backtesting import Trading
+from .forecasting import RangeForecasts, overlap
+
+MODEL, SAMPLED, MOVING = "model", "model, as sampled", "model, adaptive"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """All forecasters on the same cutoffs.
+
+    scores: by name: the model (calibrated, where it is), the same as sampled and adaptively corrected, the other
+        checkpoints of `compare`, the baselines.
+    baselines: which of them are.
+    verdict: the model beside the best baseline.
+    beside: every other one beside that baseline.
+    helped: the model beside the other checkpoints, both as sampled.
+    """
+
+    scores: dict[str, Scores]
+    baselines: tuple[str, ...]
+    verdict: Comparison
+    beside: dict[str, Comparison]
+    helped: dict[str, Comparison]
+
+    @property
+    def best(self) -> str:
+        """The best baseline."""
+        return self.verdict.other
+
+    def table(self) -> pd.DataFrame:
+        """All figures, a row a forecaster."""
+        rows = []
+        for name, scores in self.scores.items():
+            found = self.verdict if name == MODEL else self.beside[name]
+            test = {"skill": found.skill, "skill_lower": found.lower, "skill_upper": found.upper}
+            rows.append({"forecaster": name, **test, "p_value": found.p_value, **figures_of.figures(scores)})
+        return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """Everything that an evaluation found. parts: the folds of a walk-forward, else one."""
+
+    settings: Evaluation
+    candles: Candles
+    parts: Sequence[RangeForecasts]
+    whole: RangeForecasts
+    board: Board
+    trading: Trading
+
+    @property
+    def forecasts(self) -> ForecastSet:
+        """Those of the model, calibrated where they are."""
+        return self.whole.forecasts
+
+
+def bootstrap_of(settings: Evaluation, forecasts: ForecastSet) -> Bootstrap:
+    """Resampling of cutoffs whose targets overlap."""
+    return Bootstrap(overlap=overlap(forecasts), samples=settings.evaluation.bootstrap_samples, seed=settings.seed)
+
+
+def score_all(settings: Evaluation, candles: Candles, part: RangeForecasts, baselines: dict[str, np.ndarray]) -> Board:
+    """Score the forecasters of a part beside the baselines' paths on the same cutoffs."""
+    truth = Truth.of(part.sampled, candles)
+    sampled = score(part.sampled.close_paths, truth)
+    scores = {MODEL: sampled}
+    if part.calibrated is not None:
+        scores = {
+            MODEL: score(part.calibrated.close_paths, truth, part.calibrated.up),
+            SAMPLED: sampled,
+            MOVING: score(part.moving, truth),
+        }
+    others = {name: score(paths, truth) for name, paths in part.compared.items()}
+    measures = {name: score(paths, truth) for name, paths in baselines.items()}
+    bootstrap = bootstrap_of(settings, part.sampled)
+    losses = {name: one.loss for name, one in measures.items()}
+    verdict = against_best(scores[MODEL].loss, losses, bootstrap)
+    everyone = scores | others | measures
+    best = measures[verdict.other].loss
+    beside = {
+        name: compare(one.loss, best, verdict.other, bootstrap) for name, one in everyone.items() if name != MODEL
+    }
+    helped = {name: compare(sampled.loss, one.loss, name, bootstrap) for name, one in others.items()}
+    return Board(scores=everyone, baselines=tuple(measures), verdict=verdict, beside=beside, helped=helped)
+
+
+def by_fold(result: EvaluationResult) -> pd.DataFrame:
+    """A row a fold: the model beside its best baseline there."""
+    rows, at = [], 0
+    bootstrap = bootstrap_of(result.settings, result.forecasts)
+    for k, part in enumerate(result.parts):
+        chosen = slice(at, at := at + len(part.forecasts))
+        board = {name: scores.select(chosen) for name, scores in result.board.scores.items()}
+        verdict = against_best(
+            board[MODEL].loss, {name: board[name].loss for name in result.board.baselines}, bootstrap
+        )
+        model, best = figures_of.figures(board[MODEL]), figures_of.figures(board[verdict.other])
+        rows.append(
+            {
+                "fold": k,
+                "from": str(pd.Timestamp(part.forecasts.stamps[0, 0])),
+                "to": str(pd.Timestamp(part.forecasts.stamps[-1, -1])),
+                "cutoffs": len(part.forecasts),
+                "crps": model["crps"],
+                "best_baseline": verdict.other,
+                "baseline_crps": best["crps"],
+                "skill": verdict.skill,
+                "p_value": verdict.p_value,
+                "coverage_90": model["coverage_90"],
+                "direction_accuracy": model["direction_accuracy"],
+                "verdict": verdict.words,
+            }
+        )
+    return pd.DataFrame(rows)

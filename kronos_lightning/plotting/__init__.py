@@ -1,0 +1,1 @@
+"""One look for all plots and numbers: colours, axes, number formats. No data, no model."""

@@ -1,0 +1,203 @@
+"""The report of an evaluation: what a person reads, on the page and on the terminal."""
+
+import math
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from kronos_lightning.evaluation import metrics as figures_of
+from kronos_lightning.forecast import validity
+from kronos_lightning.pipeline.notices import all_notices
+from kronos_lightning.pipeline.scoreboard import MODEL, MOVING, SAMPLED, Board, EvaluationResult, by_fold
+from kronos_lightning.plotting.formats import UNDEFINED, correlation, number, p_value, share, signed
+
+from .backtest_section import trading_plots, trading_tables
+from .files import sampling
+from .html import Report, ReportPlot, ReportTable
+from .plots import fan_charts, pit_chart, reliability_chart, skill_chart, step_chart
+from .verdict import sentences
+
+CORRELATIONS = {"ic", "rank_ic", "price_correlation", "return_correlation"}
+WIDTH = 140  # of the tables on the terminal, at least
+BOARD = ("mae", "direction_accuracy", "ic", "coverage_90", "width_90", "brier")
+SHARES = {"direction_accuracy", "trend_accuracy", *(f"coverage_{i * 100:.0f}" for i in figures_of.INTERVALS)}
+
+
+def report(result: EvaluationResult) -> Report:
+    """Assemble the page."""
+    settings, candles, forecasts, board = result.settings, result.candles, result.forecasts, result.board
+    whole, sources = result.whole, result.whole.sources
+    verdict, tone = sentences(result)
+    note = ", SYNTHETIC candles" if candles.synthetic else ""
+    span = f"{pd.Timestamp(forecasts.cutoffs[0])} .. {pd.Timestamp(forecasts.stamps[-1, -1])} UTC"
+    size = f"{len(forecasts)} cutoffs, {forecasts.horizon} candles ahead, {forecasts.paths.shape[1]} sample paths"
+    calibration = [_calibration_table(result)] if whole.calibration else []
+    folds = [_fold_table(result)] if len(result.parts) > 1 else []
+    return Report(
+        title=f"{settings.model.name} on {candles.symbol} {settings.data.interval}",
+        subtitle=f"{size}; {span}",
+        verdict=verdict,
+        tone=tone,
+        notices=all_notices(candles, result.parts),
+        tables=[
+            _board_table(board),
+            *folds,
+            *calibration,
+            _figures_table(board),
+            _regime_table(board),
+            *trading_tables(result.trading),
+        ],
+        plots=_plots(result, note),
+        facts=[
+            ("Candles", f"{candles.source}: {len(candles)} of {settings.data.interval}, {len(candles.gaps)} gap(s)"),
+            ("Fingerprint", candles.fingerprint),
+            ("Predictor", sources.predictor),
+            ("Tokenizer", sources.tokenizer),
+            *(
+                (f"Compared: {name}", f"predictor {one.predictor}, tokenizer {one.tokenizer}")
+                for name, one in whole.compared_sources.items()
+            ),
+            ("Candle validity", str(validity(forecasts.paths))),
+            ("Baselines", f"fitted anew every {settings.evaluation.refit_every} candles, on the past alone"),
+            ("Sampling", ", ".join(f"{key} {value}" for key, value in sampling(result).items())),
+            ("Calibration", _calibration_text(result)),
+            ("Strategy", ", ".join(f"{key} {value}" for key, value in settings.strategy.items() if key != "_target_")),
+            ("Backtest", ", ".join(f"{key} {value}" for key, value in settings.backtest.model_dump().items())),
+            ("Seed", str(settings.seed)),
+        ],
+    )
+
+
+def _plots(result: EvaluationResult, note: str) -> list[ReportPlot]:
+    scores, best = result.board.scores, result.board.best
+    shown = {name: scores[name] for name in (MODEL, SAMPLED, best) if name in scores}
+    model = scores[MODEL]
+    found = [
+        ("Fan charts", "fan_charts", fan_charts(result.forecasts, model, result.candles, note)),
+        ("Error and coverage by step", "by_step", step_chart(shown, note)),
+        ("Where the truth fell", "pit", pit_chart(shown, note)),
+        ("Reliability of P(up)", "reliability", reliability_chart(shown, note)),
+        ("Skill over time", "skill_over_time", skill_chart(model, scores[best], best, note)),
+    ]
+    plots = [ReportPlot(title=title, name=name, figure=figure) for title, name, figure in found]
+    return [*plots, *trading_plots(result.trading, note)]
+
+
+def _board_table(board: Board) -> ReportTable:
+    rows = []
+    for row in board.table().sort_values("crps").to_dict("records"):
+        name = row["forecaster"]
+        test = board.verdict if name == MODEL else board.beside[name]
+        interval = f"{test.lower:+.1%} … {test.upper:+.1%}" if test.judged else UNDEFINED
+        compared = [signed(test.skill), interval, p_value(test.p_value).removeprefix("p = ").removeprefix("p ")]
+        if name == board.best:
+            compared = ["best baseline", "", ""]
+        rows.append([name, number(row["crps"]), *compared, *(_figure(key, row[key]) for key in BOARD)])
+    columns = ["Forecaster", "CRPS %", "Skill", "95 % interval", "p (DM)"]
+    columns += ["MAE", "Direction", "IC", "Cov. 90", "Width 90 %", "Brier"]
+    majority = figures_of.majority_direction(board.scores[MODEL].truth)
+    notes = [
+        f"Skill: 1 − CRPS / CRPS of {board.best}, the best baseline on these cutoffs; its interval from blocks of "
+        f"neighbouring cutoffs; DM: p-value of the Diebold–Mariano test. Always saying the commoner direction is right "
+        f"in {majority:.1%}.",
+    ]
+    return ReportTable(title="Scoreboard, best CRPS first", columns=columns, rows=rows, notes=notes)
+
+
+def _calibration_table(result: EvaluationResult) -> ReportTable:
+    names = ("crps", *(f"coverage_{i * 100:.0f}" for i in figures_of.INTERVALS), "width_90", "brier")
+    rows = []
+    labels = {SAMPLED: "before", MODEL: "after (split conformal)", MOVING: "after (adaptive conformal)"}
+    for name, label in labels.items():
+        found = figures_of.figures(result.board.scores[name])
+        rows.append([label, *(_figure(figure, found[figure]) for figure in names)])
+    columns = ["Calibration", "CRPS %", "Cov. 50", "Cov. 80", "Cov. 90", "Cov. 95", "Width 90 %", "Brier"]
+    notes = [
+        f"{_calibration_text(result)}. The adaptive correction also learns from the test's own outcomes, each once it "
+        f"is known; it is shown, not used."
+    ]
+    title = "Calibration, fitted on validation, measured on test"
+    return ReportTable(title=title, columns=columns, rows=rows, notes=notes)
+
+
+def _calibration_text(result: EvaluationResult) -> str:
+    calibration = result.whole.calibration
+    if calibration is None:
+        return "none"
+    about, fold = calibration.about, "last fold: " if len(result.parts) > 1 else ""
+    return (
+        f"{fold}temperature {calibration.temperature:g}, top_p {calibration.top_p:g}, intervals and P(up) (slope "
+        f"{calibration.slope:.2f}, intercept {calibration.intercept:+.2f}) from {about['cutoffs']} cutoffs, "
+        f"{about['fitted_from'][:16]} .. {about['fitted_to'][:16]}"
+    )
+
+
+def _figures_table(board: Board) -> ReportTable:
+    model, best = (figures_of.figures(board.scores[name]) for name in (MODEL, board.best))
+    rows = []
+    for name, description in figures_of.DESCRIPTIONS.items():
+        skill = 1 - model[name] / best[name] if name in figures_of.LOSSES and best[name] > 0 else math.nan
+        shown = signed(skill, 2)
+        values = (_figure(name, one[name]) for one in (model, best))
+        rows.append([name, *values, shown, description])
+    columns = ["Figure", "Model", board.best, "Skill", ""]
+    return ReportTable(title="All figures beside the best baseline", columns=columns, rows=rows, prose=True)
+
+
+def _regime_table(board: Board) -> ReportTable:
+    rows, other = [], board.best
+    model, best = (figures_of.by_slice(board.scores[name], "regime") for name in (MODEL, other))
+    for one, two in zip(model.to_dict("records"), best.to_dict("records"), strict=True):
+        skill = signed(1 - one["crps"] / two["crps"] if two["crps"] > 0 else math.nan, 2)
+        shares = (one["coverage_90"], two["coverage_90"], one["direction_accuracy"])
+        scores = [number(one["crps"]), number(two["crps"]), skill]
+        rows.append([one["regime"], str(one["cutoffs"]), *scores, *(_figure("coverage_90", share) for share in shares)])
+    columns = ["Known volatility", "Cutoffs", "CRPS %", f"of {other}", "Skill", "Cov. 90", f"of {other}", "Direction"]
+    return ReportTable(title="By volatility regime (thirds of the cutoffs)", columns=columns, rows=rows)
+
+
+def _fold_table(result: EvaluationResult) -> ReportTable:
+    rows = []
+    for row in by_fold(result).to_dict("records"):
+        span = f"{row['from'][:16]} .. {row['to'][:16]}"
+        scores = [number(row["crps"]), number(row["baseline_crps"]), row["best_baseline"]]
+        test = [signed(row["skill"]), p_value(row["p_value"])]
+        shares = [_figure(name, row[name]) for name in ("coverage_90", "direction_accuracy")]
+        rows.append([str(row["fold"]), span, str(row["cutoffs"]), *scores, *test, *shares])
+    columns = [
+        "Fold",
+        "Test",
+        "Cutoffs",
+        "CRPS %",
+        "Baseline's",
+        "Best baseline",
+        "Skill",
+        "DM",
+        "Cov. 90",
+        "Direction",
+    ]
+    return ReportTable(title="Walk-forward folds", columns=columns, rows=rows)
+
+
+def _figure(name: str, value: float) -> str:
+    """A figure for people: shares in per cent, correlations with three decimals."""
+    if name in SHARES:
+        return share(value)
+    return correlation(value) if name in CORRELATIONS else number(value)
+
+
+def print_tables(page: Report, console: Console) -> None:
+    """Verdict and tables on the terminal."""
+    console.width = max(console.width, WIDTH)
+    for notice in page.notices:
+        console.print(notice, style="bold yellow")
+    for table in page.tables:
+        grid = Table(title=table.title)
+        for i, name in enumerate(table.columns[: -1 if table.prose else None]):
+            grid.add_column(name, justify="right" if i else "left")
+        for row in table.rows:
+            grid.add_row(*row[: -1 if table.prose else None])
+        console.print(grid)
+    for sentence in page.verdict:
+        console.print(sentence, style="bold")

@@ -1,0 +1,155 @@
+"""Files of an evaluation for machines: `metrics.json`, tables as CSV, TensorBoard."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch.utils.tensorboard import SummaryWriter
+
+from kronos_lightning.backtest.performance import figures as performance_of
+from kronos_lightning.backtest.search import ParameterSearch
+from kronos_lightning.data.files import sha256
+from kronos_lightning.evaluation import metrics as figures_of
+from kronos_lightning.forecast import validity
+from kronos_lightning.model.pretrained import WEIGHTS_FILE
+from kronos_lightning.pipeline.backtesting import Trading
+from kronos_lightning.pipeline.notices import all_notices
+from kronos_lightning.pipeline.scoreboard import MODEL, EvaluationResult, by_fold
+from kronos_lightning.runs.checkpoint_lookup import Sources
+
+from .verdict import sentences
+
+
+def tables(result: EvaluationResult) -> dict[str, pd.DataFrame]:
+    """The tables for machines, by file name without ending."""
+    scores = result.board.scores
+    found = {"scoreboard": result.board.table()}
+    for name, cut in (("by_step", None), ("by_month", "month"), ("by_regime", "regime")):
+        parts = [
+            (figures_of.by_step(one) if cut is None else figures_of.by_slice(one, cut)).assign(forecaster=who)
+            for who, one in scores.items()
+        ]
+        found[name] = pd.concat(parts, ignore_index=True)
+    if len(result.parts) > 1:
+        found["by_fold"] = by_fold(result)
+    return found
+
+
+def metrics(result: EvaluationResult) -> dict[str, Any]:
+    """`metrics.json`: all figures for machines, undefined ones as null."""
+    board, forecasts, whole = result.board, result.forecasts, result.whole
+    page_words, _ = sentences(result)
+    content = {
+        "verdict": page_words,
+        "notices": all_notices(result.candles, result.parts),
+        "synthetic": result.candles.synthetic,
+        "fingerprint": result.candles.fingerprint,
+        "sources": {
+            "predictor": whole.sources.predictor,
+            "tokenizer": whole.sources.tokenizer,
+            "info": whole.sources.info,
+        },
+        "weights": [weights(part.sources) for part in result.parts],
+        "cutoffs": len(forecasts),
+        "horizon": forecasts.horizon,
+        "num_paths": forecasts.paths.shape[1],
+        "impossible_candles": asdict(validity(forecasts.paths)),
+        "best_baseline": board.best,
+        "against_best_baseline": asdict(board.verdict),
+        "against_others_as_sampled": {name: asdict(one) for name, one in board.helped.items()},
+        "majority_direction": figures_of.majority_direction(board.scores[MODEL].truth),
+        "figures": {name: figures_of.figures(one) for name, one in board.scores.items()},
+        "calibration": asdict(whole.calibration) if whole.calibration else None,
+        "trading": trading_metrics(result.trading),
+    }
+    return _without_nan(content)
+
+
+def trading_metrics(trading: Trading) -> dict[str, Any]:
+    """Collect all figures of the backtest for `metrics.json`; undefined ones are NaN."""
+    run, search = trading.run, trading.search
+    low, middle, high = np.quantile(trading.random, [0.05, 0.5, 0.95]).tolist()
+    return {
+        "backtest": trading.figures,
+        "buy_and_hold": performance_of(trading.hold),
+        "always_flat": performance_of(trading.flat),
+        "final_equity": float(run.equity[-1]),
+        "signals": trading.signals,
+        "thresholds": dict(trading.strategy.parameters) | {"from": trading.parameters_from},
+        "sharpe_interval": list(trading.sharpe_interval),
+        "probabilistic_sharpe": trading.probabilistic_sharpe,
+        "random_strategies": {"q05": low, "q50": middle, "q95": high, "beaten": trading.beaten},
+        "break_even_fee": trading.break_even_fee,
+        "ambiguous_candles": run.ambiguous,
+        "settled_candles": run.settled,
+        "halts": [str(time) for time in run.halts],
+        "search": None if search is None else _search_metrics(search),
+    }
+
+
+def _search_metrics(search: ParameterSearch) -> dict[str, Any]:
+    """One free parameter by its value alone, several by name."""
+    best = search.best if search.best is None or len(search.best) > 1 else next(iter(search.best.values()))
+    return {
+        "table": search.table.to_dict("records"),
+        "best": best,
+        "trials": search.trials,
+        "deflated_sharpe": search.deflated_sharpe,
+    }
+
+
+def weights(sources: Sources) -> dict[str, str | None]:
+    """SHA-256 of the files that were measured; None from the Hub or at random."""
+    places = {"predictor": sources.directory, "tokenizer": sources.tokenizer_directory}
+    return {name: sha256(place / WEIGHTS_FILE) if place else None for name, place in places.items()}
+
+
+def write(result: EvaluationResult, directory: Path) -> None:
+    """Write `metrics.json`, the tables and trades as CSV, and TensorBoard's hparams."""
+    found = metrics(result)
+    (directory / "metrics.json").write_text(json.dumps(found, indent=2, allow_nan=False))
+    for name, table in tables(result).items():
+        table.to_csv(directory / f"{name}.csv", index=False)
+    result.trading.run.trade_table().to_csv(directory / "trades.csv", index=False)
+    shown = found["figures"][MODEL] | {"skill": found["against_best_baseline"]["skill"]} | found["trading"]["backtest"]
+    reached = {f"evaluation/{name}": value for name, value in shown.items() if value is not None}
+    with SummaryWriter(str(directory / "tensorboard")) as writer:
+        writer.add_hparams(hyperparameters(result), reached, run_name=".")
+
+
+def hyperparameters(result: EvaluationResult) -> dict[str, str | float | bool]:
+    """Collect what evaluations differ in, for TensorBoard's table: model, training, sampling."""
+    settings, sources = result.settings, result.whole.sources
+    given = {
+        "model": settings.model.name,
+        "data": settings.data.label,
+        "predictor": sources.predictor,
+        "lookback": settings.data.lookback,
+        "horizon": settings.data.horizon,
+        "calibrated": result.whole.calibration is not None,
+        **{f"forecast.{name}": value for name, value in sampling(result).items()},
+    }
+    stage = (sources.info or {}).get("settings", {})
+    return given | {f"stage.{name}": value for name, value in stage.items() if isinstance(value, str | float | int)}
+
+
+def sampling(result: EvaluationResult) -> dict[str, Any]:
+    """The `forecast` settings with the sampling that was really used; of the last fold where there are several."""
+    found, calibration = result.settings.forecast.model_dump(), result.whole.calibration
+    if calibration is None:
+        return found
+    return found | {"temperature": calibration.temperature, "top_p": calibration.top_p}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""Runs: their folders, what they are built from, where their weights come from."""

@@ -1,0 +1,100 @@
+"""Data modules, networks and Lightning modules from the checked configuration."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+
+from kronos_lightning.config.schema import Training
+from kronos_lightning.config.sections import PredictorStage
+from kronos_lightning.data import CandleDataModule
+from kronos_lightning.data.settings import DataSection
+from kronos_lightning.model import Kronos, KronosTokenizer
+from kronos_lightning.training.lora import add_adapters
+from kronos_lightning.training.predictor_module import PredictorModule
+from kronos_lightning.training.recipe import Recipe
+from kronos_lightning.training.regularization import freeze, override_dropout
+from kronos_lightning.training.scaling import Scale
+from kronos_lightning.training.stage_module import StageModule
+from kronos_lightning.training.tokenizer_module import TokenizerModule
+
+from .checkpoint_lookup import find_tokenizer
+from .networks import build_forecaster, earlier, initial_network
+
+log = logging.getLogger(__name__)
+
+
+def build_datamodule(config: DataSection) -> CandleDataModule:
+    """Data module with the source that the configuration names."""
+    return CandleDataModule(config, instantiate(config.source_node, _convert_="all"))
+
+
+def build_module(
+    settings: Training, datamodule: CandleDataModule, kept: Path | None = None
+) -> tuple[StageModule, dict[str, Any]]:
+    """The stage's module, and where its weights came from (for `run_info.json`).
+
+    `kept` is the frozen tokenizer of a run that goes on; None = as the configuration says.
+    """
+    recipe, data = build_recipe(settings, datamodule), settings.data
+    if not isinstance(settings.stage, PredictorStage):
+        tokenizer, source = initial_network(KronosTokenizer, settings)
+        regularize(tokenizer, settings)
+        about = {"initial_weights": source, "initial_record": earlier(settings)}
+        return TokenizerModule(tokenizer, recipe), about
+    wanted = str(kept or settings.stage.tokenizer)
+    tokenizer, tokenizer_source, tokenizer_record = find_tokenizer(settings, wanted, datamodule)
+    predictor, source = initial_network(Kronos, settings)
+    regularize(predictor, settings)
+    forecaster = build_forecaster(settings, tokenizer, predictor, data.clip, data.volume)
+    module = PredictorModule(forecaster, recipe, num_paths=settings.forecast.num_paths, seed=settings.seed)
+    about = {"initial_weights": source, "initial_record": earlier(settings)}
+    return module, about | {"tokenizer": tokenizer_source, "tokenizer_record": tokenizer_record}
+
+
+def build_recipe(settings: Training, datamodule: CandleDataModule) -> Recipe:
+    """Stage, regularisation and window of a training."""
+    regularization = settings.regularization
+    return Recipe(
+        stage=settings.stage,
+        regularization=regularization,
+        lookback=settings.data.lookback,
+        horizon=settings.data.horizon,
+        market_volatility=datamodule.recent_volatility() if regularization.volatility == "market" else None,
+        regularisers=tuple(instantiate(node, _convert_="all") for node in regularization.extra.values()),
+    )
+
+
+def scale(
+    settings: Training, module: StageModule, datamodule: CandleDataModule, processes: int
+) -> dict[str, int | float]:
+    """Set batch size and learning rate for so many processes by the rules of `scaling`; what came out."""
+    rules, accumulated = settings.scaling, settings.trainer.get("accumulate_grad_batches", 1)
+    found = Scale(
+        batch_size=settings.data.batch_size,
+        processes=processes,
+        accumulated=accumulated,
+        learning_rate=settings.stage.learning_rate,
+    )
+    found = (found.shared() if rules.batch == "global" else found).with_rate(rules.rate, rules.reference_batch)
+    datamodule.batch_size = found.batch_size
+    module.recipe = module.recipe.with_rate(found.learning_rate)
+    if processes > 1 or rules.batch == "global" or rules.rate != "none":
+        log.info(
+            "A step: %d windows × %d process(es) × %d batch(es) = %d, learning rate %.3g",
+            found.batch_size, processes, accumulated, found.global_batch, found.learning_rate,
+        )  # fmt: skip
+    return found.about()
+
+
+def regularize(network: KronosTokenizer | Kronos, settings: Training) -> None:
+    """Give the network that is trained its dropout, its adapters and its frozen parts."""
+    asked = settings.regularization
+    override_dropout(network, **asked.dropout.model_dump())
+    if asked.lora is not None:
+        add_adapters(network, **asked.lora.model_dump())
+    freeze(network, asked.freeze)
+    sizes = [p.numel() for p in network.parameters() if p.requires_grad]
+    if asked.lora is not None or asked.freeze:
+        log.info("Trained: %d parameters in %d tensors, the others are frozen", sum(sizes), len(sizes))

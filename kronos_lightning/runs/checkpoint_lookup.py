@@ -1,0 +1,173 @@
+"""Find the checkpoints that a command needs: by name, by folder, or those of the last run on the same data."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kronos_lightning.config.schema import Common, Evaluation, Forecasting
+from kronos_lightning.data import CandleDataModule
+from kronos_lightning.forecast import Forecaster
+from kronos_lightning.forecast.forecaster import trained_with_volume
+from kronos_lightning.model import CheckpointError, Kronos, KronosTokenizer
+
+from .directory import RunError, best_model, is_finished, read_info, tokenizer_beside
+from .networks import build_forecaster, published_network
+from .provenance import data_key, read_record
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the parts of a forecaster came from.
+
+    predictor, tokenizer: a sentence each.
+    info, tokenizer_info: what their checkpoints say of their training, or None where they say nothing.
+    directory, tokenizer_directory: their checkpoint directories; None from the Hub or at random.
+    """
+
+    predictor: str
+    tokenizer: str
+    info: dict[str, Any] | None
+    directory: Path | None = None
+    tokenizer_info: dict[str, Any] | None = None
+    tokenizer_directory: Path | None = None
+
+
+def find_tokenizer(
+    settings: Common, wanted: str, datamodule: CandleDataModule
+) -> tuple[KronosTokenizer, str, dict[str, Any] | None]:
+    """The frozen tokenizer of the predictor stage, a sentence about it, and what is known of its training."""
+    directory, source = None, ""
+    if wanted not in ("auto", "published"):
+        directory, source = best_model(Path(wanted)), wanted
+        tokenizer = KronosTokenizer.from_pretrained(directory)
+    else:
+        if wanted == "auto":
+            run_dir = Path(settings.paths.models) / f"finetune_tokenizer_{settings.data.label}"
+            directory, source = find_finished(run_dir, data_key(datamodule))
+            volume = trained_with_volume(directory) if directory is not None else None
+            if volume is not None and volume != settings.data.volume:
+                directory, source = None, f"{run_dir} was fine-tuned {'with' if volume else 'without'} volume"
+        if directory is not None:
+            tokenizer = KronosTokenizer.from_pretrained(directory)
+        else:
+            reason = source
+            tokenizer, source = published_network(KronosTokenizer, settings)
+            source += f" ({reason})" if reason else ""
+            if settings.model.pretrained is None:
+                log.warning("The tokenizer has random weights: %s. Run stage=tokenizer first", reason)
+    log.info("Tokenizer: %s", source)
+    return tokenizer, source, read_record(directory) if directory is not None else None
+
+
+def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple[Forecaster, Sources]:
+    """What evaluate.py measures.
+
+    Raises:
+        RunError: there is nothing to measure.
+    """
+    directory, source = None, settings.predictor
+    if settings.predictor == "auto":
+        run_dir = Path(settings.paths.models) / f"finetune_predictor_{settings.data.label}"
+        directory, source = find_finished(run_dir, data_key(datamodule))
+        if directory is None and settings.model.pretrained is None:
+            raise RunError(f"no fine-tuned predictor: {source}. Run train.py stage=predictor, or name predictor=DIR")
+    elif settings.predictor != "published":
+        directory = best_model(Path(settings.predictor))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)  # random weights, where any are asked for, are the same each time
+        return load_forecaster(settings, directory, source, settings.data.clip, settings.data.volume)
+
+
+def find_candidate(
+    settings: Evaluation, name: str, measured: Sources, datamodule: CandleDataModule
+) -> tuple[Forecaster, Sources]:
+    """What `compare` names: a word, or a predictor's folder, if need be with its tokenizer's (``DIR@DIR``).
+
+    untuned: the published weights. tokenizer: the tokenizer of what is measured with the published predictor.
+    predictor: the predictor of what is measured with the published tokenizer. both: what is measured.
+    """
+    beside = str(tokenizer_beside(measured.directory)) if measured.directory else "published"
+    words = {
+        "untuned": ("published", "published"),
+        "tokenizer": ("published", beside if settings.tokenizer == "auto" else settings.tokenizer),
+        "predictor": (settings.predictor, "published"),
+        "both": (settings.predictor, settings.tokenizer),
+    }
+    folder, _, tokenizer = name.partition("@")
+    predictor, tokenizer = words.get(name, (folder, tokenizer or "auto"))
+    return find_forecaster(settings.model_copy(update={"predictor": predictor, "tokenizer": tokenizer}), datamodule)
+
+
+def load_forecaster(
+    settings: Evaluation | Forecasting, directory: Path | None, source: str, clip: float, volume: bool = True
+) -> tuple[Forecaster, Sources]:
+    """The predictor in a checkpoint directory (None: the published one) and the tokenizer that belongs to it.
+
+    `volume` holds for a predictor that does not say whether it was trained with volume.
+    """
+    if directory is None:
+        predictor, name = published_network(Kronos, settings)
+        source = name if settings.predictor == "published" else f"{name}, not fine-tuned ({source})"
+    else:
+        predictor = Kronos.from_pretrained(directory)
+
+    beside = None
+    if settings.tokenizer not in ("auto", "published"):
+        tokenizer_source, beside = settings.tokenizer, best_model(Path(settings.tokenizer))
+        tokenizer = KronosTokenizer.from_pretrained(beside)
+    elif directory is None or settings.tokenizer == "published":
+        tokenizer, tokenizer_source = published_network(KronosTokenizer, settings)
+    else:
+        kept = tokenizer_beside(directory)
+        if not kept.is_dir():
+            raise CheckpointError(f"{kept}: missing; name the tokenizer that belongs to {directory}: tokenizer=DIR")
+        tokenizer, tokenizer_source = KronosTokenizer.from_pretrained(kept), f"kept beside the predictor ({kept})"
+        beside = kept
+    log.info("Predictor: %s", source)
+    log.info("Tokenizer: %s", tokenizer_source)
+    info, tokenizer_info = (read_record(place) if place is not None else None for place in (directory, beside))
+    size = (info or {}).get("settings", {}).get("model", settings.model.name)
+    if size != settings.model.name:
+        raise RunError(f"{directory} is a {size}, not a {settings.model.name}: model={size}")
+    known = trained_with_volume(directory) if directory is not None else None
+    if known is not None and known != volume:
+        log.info("%s was trained %s volume, and forecasts so", directory, "with" if known else "without")
+    sources = Sources(
+        predictor=source,
+        tokenizer=tokenizer_source,
+        info=info,
+        directory=directory,
+        tokenizer_info=tokenizer_info,
+        tokenizer_directory=beside,
+    )
+    return build_forecaster(settings, tokenizer, predictor, clip, volume if known is None else known), sources
+
+
+def find_finished(run_dir: Path, key: dict[str, Any]) -> tuple[Path | None, str]:
+    """The best model of a finished run on the same data.
+
+    Returns:
+        Its checkpoint directory and a sentence about it, or None and why there is none to use.
+
+    Raises:
+        RunError: there is a run, but it did not finish.
+    """
+    info = read_info(run_dir)
+    if info is None:
+        return None, f"no run in {run_dir}"
+    trained = info["data"]["fingerprints"]
+    others = {symbol for symbol in key["fingerprints"] if trained.get(symbol) != key["fingerprints"][symbol]}
+    split = info["data"]["ranges"], info["data"].get("embargo", 0)  # earlier versions had none
+    if others or split != (key["ranges"], key["embargo"]):
+        return None, f"{run_dir} was fine-tuned on other data or split ranges"
+    if not is_finished(run_dir):
+        raise RunError(
+            f"{run_dir} was not finished: continue it with resume=auto, or name a checkpoint directory yourself, "
+            f"such as {run_dir / 'checkpoints' / 'best_model'}"
+        )
+    return run_dir / "checkpoints" / "best_model", f"fine-tuned on this data ({run_dir})"

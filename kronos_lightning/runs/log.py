@@ -1,0 +1,33 @@
+"""Log file of a run."""
+
+import logging
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class RunLog:
+    """Keeps the log of a run in its folder, lines from before the folder was made included."""
+
+    def __init__(self) -> None:
+        self._buffer = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+
+    def __enter__(self) -> "RunLog":
+        logging.getLogger().addHandler(self._buffer)
+        return self
+
+    @rank_zero_only
+    def write_to(self, path: Path) -> None:
+        """Write what was logged so far, and from now on every line at once."""
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._buffer.setTarget(file)
+        self._buffer.flush()
+        self._buffer.flushLevel = logging.NOTSET
+
+    def __exit__(self, *exception: object) -> None:
+        logging.getLogger().removeHandler(self._buffer)
+        self._buffer.close()
+        if self._buffer.target is not None:
+            self._buffer.target.close()

@@ -1,0 +1,116 @@
+"""Where a run's weights come from: data, settings, versions, and what a checkpoint says of its own training."""
+
+import importlib.metadata
+import json
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kronos_lightning.config.schema import Training
+from kronos_lightning.data import CandleDataModule
+from kronos_lightning.model.pretrained import RECORD_FILE
+from kronos_lightning.settings import end_of
+
+PACKAGES = ("torch", "lightning", "hydra-core", "pandas", "numpy", "huggingface-hub")
+
+
+def data_key(datamodule: CandleDataModule) -> dict[str, Any]:
+    """What makes two runs' data the same: the candles and the split into train, validation and test."""
+    embargo = datamodule.config.embargo
+    return {"fingerprints": datamodule.fingerprints, "ranges": datamodule.ranges, "embargo": embargo}
+
+
+def describe(datamodule: CandleDataModule, seed: int, **more: Any) -> dict[str, Any]:
+    """First content of `run_info.json`: versions, revision, data, seed."""
+    manifest = datamodule.manifest()
+    return {
+        "status": "running",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_revision": _git_revision(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "seed": seed,
+        "synthetic": manifest["synthetic"],
+        "data": data_key(datamodule)
+        | {
+            "candles": manifest["candles"],
+            "span": {symbol: market["span"] for symbol, market in manifest["markets"].items()},
+            "dropped": sum(len(market["dropped"]) for market in manifest["markets"].values()),
+            "windows": manifest["windows"],
+        },
+        **more,
+    }
+
+
+def record(info: dict[str, Any]) -> dict[str, Any]:
+    """What of `run_info.json` goes along with a checkpoint directory, wherever it is taken.
+
+    Those of earlier versions have no `settings` and no `initial_record`.
+    """
+    keys = "stage", "initial_weights", "initial_record", "synthetic", "data", "settings"
+    return {key: info[key] for key in keys if key in info}
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """What a checkpoint directory says of its training, or None."""
+    try:
+        return json.loads((directory / RECORD_FILE).read_text())
+    except FileNotFoundError:
+        return None
+
+
+def trained_until(info: dict[str, Any] | None, splits: tuple[str, ...] = ("train", "val")) -> pd.Timestamp | None:
+    """The end of all candles that a checkpoint, and what it started from, was trained or chosen on; None = unknown."""
+    if info is None:
+        return None
+    ends = [end_of(info["data"]["ranges"][split][1]) for split in splits]
+    before = trained_until(info.get("initial_record"), splits)
+    return max([*ends, before] if before is not None else ends)
+
+
+def optimisation(settings: Training) -> dict[str, float | int | str | bool | None]:
+    """The settings by which runs on the same data are compared: flat, each a primitive."""
+    stage, data, trainer = settings.stage.model_dump(exclude={"name"}), settings.data, settings.trainer
+    beta_1, beta_2 = stage.pop("betas")
+    means = settings.regularization.model_dump(exclude={"dropout", "freeze", "lora", "extra"})
+    means |= {f"extra_{name}": json.dumps(node) for name, node in settings.regularization.extra.items()}
+    dropout, lora = settings.regularization.dropout.model_dump(), settings.regularization.lora
+    means |= {f"dropout_{place}": p for place, p in dropout.items()}
+    means |= {
+        "freeze": " ".join(settings.regularization.freeze),
+        "lora_rank": lora and lora.rank,
+        "lora_alpha": lora and lora.alpha,
+        "lora_modules": lora and " ".join(lora.modules),
+    }
+    return {
+        **stage,
+        **means,
+        "beta_1": beta_1,
+        "beta_2": beta_2,
+        "model": settings.model.name,
+        "lookback": data.lookback,
+        "horizon": data.horizon,
+        "volume": data.volume,
+        "clip": data.clip,
+        **{
+            f"augmentation_{name}": value
+            for name, value in (data.augmentation.model_dump() if data.augmentation else {}).items()
+        },
+        "batch_size": data.batch_size,
+        "samples_per_epoch": data.samples_per_epoch,
+        "accumulate_grad_batches": trainer.get("accumulate_grad_batches", 1),
+        **{f"scaling_{key}": value for key, value in settings.scaling.model_dump().items()},
+        "precision": trainer.get("precision"),
+        "monitor": settings.callbacks.get("best", {}).get("monitor"),
+        "seed": settings.seed,
+    }
+
+
+def _git_revision() -> str | None:
+    try:
+        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

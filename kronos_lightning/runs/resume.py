@@ -1,0 +1,68 @@
+"""Continue a run: the checkpoint to go on from, and whether a finished run is the one that is asked for."""
+
+import logging
+import zipfile
+from pathlib import Path
+
+from kronos_lightning.config.schema import Training
+from kronos_lightning.data import CandleDataModule
+from kronos_lightning.training.checkpoints import LAST, PREVIOUS
+from kronos_lightning.training.stage_module import changed
+
+from .directory import RunError, read_info
+from .provenance import data_key, optimisation
+
+log = logging.getLogger(__name__)
+
+
+def find_resume(resume: str | None, run_dir: Path) -> Path | None:
+    """The Lightning checkpoint to continue from; None = start anew.
+
+    Raises:
+        RunError: there are checkpoints, and none of them is whole.
+    """
+    if resume is None:
+        return None
+    checkpoints = run_dir / "checkpoints"
+    candidates = [checkpoints / LAST, checkpoints / PREVIOUS] if resume == "auto" else [Path(resume)]
+    found = [path for path in candidates if path.is_file()]
+    if not found and resume == "auto":
+        log.info("resume=auto: no checkpoint in %s, starting anew", checkpoints)
+        return None
+    if not found:
+        raise RunError(f"resume={resume}: no such file; resume=auto looks in {run_dir}")
+    for path in found:
+        if is_whole(path):
+            log.info("Going on from %s", path)
+            return path
+        log.warning("%s is damaged, not used", path)
+    raise RunError(f"{' and '.join(map(str, found))}: damaged; another checkpoint can be named with resume=PATH")
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a file that torch wrote is as it was written, by its own checksums."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
+        return False
+
+
+def kept_tokenizer(resume: Path | None) -> Path | None:
+    """The frozen tokenizer that the run of a checkpoint began with, whatever was trained since."""
+    kept = resume.parent / "tokenizer" if resume is not None else None
+    return kept if kept is not None and kept.is_dir() else None
+
+
+def check_same(run_dir: Path, settings: Training, datamodule: CandleDataModule) -> None:
+    """Raise `RunError` where the finished run there is another than the one that is asked for."""
+    info, key = read_info(run_dir), data_key(datamodule)
+    differences = changed({"stage": info["stage"]}, {"stage": settings.stage.name})
+    differences += changed(info.get("settings", {}), optimisation(settings))
+    if any(info["data"].get(name, value) != value for name, value in key.items()):
+        differences.append("the data or its split")
+    if differences:
+        raise RunError(
+            f"{run_dir} is finished, and was another run than this one: {', '.join(differences)}. Without resume this "
+            f"one is trained, and the finished one set aside; or start from its weights with init_from="
+        )

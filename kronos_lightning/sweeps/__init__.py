@@ -1,0 +1,1 @@
+"""Sweeps: trials of one command, their search, and what came out."""

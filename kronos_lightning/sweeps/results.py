@@ -1,0 +1,171 @@
+"""Record of a sweep: its trials, the table of what they reached, the commands that repeat them."""
+
+import json
+import logging
+import math
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from kronos_lightning.runs.directory import read_info, write_json
+
+RECORD = "sweep.json"
+APART = ("stage", "data.fold")  # keys whose values are no rivals: their figures do not compare
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Trial:
+    """One trial: what it was given, where it runs, what became of it."""
+
+    overrides: list[str]
+    stage: str
+    run_dir: str
+    monitor: str
+    mode: str
+    status: str = "not run"  # or finished, interrupted, failed: …
+    figures: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The monitored figure; None unless finished."""
+        return self.figures.get(self.monitor) if self.status == "finished" else None
+
+    @property
+    def group(self) -> str:
+        """Stage, and fold if one is given: what it competes in."""
+        fold = given(self.overrides).get("data.fold", "null")
+        return self.stage if fold == "null" else f"{self.stage}, fold {fold}"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended with an error."""
+        return self.status.startswith("failed")
+
+    def look(self, since: str) -> None:
+        """Take over what its run's folder says, if that run began at or after `since` (ISO time)."""
+        info = read_info(Path(self.run_dir))
+        if info is None or info["started"] < since:
+            return
+        finished = info["status"] == "finished"
+        self.status = "finished" if finished else "interrupted"
+        self.figures, self.seconds = (info["metrics"], info["seconds"]) if finished else ({}, None)
+
+
+class Record:
+    """The trials of a sweep, kept in `sweep.json`, so that the table is complete after an interruption too.
+
+    Args:
+        folder: of the sweep.
+        identity: what makes two commands the same sweep.
+        swept: the keys that vary.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], swept: list[str]):
+        self.folder, self.identity, self.swept = folder, identity, swept
+        self.trials: list[Trial] = []
+        if (folder / RECORD).exists():
+            self.trials = [Trial(**trial) for trial in json.loads((folder / RECORD).read_text())["trials"]]
+
+    @property
+    def compared(self) -> list[str]:
+        """The swept keys whose values compete."""
+        return [key for key in self.swept if key not in APART]
+
+    def save(self) -> None:
+        """Write the record."""
+        trials = [asdict(trial) for trial in self.trials]
+        write_json(self.folder / RECORD, {"sweep": self.identity, "swept": self.swept, "trials": trials})
+
+
+def find_earlier(sweeps: Path, identity: dict[str, Any]) -> Path | None:
+    """The folder of the newest sweep of the same command."""
+    for path in sorted(sweeps.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            same = json.loads(path.read_text())["sweep"] == identity
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("%s is damaged (%s), not used", path, error)
+        else:
+            if same:
+                return path.parent
+    return None
+
+
+def table_of(record: Record) -> pd.DataFrame:
+    """A row a trial, best first within its group: number, stage, the swept keys, figures, seconds, status, folder."""
+    rows = []
+    for number, trial in enumerate(record.trials):
+        values = given(trial.overrides)
+        rows.append(
+            {"trial": number, "stage": trial.stage}
+            | {key: values.get(key) for key in record.swept if key != "stage"}
+            | {trial.monitor: None, "best_epoch": None}
+            | trial.figures
+            | {"seconds": trial.seconds, "status": trial.status, "folder": trial.run_dir}
+        )
+    frame = pd.DataFrame(rows)
+    for key in record.swept:
+        if key in frame:
+            frame[key] = numeric(frame[key])
+    signs = {"min": 1.0, "max": -1.0}
+    ranks = [math.inf if t.value is None else signs[t.mode] * t.value for t in record.trials]
+    order = frame.assign(rank=ranks, place=_places([t.group for t in record.trials]))
+    frame = frame.loc[order.sort_values(["place", "rank", "trial"], kind="stable").index]
+    last = ["seconds", "status", "folder"]
+    return frame[[name for name in frame if name not in last] + last].reset_index(drop=True)
+
+
+def best(record: Record) -> dict[str, Trial]:
+    """The best finished trial of each group; none where only stage and fold vary."""
+    winners: dict[str, Trial] = {}
+    for trial in record.trials if record.compared else []:
+        if trial.value is not None:
+            sign = -1.0 if trial.mode == "max" else 1.0
+            known = winners.get(trial.group)
+            if known is None or sign * trial.value < sign * known.value:
+                winners[trial.group] = trial
+    return winners
+
+
+def command_of(trial: Trial) -> str:
+    """The command that repeats a trial as a run of its own; without the preset, whose values stand in it."""
+    kept = [text for text in trial.overrides if not text.startswith("sweep=")]
+    return shlex.join(["python", sys.argv[0], *kept])
+
+
+def command_to_continue() -> str:
+    """The command that goes on with this sweep."""
+    arguments = [argument for argument in sys.argv if not argument.startswith("resume=")]
+    return shlex.join(["python", *arguments, "resume=auto"])
+
+
+def given(overrides: list[str]) -> dict[str, str]:
+    """Key → value, as text, of overrides without a sweep."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return {o.get_key_element().lstrip("+~"): str(o.input_line).partition("=")[2] for o in parsed}
+
+
+def numeric(values: pd.Series) -> pd.Series:
+    """As numbers, if all are."""
+    try:
+        return pd.to_numeric(values)
+    except (ValueError, TypeError):
+        return values
+
+
+def _places(groups: list[str]) -> list[int]:
+    order = list(dict.fromkeys(groups))
+    return [order.index(group) for group in groups]
+
+
+def last_parts(keys: list[str]) -> list[str]:
+    """Last parts of the keys, the whole key where two would read the same."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]

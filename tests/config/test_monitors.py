@@ -1,0 +1,69 @@
+"""Which validation figures may judge a run, and that they are the ones that are logged."""
+
+from functools import cache
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from kronos_lightning.config.monitors import FIGURES, OF_PATHS, UNJUDGED, better
+from kronos_lightning.config.validation import ConfigError, check_training
+from kronos_lightning.training.validation_paths import PATH_FIGURES, ValidationPaths
+from tests.helpers.configuration import composed
+from tests.helpers.data import SETTINGS, data_module
+from tests.helpers.training import predictor_module, quiet, tokenizer_module
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "predictor"])
+def test_the_figures_of_a_stage_are_those_that_it_logs(tmp_path, tiny_tokenizer, tiny_predictor, stage):
+    window = {name: SETTINGS[name] for name in ("lookback", "horizon")}
+    if stage == "tokenizer":
+        module = tokenizer_module(tiny_tokenizer, **window)
+    else:
+        module = predictor_module(tiny_tokenizer, tiny_predictor, **window)
+    data = data_module(processed_dir=str(tmp_path))
+    trainer = quiet(tmp_path, limit_train_batches=1, limit_val_batches=1, callbacks=[ValidationPaths(4, 1)])
+    trainer.fit(module, data)
+    logged = {name for name in trainer.callback_metrics if name.startswith("val/")}
+    assert set(FIGURES[stage]) <= logged <= set(FIGURES[stage]) | set(UNJUDGED)
+    assert {f"val/{name}" for name in PATH_FIGURES} & set(FIGURES[stage]) == OF_PATHS
+
+
+@cache
+def configuration(stage):
+    return composed("train", f"stage={stage}")
+
+
+def checked(stage, *overrides):
+    cfg = configuration(stage).copy()
+    for text in overrides:
+        OmegaConf.update(cfg, "callbacks." + text.split("=")[0], yaml.safe_load(text.split("=")[1]))
+    return check_training(cfg).callbacks
+
+
+@pytest.mark.parametrize("stage", FIGURES)
+def test_each_figure_can_stop_a_run_that_another_chooses_the_checkpoint_of(stage):
+    for figure, mode in FIGURES[stage].items():
+        found = checked(stage, f"early_stopping.monitor={figure}")
+        assert (found["early_stopping"]["monitor"], found["early_stopping"]["mode"]) == (figure, mode)
+        assert (found["best"]["monitor"], found["best"]["mode"]) == ("val/loss", "min")
+        both = checked(stage, f"best.monitor={figure}")
+        assert [both[name]["mode"] for name in ("best", "early_stopping")] == [mode, mode]
+        assert better(figure) == mode
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "message"),
+    [
+        ("tokenizer", "early_stopping.monitor=val/ce_s1", "val/ce_s1' is none of .* \\(stage=tokenizer"),
+        ("predictor", "best.monitor=val/mse_coarse", "val/mse_coarse' is none of"),
+        ("predictor", "best.monitor=val/coverage_90", "how sure the paths are, not how good"),
+        ("predictor", "best.monitor=val/codebook_usage_s1", "the frozen tokenizer decides it"),
+        ("predictor", "best.mode=max", "callbacks.best.mode: val/loss .* callbacks.best.mode=min"),
+        ("tokenizer", "early_stopping.monitor=val/codebook_usage_s2 early_stopping.mode=min", "mode=max"),
+        ("predictor", "best.monitor=val/direction_accuracy validation_paths.every_n_epochs=2", "every_n_epochs=1"),
+    ],
+)
+def test_a_figure_that_cannot_judge_or_a_wrong_direction_is_refused(stage, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        checked(stage, *overrides.split())

@@ -1,0 +1,22 @@
+"""Compose and check configurations without a command."""
+
+from kronos_lightning.config.compose import compose as composed
+from kronos_lightning.config.validation import (
+    check_doctor,
+    check_download,
+    check_evaluation,
+    check_export,
+    check_forecasting,
+    check_training,
+)
+
+CHECKS = {
+    "train": check_training,
+    "evaluate": check_evaluation,
+    "forecast": check_forecasting,
+    "download": check_download,
+    "doctor": check_doctor,
+    "export": check_export,
+}
+
+__all__ = ["CHECKS", "composed"]

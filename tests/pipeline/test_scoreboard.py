@@ -1,0 +1,370 @@
+"""All forecasters side by side, the verdict, and what a reader needs to know before any figure."""
+
+import json
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kronos_lightning.config.validation import check_evaluation
+from kronos_lightning.data.candles import Candles
+from kronos_lightning.evaluation.metrics import figures
+from kronos_lightning.forecast import ForecastSet
+from kronos_lightning.forecast.calibration import Calibration
+from kronos_lightning.forecast.sampling import Sampling
+from kronos_lightning.pipeline.backtesting import trade
+from kronos_lightning.pipeline.forecasting import (
+    RangeForecasts,
+    adaptively_corrected,
+    baseline_paths,
+    fit_calibration,
+    join,
+    keep,
+)
+from kronos_lightning.pipeline.notices import all_notices, notices
+from kronos_lightning.pipeline.scoreboard import MODEL, MOVING, SAMPLED, EvaluationResult, by_fold, score_all
+from kronos_lightning.reporting.evaluation_report import report
+from kronos_lightning.reporting.files import hyperparameters, tables, write
+from kronos_lightning.runs.checkpoint_lookup import Sources
+from tests.helpers.configuration import composed
+from tests.helpers.forecasts import made, walks
+from tests.helpers.garch_market import garch_candles, true_paths
+
+PUBLISHED = "NeoQuasar/Kronos-small"
+HORIZON = 4
+QUICK = [
+    "evaluation.baselines=[last_price_60,garch]", "evaluation.bootstrap_samples=300", "evaluation.refit_every=1000",
+    "backtest.random_runs=10", "data.interval=1h",
+]  # fmt: skip
+
+
+def evaluation(*overrides):
+    return check_evaluation(composed("evaluate", *QUICK, *overrides))
+
+
+SETTINGS = evaluation()
+NOBODY = Sources(predictor="random", tokenizer="random", info=None)
+
+
+def forecasts_on(candles, rows, close):
+    """A forecast set of candles whose prices are all the close ``(N, S, h)``."""
+    frame, future = candles.frame, rows[:, None] + np.arange(1, HORIZON + 1)
+    times = frame["timestamps"].dt.tz_localize(None).to_numpy()
+    wide = np.repeat(close[..., None], 6, axis=-1).astype(np.float32)
+    actual = frame[["open", "high", "low", "close", "volume", "amount"]].to_numpy()
+    return ForecastSet(
+        cutoffs=times[rows], stamps=times[future], last_close=actual[rows, 3], paths=wide, actual=actual[future]
+    )
+
+
+def uncalibrated(forecasts, **compared):
+    return RangeForecasts(
+        sources=NOBODY,
+        sampled=forecasts,
+        calibrated=None,
+        moving=None,
+        validation=None,
+        compared=compared,
+        compared_sources=dict.fromkeys(compared, NOBODY),
+    )
+
+
+@pytest.fixture(scope="module")
+def market():
+    """GARCH candles, cutoffs without common targets, and paths of the true distribution."""
+    candles, sigma = garch_candles(6_000, seed=5)
+    rows = np.arange(4_000, 5_990, HORIZON)
+    truth = true_paths(candles, sigma, rows, horizon=HORIZON, num_paths=60, seed=1)
+    forecasts = forecasts_on(candles, rows, truth)
+    baselines = baseline_paths(SETTINGS, candles, forecasts)
+    return SimpleNamespace(candles=candles, rows=rows, forecasts=forecasts, truth=truth, baselines=baselines)
+
+
+def board(market, paths, **compared):
+    forecasts = forecasts_on(market.candles, market.rows, paths)
+    return score_all(SETTINGS, market.candles, uncalibrated(forecasts, **compared), market.baselines)
+
+
+def test_on_garch_candles_garch_is_the_best_baseline_and_the_true_distribution_no_worse(market):
+    found = board(market, market.truth)
+    assert found.best == "garch"
+    assert not found.verdict.worse
+    assert figures(found.scores["garch"])["coverage_90"] == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_forecaster_that_knows_a_part_of_what_comes_wins_and_one_that_adds_noise_loses(market):
+    last, actual = market.forecasts.last_close[:, None], market.forecasts.actual_close
+    knowing = market.truth * ((actual / last) ** 0.3)[:, None]
+    assert board(market, knowing).verdict.words == "better than garch"
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.02, (len(last), 1, HORIZON)))
+    assert board(market, market.truth * noise).verdict.words == "no edge, worse than garch"
+
+
+def test_other_checkpoints_stand_in_the_same_table_and_the_model_beside_each(market):
+    narrow = np.median(market.truth, axis=1, keepdims=True) + 0.1 * (
+        market.truth - np.median(market.truth, axis=1)[:, None]
+    )
+    found = board(market, market.truth, untuned=narrow)
+    assert found.helped["untuned"].words == "better than untuned"
+    table = found.table().set_index("forecaster")
+    assert list(table.index) == [MODEL, "untuned", "last_price_60", "garch"]
+    assert table.loc["garch", "skill"] == 0
+    assert table.loc["untuned", "skill"] == pytest.approx(1 - table.loc["untuned", "crps"] / table.loc["garch", "crps"])
+
+
+def calibrated_part(seed, spread):
+    """A part whose paths are too narrow, calibrated on other walks."""
+    validation, test = walks(120, seed=seed, spread=spread), walks(150, seed=seed + 100, spread=spread)
+    calibration, scores = fit_calibration(SETTINGS, "BTCUSDT", validation, Sampling())
+    return RangeForecasts(
+        sources=NOBODY,
+        sampled=test,
+        calibrated=test.calibrated(calibration),
+        moving=adaptively_corrected(test, scores),
+        validation=validation.calibrated(calibration),
+        compared={},
+        compared_sources={},
+    )
+
+
+def test_calibration_is_shown_before_and_after_and_the_model_is_the_calibrated_one(candles):
+    part = calibrated_part(0, spread=0.3)
+    part_candles = replace(candles, frame=hours(part.forecasts))
+    found = score_all(SETTINGS, part_candles, part, {"last_price_60": walks(150, seed=7).close_paths})
+    before, after = (figures(found.scores[name])["coverage_90"] for name in (SAMPLED, MODEL))
+    assert before < 0.5
+    assert after == pytest.approx(0.9, abs=0.05)
+    assert figures(found.scores[MOVING])["coverage_90"] == pytest.approx(0.9, abs=0.05)
+    paths = part.calibration.apply(part.sampled.paths, part.sampled.last_close)
+    up = part.calibration.probability_up((paths[..., 3] > 100).mean(axis=1))
+    assert figures(found.scores[MODEL])["brier"] == pytest.approx(
+        np.square(up - (part.sampled.actual_close > 100)).mean()
+    )
+
+
+def hours(forecasts):
+    """A candle frame that spans a forecast set and 100 hours before."""
+    first, last = forecasts.cutoffs[0] - np.timedelta64(100, "h"), forecasts.stamps[-1, -1]
+    stamps = pd.date_range(first, last, freq="h", tz="UTC")
+    rng = np.random.default_rng(0)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, len(stamps))))
+    frame = pd.DataFrame({"timestamps": stamps, **dict.fromkeys(("open", "high", "low", "close"), close)})
+    return frame.assign(volume=1.0, amount=close, segment=0)
+
+
+@pytest.fixture(scope="module")
+def folded():
+    """A result of two folds."""
+    parts = [calibrated_part(0, 0.5), calibrated_part(1, 0.5)]
+    second = parts[1].sampled
+    shift = parts[0].sampled.stamps[-1, -1] - second.cutoffs[0]
+    moved = {name: replace(getattr(parts[1], name), cutoffs=second.cutoffs + shift, stamps=second.stamps + shift)
+             for name in ("sampled", "calibrated")}  # fmt: skip
+    parts[1] = replace(parts[1], **moved)
+    whole = join(parts)
+    candles = Candles(
+        frame=hours(whole.forecasts), symbol="SIMULATED", interval=pd.Timedelta("1h"), source="made", synthetic=True
+    )
+    baselines = baseline_paths(SETTINGS, candles, whole.sampled)
+    found = score_all(SETTINGS, candles, whole, baselines)
+    trading = trade(SETTINGS, candles, whole.calibrated)
+    return EvaluationResult(settings=SETTINGS, candles=candles, parts=parts, whole=whole, board=found, trading=trading)
+
+
+def test_the_folds_of_a_walk_forward_are_joined_into_one_table(folded):
+    assert len(folded.whole.forecasts) == 300
+    assert (np.diff(folded.whole.forecasts.cutoffs) > np.timedelta64(0)).all()
+    folds = by_fold(folded)
+    assert folds["cutoffs"].tolist() == [150, 150]
+    assert folds["crps"].mean() == pytest.approx(figures(folded.board.scores[MODEL])["crps"])
+    assert folds["to"][0] < folds["from"][1]
+    titles = [table.title for table in report(folded).tables]
+    assert "Walk-forward folds" in titles
+
+
+def test_the_files_for_machines_hold_what_the_page_says(folded, tmp_path):
+    write(folded, tmp_path)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    page = report(folded)
+    assert content["verdict"] == list(page.verdict)
+    assert content["notices"] == list(page.notices) == all_notices(folded.candles, folded.parts)
+    board = pd.read_csv(tmp_path / "scoreboard.csv").set_index("forecaster")
+    assert board.loc[MODEL, "crps"] == pytest.approx(content["figures"][MODEL]["crps"])
+    assert set(tables(folded)) == {"scoreboard", "by_step", "by_month", "by_regime", "by_fold"}
+    steps = pd.read_csv(tmp_path / "by_step.csv")
+    assert len(steps) == 5 * len(board)
+    assert len(pd.read_csv(tmp_path / "trades.csv")) == content["trading"]["backtest"]["trades"]
+
+
+def test_tensorboard_lists_settings_and_final_figures(folded, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    write(folded, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    shown = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
+    assert shown["evaluation/crps"] == pytest.approx(figures(folded.board.scores[MODEL])["crps"], rel=1e-5)
+    assert "evaluation/skill" in shown
+    assert "evaluation/total_return" in shown
+    assert hyperparameters(folded)["forecast.num_paths"] == 100
+
+
+def test_plots_tables_and_verdict_of_the_report(folded, tmp_path):
+    page = report(folded)
+    page.write(tmp_path)
+    names = {"fan_charts", "by_step", "pit", "reliability", "skill_over_time", "equity", "costs"}
+    assert names <= {path.stem for path in tmp_path.glob("*.png")}
+    assert page.verdict[0].startswith("Forecast: ")
+    assert page.verdict[1].startswith("Without calibration, which no baseline has: ")
+    assert any("after calibration" in sentence for sentence in page.verdict)
+    assert "Calibration, fitted on validation, measured on test" in {table.title for table in page.tables}
+
+
+def test_every_date_below_the_skill_has_month_and_year(folded):
+    figure = next(plot.figure for plot in report(folded).plots if plot.name == "skill_over_time")
+    figure.draw_without_rendering()
+    labels = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    assert labels
+    assert all(re.fullmatch(r"(\d\d:\d\d\n)?[A-Z]\w\w( \d\d)?\n\d{4}", label) for label in labels), labels
+
+
+def test_baselines_settings_choose_them_and_their_refits(market):
+    def found(*overrides):
+        return baseline_paths(evaluation(*overrides), market.candles, few)
+
+    known = {name: values for name, values in vars(market.forecasts).items() if values is not None}
+    few = ForecastSet(**{name: values[:3] for name, values in known.items()})
+    assert list(found("evaluation.baselines=[drift,seasonal]")) == ["drift", "seasonal"]
+    usual, often = (found("evaluation.baselines=[drift]", f"evaluation.refit_every={n}") for n in (1000, 7))
+    assert not np.array_equal(usual["drift"], often["drift"])
+
+
+def test_the_number_of_resamplings_changes_the_interval(market):
+    section = SETTINGS.evaluation.model_copy(update={"bootstrap_samples": 50})
+    part = uncalibrated(market.forecasts)
+    one, other = (score_all(settings, market.candles, part, market.baselines).verdict
+                  for settings in (SETTINGS, SETTINGS.model_copy(update={"evaluation": section})))  # fmt: skip
+    assert one.lower != other.lower
+    assert one.p_value == other.p_value
+
+
+# Notices
+
+
+@pytest.fixture
+def real(candles):
+    return Candles(frame=candles.frame, symbol="BTCUSDT", interval=candles.interval, source="file.csv")
+
+
+def forecasts(begin):
+    result = made([[[101, 102]]], [[102, 104]], [100])
+    shift = pd.Timestamp(begin).to_datetime64() - result.stamps[0, 0]
+    return replace(result, cutoffs=result.cutoffs + shift, stamps=result.stamps + shift)
+
+
+def trained(candles, initial="random (kronos-tiny size)", val_end="2024-05-31", fingerprint=None):
+    ranges = {
+        "train": ["2023-01-01", "2024-01-31"],
+        "val": ["2024-02-01", val_end],
+        "test": ["2024-07-01", "2024-12-31"],
+    }
+    data = {"fingerprints": {"X": fingerprint or candles.fingerprint}, "ranges": ranges}
+    return Sources(predictor="fine-tuned", tokenizer="kept", info={"initial_weights": initial, "data": data})
+
+
+def told(candles, forecasts, sources, **compared):
+    part = uncalibrated(forecasts)
+    return notices(candles, replace(part, sources=sources, compared_sources=compared))
+
+
+def first_words(found):
+    return [text.partition(":")[0] for text in found]
+
+
+def test_an_honest_test_has_no_notice(real):
+    assert told(real, forecasts("2024-07-01"), trained(real)) == []
+
+
+def test_weights_that_descend_from_published_ones_are_contaminated_before_july_2024(real):
+    for sources in (trained(real, initial=PUBLISHED), Sources(predictor=PUBLISHED, tokenizer=PUBLISHED, info=None)):
+        assert first_words(told(real, forecasts("2024-06-30 23:00"), sources)) == ["CONTAMINATED"]
+        assert told(real, forecasts("2024-07-01"), sources) == []
+
+
+def test_a_test_that_begins_inside_the_training_or_validation_range_is_a_leak(real):
+    assert first_words(told(real, forecasts("2024-05-31 12:00"), trained(real))) == ["LEAK"]
+    assert told(real, forecasts("2024-06-01"), trained(real)) == []
+
+
+def test_other_candles_than_trained_on_are_named(real):
+    assert first_words(told(real, forecasts("2024-07-01"), trained(real, fingerprint="0" * 64))) == ["OTHER DATA"]
+
+
+def test_untrained_parts_are_named(real):
+    random = "random (kronos-tiny size)"
+    sources = Sources(predictor=random, tokenizer=random, info=None)
+    assert first_words(told(real, forecasts("2024-07-01"), sources)) == ["RANDOM WEIGHTS"] * 2
+
+
+def test_synthetic_candles_are_named_first(candles):
+    assert first_words(told(candles, forecasts("2024-07-01"), trained(candles)))[0] == "SYNTHETIC CANDLES"
+
+
+def test_a_calibration_on_candles_that_were_trained_on_is_a_leak(real):
+    part = replace(uncalibrated(forecasts("2024-07-01")), sources=trained(real))
+    early, late = (replace(part, validation=forecasts(begin)) for begin in ("2024-01-31 23:00", "2024-02-01"))
+    assert "LEAK: calibrated from 2024-01-31 23:00" in notices(real, early)[0]
+    assert first_words(notices(real, late)) == ["FEW PATHS"]
+    later_tokenizer = replace(late.sources, tokenizer_info=trained(real, val_end="2024-06-30").info)
+    assert first_words(notices(real, replace(late, sources=later_tokenizer))) == ["FEW PATHS"]
+    tested = replace(late, sampled=forecasts("2024-06-15"), sources=later_tokenizer)
+    assert "LEAK: the tokenizer was fine-tuned" in notices(real, tested)[0]
+
+
+def test_what_a_run_started_from_counts_as_seen(real):
+    sources = trained(real)
+    started = replace(sources, info=sources.info | {"initial_record": trained(real, val_end="2024-12-31").info})
+    assert first_words(told(real, forecasts("2024-07-01"), started)) == ["LEAK"]
+
+
+def test_a_validation_range_inside_the_pretraining_is_told(real):
+    part = replace(uncalibrated(forecasts("2024-07-01")), sources=trained(real, initial=PUBLISHED))
+    assert "CALIBRATION" in first_words(notices(real, replace(part, validation=forecasts("2024-02-01"))))
+
+
+def test_published_weights_in_place_of_fine_tuned_ones_are_told(real):
+    sources = Sources(predictor=f"{PUBLISHED}, not fine-tuned (no run in x)", tokenizer=PUBLISHED, info=None)
+    found = told(real, forecasts("2024-07-01"), sources)
+    assert found == [f"NOT FINE-TUNED: {PUBLISHED}, not fine-tuned (no run in x)."]
+
+
+def test_what_holds_for_a_compared_checkpoint_alone_is_told_with_its_name(real):
+    untuned = Sources(predictor="random", tokenizer="kept", info=None)
+    found = told(real, forecasts("2024-07-01"), trained(real), untuned=untuned)
+    assert found == ["untuned: RANDOM WEIGHTS: the predictor was never trained."]
+
+
+def test_a_calibration_stays_beside_a_checkpoint_that_knows_its_market(tmp_path, caplog):
+    caplog.set_level("INFO")
+
+    def kept(symbol):
+        calibration = Calibration(
+            temperature=1.0,
+            top_p=1.0,
+            widening=((0.0,) * 4,),
+            slope=1.0,
+            intercept=0.0,
+            interval="1h",
+            about={"symbol": symbol},
+        )
+        info = {"data": {"fingerprints": {"BTCUSDT": "a", "ETHUSDT": "b"}}}
+        keep(calibration, Sources(predictor="x", tokenizer="y", info=info, directory=tmp_path))
+        return Calibration.load(tmp_path)
+
+    assert kept("BTCUSDT").about["symbol"] == "BTCUSDT"
+    assert kept("DOGEUSDT").about["symbol"] == "BTCUSDT"
+    assert "this checkpoint was not trained on DOGEUSDT" in caplog.text
+    assert kept("ETHUSDT").about["symbol"] == "ETHUSDT"
+    assert "for ETHUSDT takes the place of that for BTCUSDT" in caplog.text
