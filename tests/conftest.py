@@ -16,6 +16,11 @@ from tests.helpers.paths import GOLDEN
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the slow ones, so that at the end no process waits for another."""
+    items.sort(key=lambda item: not ("e2e" in item.path.parts or item.path.stem == "test_distributed"))
+
+
 @pytest.fixture(scope="session")
 def golden():
     """Golden arrays as tensors, by name."""

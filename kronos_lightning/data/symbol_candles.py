@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class SymbolCandles:
-    """Candles of one symbol. They are fetched once and validated once, however often they are asked for.
+    """Candles of one symbol. A file is read and validated once in a command, however often it is asked for.
 
     Args:
         symbol: name of the market.
@@ -34,7 +34,6 @@ class SymbolCandles:
     def __init__(self, symbol: str, source: CandleSource, config: DataSection):
         self.symbol, self.source, self.config = symbol, source, config
         self.path = source.path(symbol, config.interval)
-        self._validated = lru_cache(maxsize=1)(self._validate)
         self._frame: pd.DataFrame | None = None
 
     def fetch(self) -> pd.DataFrame:
@@ -77,21 +76,17 @@ class SymbolCandles:
 
     def read(self, dropped: list[dict[str, Any]]) -> Candles:
         """The candles without those that `examine` left out."""
-        fetched = self.fetch()
-        return self._validated(id(fetched), tuple(place["line"] for place in dropped))
-
-    def _validate(self, _frame: int, without: tuple[int, ...]) -> Candles:
-        raw, config = self._frame, self.config
-        kept = raw.drop(index=list(without)) if without else raw
-        label = self.path or raw.attrs.get("source", type(self.source).__name__)
-        candles = validate(
-            kept,
+        config, frame = self.config, self.fetch()
+        label = self.path or frame.attrs.get("source", type(self.source).__name__)
+        candles = _validated(
+            _Identical(frame),
+            tuple(place["line"] for place in dropped),
             label,
             config.interval,
             self.symbol,
             config.sessions,
-            begin=config.dataset_begin_time,
-            end=config.dataset_end_time,
+            config.dataset_begin_time,
+            config.dataset_end_time,
         )
         return replace(candles, synthetic=self.source.synthetic)
 
@@ -124,6 +119,34 @@ class SymbolCandles:
         }
         log.warning("%s: %d candle(s) left out (data.on_defect=drop): %s", self.name, len(places), words)
         return [places[line] for line in sorted(places)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Identical:
+    """A frame that is equal to itself alone, as a key."""
+
+    frame: pd.DataFrame
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identical) and self.frame is other.frame
+
+    def __hash__(self) -> int:
+        return id(self.frame)
+
+
+@lru_cache(maxsize=4)
+def _validated(
+    raw: _Identical,
+    without: tuple[int, ...],
+    label: Path | str,
+    interval: str,
+    symbol: str,
+    sessions: bool,
+    begin: str | None,
+    end: str | None,
+) -> Candles:
+    kept = raw.frame.drop(index=list(without)) if without else raw.frame
+    return validate(kept, label, interval, symbol, sessions, begin=begin, end=end)
 
 
 def join_frames(frames: list[pd.DataFrame]) -> pd.DataFrame:

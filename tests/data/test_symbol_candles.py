@@ -1,6 +1,7 @@
 """Markets of a data set: fetched, examined, defects treated as asked, kept apart; augmentation of training windows."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -283,3 +284,24 @@ def test_a_checkpoint_of_other_candles_is_refused(make, tmp_path):
     other.prepare_data()
     with pytest.raises(CandleError, match="trained on other candles"):
         other.load_state_dict(state)
+
+
+def test_a_file_is_parsed_and_validated_once_however_many_data_modules_ask(make, tmp_path, monkeypatch):
+    calls = []
+    for name in ("formats._read_csv", "symbol_candles.validate"):
+        module, _, function = f"kronos_lightning.data.{name}".rpartition(".")
+        original = getattr(sys.modules[module], function)
+        monkeypatch.setattr(
+            f"{module}.{function}",
+            lambda *a, original=original, name=name, **k: calls.append(name) or original(*a, **k),
+        )
+    path = write(tmp_path / "mine.csv")
+    for lookback in (20, 21):
+        module = make(csv_path=path, lookback=lookback)
+        module.prepare_data()
+        module.read()
+    assert calls == ["formats._read_csv", "symbol_candles.validate"]
+    write(tmp_path / "mine.csv", seed=4)  # the same file, other candles
+    module = make(csv_path=path)
+    module.prepare_data()
+    assert calls == ["formats._read_csv", "symbol_candles.validate"] * 2

@@ -30,8 +30,8 @@ def info(run_dir):
 def trained(tmp_path_factory):
     """Both stages in one multirun, and their evaluation."""
     cwd = tmp_path_factory.mktemp("trained")
-    logs = command("train.py", "-m", "stage=tokenizer,predictor", *QUICK_TRAIN, "stage.learning_rate=1e-2",
-                   "callbacks.periodic.every_n_epochs=1", cwd=cwd)  # fmt: skip
+    settings = [*QUICK_TRAIN, "stage.learning_rate=1e-2", "logger=tensorboard", "callbacks.periodic.every_n_epochs=1"]
+    logs = command("train.py", "-m", "stage=tokenizer,predictor", *settings, cwd=cwd)
     evaluated = command("evaluate.py", *QUICK_EVALUATE, cwd=cwd)
     return cwd, logs, evaluated
 
@@ -109,7 +109,7 @@ def test_evaluation_leaves_forecasts_scoreboard_report_and_pictures(trained):
     results = {"forecasts.parquet", "paths.npy", "metrics.json", "report.html", "trades.csv", "calibration.json"}
     tables = {f"{name}.csv" for name in ("scoreboard", "by_step", "by_month", "by_regime")}
     pictures = {f"{name}.png" for name in ("fan_charts", "by_step", "pit", "reliability", "skill_over_time", "equity",
-                                           "random_strategies", "costs", "sweep")}  # fmt: skip
+                                           "random_strategies", "costs", "search")}  # fmt: skip
     assert {path.name for path in folder.iterdir()} == results | tables | pictures | {"tensorboard"}
     forecasts = ForecastSet.load(folder)
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -67,7 +67,13 @@ def test_an_interrupted_sweep_with_a_failing_trial_goes_on_to_a_complete_table(t
 @pytest.mark.minutes
 def test_a_killed_sweep_with_two_processes_in_each_trial_goes_on_to_a_complete_table(tmp_path):
     arguments = [argument for argument in QUICK_TRAIN if not argument.startswith("trainer=")]
-    sweep = [*arguments, "trainer=ddp_sim", "stage.max_epochs=4", "stage.learning_rate=-1,1e-3,1e-2"]
+    sweep = [
+        *arguments,
+        "logger=tensorboard",
+        "trainer=ddp_sim",
+        "stage.max_epochs=4",
+        "stage.learning_rate=-1,1e-3,1e-2",
+    ]
     code, _ = sweep_until(tmp_path, sweep, "0.001", signal.SIGKILL)
     assert code == -signal.SIGKILL
     result = command("train.py", "-m", *sweep, "resume=auto", cwd=tmp_path, check=False)

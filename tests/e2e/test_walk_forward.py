@@ -25,7 +25,7 @@ def walked(tmp_path_factory):
     """The folder of both stages over two folds, and the command's output."""
     cwd = tmp_path_factory.mktemp("walked")
     swept = ["stage=tokenizer,predictor", "data.fold=0,1", "stage.learning_rate=1e-2"]
-    return cwd, command("train.py", "-m", *QUICK_TRAIN, *WALK, *swept, *BY_SCORE, cwd=cwd)
+    return cwd, command("train.py", "-m", *QUICK_TRAIN, "logger=tensorboard", *WALK, *swept, *BY_SCORE, cwd=cwd)
 
 
 def run_of(cwd, stage, fold):

@@ -31,6 +31,8 @@ QUICK = [
 QUICK_TRAIN = [
     *QUICK,
     "trainer=cpu",
+    "logger=csv",  # which draws no pictures
+    "~callbacks.throughput",  # which measures the machine
     "stage.max_epochs=2",
     "data.batch_size=40",
     "callbacks.validation_paths.windows=4",

@@ -74,7 +74,7 @@ def sweep(tmp_path, monkeypatch):
     """Run a sweep in this process; returns its exit code."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(version.VersionBase.instance(), "version_base", version.Version("1.3"))
-    monkeypatch.setattr("kronos_lightning.sweeps.results.parallel_coordinates", lambda record: Figure((1, 1)))  # faster
+    monkeypatch.setattr("kronos_lightning.sweeps.report.sweep_figure", lambda record: Figure((1, 1)))  # faster
     register_resolvers()
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "train.yaml").write_text(CONFIG)

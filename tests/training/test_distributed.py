@@ -8,9 +8,14 @@ from safetensors.torch import load_file
 
 from tests.helpers.commands import QUICK_TRAIN, command
 
-COMMON = [a for a in QUICK_TRAIN if not a.startswith(("trainer=", "data.batch_size="))]
+COMMON = [a for a in QUICK_TRAIN if not a.startswith(("trainer=", "data.batch_size=", "logger="))]
 NO_DROPOUT = ["model.predictor.ffn_dropout_p=0.0", "model.predictor.resid_dropout_p=0.0"]
-ONE, TWO = ["trainer=cpu", "data.batch_size=40"], ["trainer=ddp_sim", "data.batch_size=20"]  # the same global batch
+ONE = ["trainer=cpu", "data.batch_size=40"]
+TWO = [
+    "trainer=ddp_sim",
+    "data.batch_size=20",
+    "trainer.strategy.start_method=fork",
+]  # the same global batch; forks at once
 SHARDED = ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=20"]
 
 
