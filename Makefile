@@ -4,7 +4,7 @@ RUN = $(VENV)/bin/
 TO_RUN = $(VENV)/.installed
 TO_DEVELOP = $(VENV)/.installed-dev
 INSTALL = $(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-DEMO = data=sample model=kronos-tiny
+DEMO = data=synthetic model=kronos-tiny
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench tensorboard clean

@@ -1,10 +1,12 @@
 """The backtest, candle by candle: decide at a close, fill at the next open.
 
-Look-ahead is kept out by how the code is cut. `_walk` alone holds whole arrays: it reads prices at the current candle
-t, after the order for t is fixed, and the signal of t after everything else of t. Every other function gets the prices
-of one candle and the book, so there is no later price that it could reach.
+Look-ahead is kept out by how the code is cut. `_simulate` alone holds whole arrays: it reads prices at the current
+candle t, after the order for t is fixed, and the signal of t after everything else of t. Every other function gets the
+prices of one candle and the book, so there is no later price that it could reach.
 
-All compiled functions stand in this file, because numba's cache notices changes in the file of the caller alone.
+All compiled functions are in this file, because numba's cache notices changes in the file of the caller alone. The
+files of that cache name the types of the arguments: when one of these named tuples is renamed or moved, `_simulate`
+needs another name too, or the old files cannot be read.
 
 Shape letters: T candles, K trades.
 """
@@ -16,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numba import njit
 
-from .market_data import Finer, MarketData, Prices
+from .market_data import Intrabar, MarketData, Prices
 from .rules import ExecutionRules
 from .strategy import BUY, HOLD
 
@@ -87,7 +89,7 @@ class Backtest:
     halted: whether a drawdown halt suppressed the signal of each close, bool ``(T,)``.
     trades: structured array ``(K,)`` of `TRADE`, in order of exit.
     ambiguous: candles that held both stop and target, in which the stop was assumed to come first.
-    settled: candles that held both, in which finer candles told the order.
+    settled: candles that held both, in which intrabar candles told the order.
     """
 
     stamps: pd.DatetimeIndex
@@ -152,7 +154,7 @@ def run_backtest(market: MarketData, signals: np.ndarray, rules: ExecutionRules,
     curves = _Curves(np.empty(len(orders)), np.zeros(len(orders)), np.zeros(len(orders), dtype=bool))
     book, trades = np.zeros(1, BOOK), np.empty(np.count_nonzero(orders), TRADE)  # an order opens one trade at most
     book["cash"] = book["peak"] = initial_equity
-    _walk(market.prices, market.finer, orders, limits, book[0], trades, curves)
+    _simulate(market.prices, market.intrabar, orders, limits, book[0], trades, curves)
     return Backtest(
         stamps=market.stamps,
         interval=market.interval,
@@ -170,9 +172,9 @@ def _or_nan(limit: float | None) -> float:
 
 
 @compiled_once
-def _walk(
+def _simulate(
     prices: Prices,
-    finer: Finer,
+    intrabar: Intrabar,
     signals: np.ndarray,
     limits: _Limits,
     book: np.record,
@@ -193,7 +195,7 @@ def _walk(
         if book.quantity != 0:
             price, reason, ambiguous = _exit_inside(book, limits, open_, high, low)
             if ambiguous:
-                price, reason = _settle(book, limits, price, finer, t)
+                price, reason = _settle(book, limits, price, intrabar, t)
             if reason == STOP:
                 price = _market_price(limits, price, -book.quantity)
             if reason != NONE:
@@ -287,11 +289,11 @@ def _exit_inside(book: np.record, limits: _Limits, open_: float, high: float, lo
 
 
 @compiled
-def _settle(book: np.record, limits: _Limits, stop: float, finer: Finer, t: int) -> tuple[float, int]:
-    """Which of stop and target came first in candle t, by its own finer candles; without an answer, the stop."""
-    if finer.count > 0 and finer.first[t] >= 0:
-        for i in range(finer.first[t], finer.first[t] + finer.count):
-            inside = finer.prices.open[i], finer.prices.high[i], finer.prices.low[i]
+def _settle(book: np.record, limits: _Limits, stop: float, intrabar: Intrabar, t: int) -> tuple[float, int]:
+    """Which of stop and target came first in candle t, by its own intrabar candles; without an answer, the stop."""
+    if intrabar.count > 0 and intrabar.first[t] >= 0:
+        for i in range(intrabar.first[t], intrabar.first[t] + intrabar.count):
+            inside = intrabar.prices.open[i], intrabar.prices.high[i], intrabar.prices.low[i]
             price, reason, ambiguous = _exit_inside(book, limits, *inside)
             if ambiguous:
                 break

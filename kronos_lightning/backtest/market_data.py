@@ -1,4 +1,4 @@
-"""Candles as the compiled engine reads them. Shape letters: T candles, M finer candles."""
+"""Candles as the compiled engine reads them. Shape letters: T candles, M intrabar candles."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,12 +16,12 @@ class Prices(NamedTuple):
     close: np.ndarray
 
 
-class Finer(NamedTuple):
-    """Finer candles, to see what came first inside a candle.
+class Intrabar(NamedTuple):
+    """Intrabar candles, to see what came first inside a candle.
 
-    prices: of the finer candles, ``(M,)`` each.
-    first: row of each candle's first finer one, −1 where finer ones are missing: ``(T,)``.
-    count: finer candles in a candle; 0 = there are none, and the rest is empty.
+    prices: of the intrabar candles, ``(M,)`` each.
+    first: row of each candle's first intrabar one, −1 where finer ones are missing: ``(T,)``.
+    count: intrabar candles in a candle; 0 = there are none, and the rest is empty.
     """
 
     prices: Prices
@@ -40,19 +40,19 @@ class MarketData:
     stamps: pd.DatetimeIndex
     interval: pd.Timedelta
     prices: Prices
-    finer: Finer
+    intrabar: Intrabar
 
     def __len__(self) -> int:
         return len(self.stamps)
 
     @classmethod
-    def of(cls, candles: pd.DataFrame, interval: pd.Timedelta, finer: pd.DataFrame | None = None) -> "MarketData":
+    def of(cls, candles: pd.DataFrame, interval: pd.Timedelta, intrabar: pd.DataFrame | None = None) -> "MarketData":
         """Take what the engine needs from candle frames.
 
         Args:
             candles: candle frame, T rows.
             interval: length of a candle.
-            finer: candle frame of the same market in a shorter interval that fills candles exactly; other times than
+            intrabar: candle frame of the same market in a shorter interval that fills candles exactly; other times than
                 those of `candles` are allowed, and so are gaps. None = none.
 
         Raises:
@@ -61,7 +61,9 @@ class MarketData:
         if len(candles) == 0:
             raise ValueError("a backtest needs candles, and there are none")
         stamps = pd.DatetimeIndex(candles["timestamps"])
-        return cls(stamps=stamps, interval=interval, prices=_prices(candles), finer=_finer(stamps, interval, finer))
+        return cls(
+            stamps=stamps, interval=interval, prices=_prices(candles), intrabar=_intrabar(stamps, interval, intrabar)
+        )
 
 
 def _prices(candles: pd.DataFrame) -> Prices:
@@ -69,13 +71,13 @@ def _prices(candles: pd.DataFrame) -> Prices:
     return Prices(*(np.array(candles[name], dtype=np.float64) for name in Prices._fields))
 
 
-def _finer(stamps: pd.DatetimeIndex, interval: pd.Timedelta, finer: pd.DataFrame | None) -> Finer:
-    if finer is None or len(finer) < 2:
-        return Finer(Prices(*(np.empty(0) for _ in Prices._fields)), np.empty(0, dtype=np.int64), 0)
-    times = pd.DatetimeIndex(finer["timestamps"])
+def _intrabar(stamps: pd.DatetimeIndex, interval: pd.Timedelta, intrabar: pd.DataFrame | None) -> Intrabar:
+    if intrabar is None or len(intrabar) < 2:
+        return Intrabar(Prices(*(np.empty(0) for _ in Prices._fields)), np.empty(0, dtype=np.int64), 0)
+    times = pd.DatetimeIndex(intrabar["timestamps"])
     step = pd.Timedelta(np.diff(times).min())
     count, rest = divmod(interval, step)
     if rest or count < 2:
-        raise ValueError(f"finer candles of {step} do not fill candles of {interval} exactly")
+        raise ValueError(f"intrabar candles of {step} do not fill candles of {interval} exactly")
     first, end = times.searchsorted(stamps), times.searchsorted(stamps + interval)
-    return Finer(_prices(finer), np.where(end - first == count, first, -1).astype(np.int64), int(count))
+    return Intrabar(_prices(intrabar), np.where(end - first == count, first, -1).astype(np.int64), int(count))

@@ -1,4 +1,4 @@
-"""Examine candles: python -m kronos_lightning.data.doctor FILE [interval=1h sessions=true output_dir=…]"""
+"""Examine candles: python -m kronos_lightning.data.doctor FILE [interval=1h calendar=sessions output_dir=…]"""
 
 import json
 import logging
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     path = Path(settings.candles)
     raw = read_raw(path)
     written = pd.Timestamp(path.stat().st_mtime, unit="s", tz="UTC")
-    diagnosis = diagnose(raw, settings.interval, settings.sessions, written)
+    diagnosis = diagnose(raw, settings.interval, settings.calendar == "sessions", written)
     output = Path(settings.output_dir) / path.stem
     with atomic_directory(output) as folder:
         (folder / "doctor.json").write_text(json.dumps(diagnosis.to_json(), indent=1, allow_nan=False))

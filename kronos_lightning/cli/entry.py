@@ -1,7 +1,6 @@
 """Entry point of every command: where `conf/` is, renamed keys, Hydra, errors in one line."""
 
 import functools
-import re
 import sys
 from collections.abc import Callable
 
@@ -27,7 +26,7 @@ def command(config_name: str) -> Callable[[Main], Callable[[], object]]:
 
         @functools.wraps(main)
         def run() -> object:
-            refuse_renamed_keys(sys.argv[1:])
+            refuse_renamed_keys(config_name, sys.argv[1:])
             return composed()
 
         return run
@@ -35,13 +34,12 @@ def command(config_name: str) -> Callable[[Main], Callable[[], object]]:
     return decorate
 
 
-def refuse_renamed_keys(arguments: list[str]) -> None:
+def refuse_renamed_keys(config_name: str, arguments: list[str]) -> None:
     """End with one line where an override names a key that was renamed."""
     for argument in arguments:
-        key = re.match(r"[+~]*([\w./@]+)=", argument)
-        renamed = new_name(key[1]) if key else None
+        renamed = None if argument.startswith("-") else new_name(config_name, argument)
         if renamed is not None:
-            print(f"error: {key[1]}: renamed, write {renamed}", file=sys.stderr)
+            print(f"error: {argument}: renamed, write {renamed}", file=sys.stderr)
             sys.exit(1)
 
 

@@ -96,11 +96,12 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta,
         log.warning("Not calibrated: %s was fitted on candles of %s", sources.directory / FILE, calibration.interval)
         return forecaster
     about = calibration.about
-    fitted = about["lookback"], about["top_k"], about["trained_positions"]
-    if fitted != (lookback, forecaster.sampling.top_k, forecaster.trained_positions):
+    rotary = about.get("rotary_fine_token", about.get("trained_positions"))  # its name in earlier versions
+    fitted = about["lookback"], about["top_k"], rotary
+    if fitted != (lookback, forecaster.sampling.top_k, forecaster.rotary_fine_token):
         log.warning(
-            "Not calibrated: %s was fitted with lookback=%d forecast.top_k=%d forecast.trained_positions=%s",
-            *(sources.directory / FILE, *fitted[:2], str(about["trained_positions"]).lower()),
+            "Not calibrated: %s was fitted with lookback=%d forecast.top_k=%d forecast.rotary_fine_token=%s",
+            *(sources.directory / FILE, *fitted[:2], str(rotary).lower()),
         )
         return forecaster
     log.info("Calibration: %s", sources.directory / FILE)

@@ -1,15 +1,55 @@
 """Keys of the configuration that were renamed: an old name stops with an error that names the new one."""
 
-RENAMED = {
-    "backtest.signal": "strategy.signal",
-    "backtest.buy_threshold": "strategy.buy_threshold",
-    "backtest.sell_threshold": "strategy.sell_threshold",
-    "backtest.sweep_thresholds": "strategy.search_thresholds",
-    "backtest.thresholds": "backtest.parameters",
-    "backtest.sweep_costs": "backtest.search_costs",
+DATA = {
+    "data.sessions": "data.calendar=sessions (or 24x7)",
+    "data.sample": "data.synthetic",
+    "data.binance.parallel": "data.binance.parallel_requests",
+    "data.binance.longest_wait": "data.binance.longest_wait_seconds",
+    "forecast.trained_positions": "forecast.rotary_fine_token",
 }
+DOWNLOAD = {"parallel": "parallel_requests", "longest_wait": "longest_wait_seconds"}
+RENAMED = {  # by command
+    "train": DATA
+    | {
+        "stage.tokenizer": "stage.frozen_tokenizer",
+        "regularization.loss_on": "regularization.loss_rows",
+        "regularization=none": "regularization=default",
+    },
+    "evaluate": DATA
+    | {
+        "backtest.signal": "strategy.signal",
+        "backtest.buy_threshold": "strategy.buy_threshold",
+        "backtest.sell_threshold": "strategy.sell_threshold",
+        "backtest.sweep_thresholds": "strategy.search_thresholds",
+        "backtest.thresholds": "backtest.parameters",
+        "backtest.sweep_costs": "backtest.search_costs",
+        "backtest.rebalance": "backtest.act_every_n_cutoffs",
+        "backtest.finer_csv": "backtest.intrabar_csv",
+    },
+    "forecast": {"forecast.trained_positions": "forecast.rotary_fine_token"},
+    "download": DOWNLOAD,
+    "doctor": {"sessions": "calendar=sessions (or 24x7)"},
+    "export": {},
+}
+SETTINGS = {"tokenizer": "frozen_tokenizer", "loss_on": "loss_rows"}  # as run_info.json of earlier versions has them
 
 
-def new_name(key: str) -> str | None:
-    """Present name of a key that was renamed; None for any other."""
-    return RENAMED.get(key)
+def new_name(command: str, override: str) -> str | None:
+    """Present name of what an override sets, if that was renamed; None for anything else.
+
+    Args:
+        command: name of its configuration, such as train.
+        override: such as ``data.sample.candles=600`` or ``regularization=none``.
+    """
+    key = override.lstrip("+~").partition("=")[0]
+    renamed = RENAMED[command]
+    for old in (override, key):
+        if old in renamed:
+            return renamed[old]
+    section = next((old for old in renamed if key.startswith(f"{old}.")), None)
+    return None if section is None else renamed[section] + key.removeprefix(section)
+
+
+def present_settings(settings: dict) -> dict:
+    """Settings of a run, as `run_info.json` has them, by the names of today."""
+    return {SETTINGS.get(key, key): value for key, value in settings.items()}

@@ -55,7 +55,7 @@ class Doctor(Section):
 
     candles: str
     interval: str | None
-    sessions: bool
+    calendar: Literal["24x7", "sessions"]
     output_dir: str
 
     @model_validator(mode="after")

@@ -97,7 +97,7 @@ class TokenizerStage(StageSection):
 class PredictorStage(StageSection):
     name: Literal["predictor"]
     s1_condition: Literal["teacher", "sampled"]
-    tokenizer: str
+    frozen_tokenizer: str
     cache_tokens: bool | Literal["auto"]
 
 
@@ -125,7 +125,7 @@ class RegularizationSection(Section):
     layer_decay: Share
     volatility: Literal["batch", "market"] | None
     volatility_base: Positive
-    loss_on: Literal["window", "horizon"]
+    loss_rows: Literal["window", "horizon"]
     extra: dict[str, dict[str, Any]]
 
     @model_validator(mode="after")
@@ -145,7 +145,7 @@ class ScalingSection(Section):
 
 class ForecastSection(Sampling):
     num_paths: Count
-    trained_positions: bool
+    rotary_fine_token: bool
     precision: Literal["float32", "bfloat16", "float16"]
     repair: bool
     compile: bool
@@ -170,8 +170,8 @@ class CalibrationSection(Section):
 
 class BacktestSection(ExecutionRules):
     parameters: Literal["configured", "validation"]
-    rebalance: Count
-    finer_csv: str | None
+    act_every_n_cutoffs: Count
+    intrabar_csv: str | None
     initial_equity: Positive
     random_runs: Count
     search_costs: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]

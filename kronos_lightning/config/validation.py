@@ -116,9 +116,9 @@ def check_evaluation(cfg: DictConfig) -> Evaluation:
             f"data.symbol: evaluate.py measures one market at a time; evaluate.py -m "
             f"data.symbol={','.join(settings.data.symbol)} measures each (with the data group you named)"
         )
-    finer = settings.backtest.finer_csv
+    finer = settings.backtest.intrabar_csv
     if finer is not None and not Path(finer).is_file():
-        raise ConfigError(f"backtest.finer_csv: {finer}: no such file")
+        raise ConfigError(f"backtest.intrabar_csv: {finer}: no such file")
     strategy = plain["trainer"].get("strategy")
     start = strategy.get("start_method") if isinstance(strategy, dict) else str(strategy)
     if start is not None and any(method in start for method in ("spawn", "notebook", "fork")):

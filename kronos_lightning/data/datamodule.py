@@ -120,7 +120,7 @@ class CandleDataModule(L.LightningDataModule):
 
     def _settings(self) -> dict[str, Any]:
         """All that decides the content of the processed files."""
-        keys = {"interval", "sessions", "on_defect", "dataset_begin_time", "dataset_end_time", "lookback", "horizon"}
+        keys = {"interval", "calendar", "on_defect", "dataset_begin_time", "dataset_end_time", "lookback", "horizon"}
         keys.add("embargo")
         sources = {market.symbol: market.origin() for market in self.markets}
         ranges = {f"{split}_time_range": self.ranges[split] for split in SPLITS}

@@ -10,7 +10,7 @@ from kronos_lightning.settings import Count, Positive, Section, as_list, as_utc,
 from .augmentation import AugmentationSection
 from .folds import fold_label
 from .sources.binance.endpoints import Endpoints
-from .sources.synthetic import SampleSection
+from .sources.synthetic import SyntheticSection
 
 Range = Annotated[list[str], Field(min_length=2, max_length=2)]
 
@@ -27,10 +27,10 @@ class DataSection(Section):
     csv_dir: str
     csv_path: str | None
     binance: Endpoints | None
-    sample: SampleSection | None
+    synthetic: SyntheticSection | None
     on_defect: Literal["error", "drop", "ignore"]
     augmentation: AugmentationSection | None = None
-    sessions: bool
+    calendar: Literal["24x7", "sessions"]
     dataset_begin_time: str | None
     dataset_end_time: str | None
     train_time_range: Range
@@ -49,6 +49,11 @@ class DataSection(Section):
     num_workers: Annotated[int, Field(ge=0)]
     processed_dir: str
     seed: Annotated[int, Field(ge=0)]
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether the market closes."""
+        return self.calendar == "sessions"
 
     @property
     def source_node(self) -> dict[str, Any]:

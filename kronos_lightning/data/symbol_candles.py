@@ -69,7 +69,7 @@ class SymbolCandles:
             now = pd.Timestamp(self.path.stat().st_mtime, unit="s", tz="UTC")
         begin = None if config.dataset_begin_time is None else as_utc(config.dataset_begin_time)
         end = None if config.dataset_end_time is None else end_of(config.dataset_end_time)
-        diagnosis = diagnose(self.fetch(), config.interval, config.sessions, now).within(begin, end)
+        diagnosis = diagnose(self.fetch(), config.interval, config.has_sessions, now).within(begin, end)
         dropped = self._treat(diagnosis)
         findings = [place for place in diagnosis.to_json()["findings"] if place["severity"] != "info"]
         return self.read(dropped), {"findings": findings, "dropped": dropped}
@@ -84,7 +84,7 @@ class SymbolCandles:
             label,
             config.interval,
             self.symbol,
-            config.sessions,
+            config.has_sessions,
             config.dataset_begin_time,
             config.dataset_end_time,
         )

@@ -133,10 +133,10 @@ class FusedPredictor:
     """The predictor for forecasting, in any precision."""
 
     def __init__(
-        self, predictor: Kronos, device: torch.device, dtype: torch.dtype, trained_positions: bool, compiled: bool
+        self, predictor: Kronos, device: torch.device, dtype: torch.dtype, rotary_fine_token: bool, compiled: bool
     ):
         self.place = place = device, dtype
-        self.trained_positions = trained_positions
+        self.rotary_fine_token = rotary_fine_token
         embedding = predictor.embedding
         halves = (embedding.fusion_proj.weight.detach().float() * embedding.scale).chunk(2, dim=1)
         tables = embedding.emb_s1.weight.detach().float(), embedding.emb_s2.weight.detach().float()
@@ -165,7 +165,7 @@ class FusedPredictor:
         last = context.last  # (N, 1, D) right after the known candles, then (N, S, D)
         s1 = draw(self.s1_head(last), sampling, uniforms[..., 0].view(n, last.size(1), -1)).view(n, paths)
         query = torch.embedding(self.query_table, s1)  # (N, S, D), heads in order
-        if self.trained_positions:
+        if self.rotary_fine_token:
             rotate_(pairs(query.view(n, paths, self.dependency.groups, -1)), context.last_factors)
         query = query.view(n, paths, self.dependency.heads, -1).transpose(1, 2).flatten(0, 1)  # (N·H, S, K)
         conditioned = last.expand(n, paths, -1).clone().view(n * paths, -1)
@@ -189,7 +189,7 @@ class Context:
         self.known = Known.of(lengths, predictor.place)
         longest, total = self.known.longest, self.known.longest + capacity
         self.factors = predictor.blocks.rotations(total)
-        self.dependency_factors = predictor.dependency.rotations(total) if predictor.trained_positions else None
+        self.dependency_factors = predictor.dependency.rotations(total) if predictor.rotary_fine_token else None
         self.memories = predictor.blocks.memories(len(x), longest, paths, capacity)
         self.dependency = Memory(predictor.dependency, len(x), longest, paths, capacity, predictor.place)
         self.last, self._rooms = None, None

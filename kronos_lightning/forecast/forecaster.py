@@ -55,7 +55,7 @@ class Forecaster:
     max_context: candles the predictor sees at most; earlier ones are cut off before normalisation.
     clip: bound of the normalised values, as in training.
     sampling: how tokens are drawn.
-    trained_positions: decode the fine token with the rotary positions of training; False as the published code does.
+    rotary_fine_token: decode the fine token with the rotary positions of training; False as the published code does.
     dtype: of the predictor: float32, bfloat16 or float16. The tokenizer stays in float32.
     repair: mend impossible candles; see `distribution.repair`.
     compile: let torch.compile join the predictor's small operations; slower on CPUs.
@@ -69,7 +69,7 @@ class Forecaster:
     max_context: int = 512
     clip: float = 5.0
     sampling: Sampling = field(default_factory=Sampling)
-    trained_positions: bool = False
+    rotary_fine_token: bool = False
     dtype: torch.dtype = torch.float32
     repair: bool = False
     compile: bool = False
@@ -324,7 +324,7 @@ class Forecaster:
         options = {
             "device": device,
             "dtype": self.dtype,
-            "trained_positions": self.trained_positions,
+            "rotary_fine_token": self.rotary_fine_token,
             "compiled": self.compile,
         }
         state = tuple(options.values()), _versions(self.tokenizer), _versions(self.predictor)

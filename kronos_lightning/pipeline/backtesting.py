@@ -100,16 +100,16 @@ def trade(
     Raises:
         ValueError: parameters=validation without forecasts of it.
     """
-    rules, finer = settings.backtest, None
-    if rules.finer_csv is not None:
-        finer = read_candles(rules.finer_csv, None, candles.symbol, settings.data.sessions)
+    rules, intrabar = settings.backtest, None
+    if rules.intrabar_csv is not None:
+        intrabar = read_candles(rules.intrabar_csv, None, candles.symbol, settings.data.has_sessions)
     strategy, search = instantiate(settings.strategy, _convert_="all"), None
     if validation is not None and strategy.free:
-        tried = _traded_range(rules, candles, finer, validation)
+        tried = _traded_range(rules, candles, intrabar, validation)
         search = search_parameters(tried.market, tried.forecasts, tried.rows, strategy, rules, rules.search_costs)
     strategy, parameters_from = _chosen(rules, strategy, search)
 
-    test = _traded_range(rules, candles, finer, forecasts)
+    test = _traded_range(rules, candles, intrabar, forecasts)
     market, (decided, rows) = test.market, test.signals(strategy)
     signals = on_candles(decided, rows, len(market))
     run = run_backtest(market, signals, rules, rules.initial_equity)
@@ -138,15 +138,15 @@ def trade(
 
 
 def _traded_range(
-    rules: BacktestSection, candles: Candles, finer: Candles | None, forecasts: ForecastSet
+    rules: BacktestSection, candles: Candles, intrabar: Candles | None, forecasts: ForecastSet
 ) -> _TradedRange:
     """Candles that the forecasts span; every n-th forecast acts."""
     rows = candles.rows_at(forecasts.cutoffs)
     first, last = rows[0], candles.rows_at(forecasts.stamps[-1:, -1])[0]
     market = MarketData.of(
-        candles.frame.iloc[first : last + 1], candles.interval, None if finer is None else finer.frame
+        candles.frame.iloc[first : last + 1], candles.interval, None if intrabar is None else intrabar.frame
     )
-    acted = np.arange(len(rows)) % rules.rebalance == 0
+    acted = np.arange(len(rows)) % rules.act_every_n_cutoffs == 0
     return _TradedRange(market=market, forecasts=forecasts, rows=np.where(acted, rows - first, -1))
 
 

@@ -127,7 +127,7 @@ def fit_calibration(
         "num_paths": close.shape[1],
         "lookback": settings.data.lookback,
         "top_k": sampling.top_k,
-        "trained_positions": settings.forecast.trained_positions,
+        "rotary_fine_token": settings.forecast.rotary_fine_token,
     }
     widened = Calibration(
         temperature=sampling.temperature,

@@ -42,7 +42,7 @@ PATHS = 5  # sample paths a cutoff at most
 ANY_MOVE = {"buy_threshold": 0.0, "sell_threshold": 0.0, "search_thresholds": [0.0]}  # is a signal
 FORCED = {"parameters": "configured", "side": "long_short"}
 NO_EXIT = {"stop_loss": None, "take_profit": None}
-CHEAP = {"random_runs": 1, "finer_csv": None}  # what does not change signals, fills and equity; files cannot mutate
+CHEAP = {"random_runs": 1, "intrabar_csv": None}  # what does not change signals, fills and equity; files cannot mutate
 
 log = logging.getLogger("leakcheck")
 
@@ -321,7 +321,7 @@ def records(
     if not (candles.synthetic or start.startswith("random")) and first < end_of(PRETRAINING_END):
         detail = f"the test begins at {first}, the published weights may have seen candles up to {PRETRAINING_END}"
         found.append(ProofResult.unproved("pretraining", "what the weights were made from before", detail))
-    if settings.backtest.finer_csv is not None:
+    if settings.backtest.intrabar_csv is not None:
         detail = "they come from a file that is not mutated; the backtest was proved without them"
-        found.append(ProofResult.unproved("finer candles", "what came first inside a candle", detail))
+        found.append(ProofResult.unproved("intrabar candles", "what came first inside a candle", detail))
     return found

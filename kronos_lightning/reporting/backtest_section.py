@@ -62,7 +62,7 @@ def _notes(trading: Trading) -> list[str]:
         f"Break-even fee a side: {_fee_words(fee)}; paid were {options.cost:.3%} and "
         f"{options.slippage:.3%} of slippage.",
         f"Candles that held both stop and target: {run.ambiguous} in which the stop was assumed to come first, "
-        f"{run.settled} settled by finer candles.",
+        f"{run.settled} settled by intrabar candles.",
         "Decided at a candle's close, filled at the next open. Sharpe, Sortino and drawdown are the usual definitions, "
         "not the guide's rougher ones.",
     ]

@@ -43,7 +43,7 @@ def build_module(
         regularize(tokenizer, settings)
         about = {"initial_weights": source, "initial_record": earlier(settings)}
         return TokenizerModule(tokenizer, recipe), about
-    wanted = str(kept or settings.stage.tokenizer)
+    wanted = str(kept or settings.stage.frozen_tokenizer)
     tokenizer, tokenizer_source, tokenizer_record = find_tokenizer(settings, wanted, datamodule)
     predictor, source = initial_network(Kronos, settings)
     regularize(predictor, settings)

@@ -54,7 +54,7 @@ def build_forecaster(
         max_context=settings.model.max_context,
         clip=clip,
         sampling=Sampling.of(forecast),
-        trained_positions=forecast.trained_positions,
+        rotary_fine_token=forecast.rotary_fine_token,
         dtype=getattr(torch, forecast.precision),
         repair=forecast.repair,
         compile=forecast.compile,

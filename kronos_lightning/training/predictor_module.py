@@ -109,7 +109,7 @@ class PredictorModule(StageModule):
         smoothing = regularization.label_smoothing
         _, losses = self._losses(self.predictor, batch, teacher, smoothing)
         # Position i predicts row i + 1, so the first target row is predicted at lookback − 1.
-        first = self.lookback - 1 if regularization.loss_on == "horizon" else 0
+        first = self.lookback - 1 if regularization.loss_rows == "horizon" else 0
         ce_s1, ce_s2 = (loss[:, first:].mean() for loss in losses)
         loss = self.regularised((ce_s1 + ce_s2) / 2)
         self.log_training(loss, ce_s1=ce_s1, ce_s2=ce_s2)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torchmetrics import MeanMetric, Metric
 
+from kronos_lightning.config.renamed import present_settings
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.errors import KronosError
 from kronos_lightning.model import Kronos, KronosTokenizer
@@ -33,7 +34,8 @@ class ScheduleError(KronosError, RuntimeError):
 
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In words, which settings are others than before; those that earlier versions did not record are not compared."""
+    """List in words which settings are others than before; those that earlier versions did not record are skipped."""
+    before = present_settings(before)
     return [f"{key} ({before[key]} before, {now.get(key)} now)" for key in before if before[key] != now.get(key)]
 
 

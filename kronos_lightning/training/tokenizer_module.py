@@ -36,7 +36,7 @@ class TokenizerModule(StageModule):
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         output = self.tokenizer(batch.x)
-        first = self.lookback if self.recipe.regularization.loss_on == "horizon" else 0
+        first = self.lookback if self.recipe.regularization.loss_rows == "horizon" else 0
         # What the quantiser adds is about the use of its codes, in all rows.
         output = replace(output, full=output.full[:, first:], coarse=output.coarse[:, first:])
         x = batch.x[:, first:]

@@ -186,8 +186,8 @@ AMBIGUOUS = frame(FLAT, FLAT, (100, 120, 90, 110), FLAT)
 
 
 def settled_by(*inside, start="2024-01-03"):
-    finer = frame(*inside, interval=DAY / 2, start=start)
-    return run(MarketData.of(AMBIGUOUS, DAY, finer), [BUY, HOLD, HOLD, HOLD], BOTH)
+    intrabar = frame(*inside, interval=DAY / 2, start=start)
+    return run(MarketData.of(AMBIGUOUS, DAY, intrabar), [BUY, HOLD, HOLD, HOLD], BOTH)
 
 
 def test_finer_candles_tell_what_came_first():
@@ -200,7 +200,7 @@ def test_finer_candles_tell_what_came_first():
 
 
 @pytest.mark.parametrize(
-    ("finer", "start"),
+    ("intrabar", "start"),
     [
         ([(100, 120, 90, 110), FLAT], "2024-01-03"),  # ambiguous themselves
         ([(100, 120, 99, 110), FLAT], "2024-01-03 12:00"),  # the first is missing
@@ -208,8 +208,8 @@ def test_finer_candles_tell_what_came_first():
         ([(100, 120, 99, 110), FLAT], "2024-02-01"),  # of another time
     ],
 )
-def test_where_finer_candles_have_no_answer_the_stop_counts(finer, start):
-    result = settled_by(*finer, start=start)
+def test_where_finer_candles_have_no_answer_the_stop_counts(intrabar, start):
+    result = settled_by(*intrabar, start=start)
     assert exit_of(result) == (95, "stop")
     assert (result.ambiguous, result.settled) == (1, 0)
 
@@ -237,20 +237,20 @@ RULES = st.builds(
 def random_market(seed, length):
     """Candles made of PER finer ones, some of those missing."""
     rng = np.random.default_rng(seed)
-    finer = random_frame(rng, length * PER, DAY / PER, deviation=0.008)
-    grouped = finer.groupby(np.arange(len(finer)) // PER)
+    intrabar = random_frame(rng, length * PER, DAY / PER, deviation=0.008)
+    grouped = intrabar.groupby(np.arange(len(intrabar)) // PER)
     how = {"timestamps": "first", "open": "first", "high": "max", "low": "min", "close": "last"}
     signals = rng.choice([BUY, HOLD, SELL], length, p=[0.25, 0.5, 0.25]).astype(np.int8)
-    return grouped.agg(how), finer[rng.random(len(finer)) > 0.05], signals
+    return grouped.agg(how), intrabar[rng.random(len(intrabar)) > 0.05], signals
 
 
 @settings(deadline=None, max_examples=100)
 @given(seed=st.integers(0, 10_000), rules=RULES, use_finer=st.booleans())
 def test_equity_and_trades_equal_those_of_a_naive_second_implementation(seed, rules, use_finer):
-    candles, finer, signals = random_market(seed, 60)
-    finer = finer if use_finer else None
-    result = run_backtest(MarketData.of(candles, DAY, finer), signals, rules, 1000.0)
-    curve, trades, ambiguous, settled = naive_run(candles, signals.tolist(), rules, 1000.0, finer, PER)
+    candles, intrabar, signals = random_market(seed, 60)
+    intrabar = intrabar if use_finer else None
+    result = run_backtest(MarketData.of(candles, DAY, intrabar), signals, rules, 1000.0)
+    curve, trades, ambiguous, settled = naive_run(candles, signals.tolist(), rules, 1000.0, intrabar, PER)
     np.testing.assert_allclose(result.equity, curve, rtol=1e-9)
     table = result.trade_table()
     got = zip(table["direction"], result.trades["entry"], result.trades["exit"], table["reason"], strict=True)
@@ -264,8 +264,8 @@ def test_the_random_markets_reach_every_rule():
     )
     reasons, counts = set(), np.zeros(3, dtype=int)
     for seed in range(20):
-        candles, finer, signals = random_market(seed, 60)
-        result = run_backtest(MarketData.of(candles, DAY, finer), signals, rules, 1000.0)
+        candles, intrabar, signals = random_market(seed, 60)
+        result = run_backtest(MarketData.of(candles, DAY, intrabar), signals, rules, 1000.0)
         reasons |= set(result.trade_table()["reason"])
         counts += result.ambiguous, result.settled, len(result.halts)
     assert reasons == {"signal", "stop", "target", "drawdown", "end"}
@@ -275,14 +275,14 @@ def test_the_random_markets_reach_every_rule():
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 10_000), rules=RULES, cut=st.integers(2, 58))
 def test_when_later_candles_change_then_everything_before_is_identical(seed, rules, cut):
-    candles, finer, signals = random_market(seed, 60)
-    changed, changed_finer, changed_signals = candles.copy(), finer.copy(), signals.copy()
+    candles, intrabar, signals = random_market(seed, 60)
+    changed, changed_finer, changed_signals = candles.copy(), intrabar.copy(), signals.copy()
     prices = ["open", "high", "low", "close"]
     changed.loc[cut:, prices] *= 1.7
     later = changed_finer["timestamps"] >= candles["timestamps"][cut]
     changed_finer.loc[later, prices] *= 0.6
     changed_signals[cut:] = -signals[cut:]
-    before = run_backtest(MarketData.of(candles, DAY, finer), signals, rules, 1000.0)
+    before = run_backtest(MarketData.of(candles, DAY, intrabar), signals, rules, 1000.0)
     after = run_backtest(MarketData.of(changed, DAY, changed_finer), changed_signals, rules, 1000.0)
     for name in ("equity", "position", "halted"):
         np.testing.assert_array_equal(getattr(before, name)[:cut], getattr(after, name)[:cut])

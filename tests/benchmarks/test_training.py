@@ -21,7 +21,7 @@ from tests.helpers.paths import ROOT
 pytestmark = pytest.mark.minutes
 
 RUN = [
-    "data=sample", "data.sample.candles=1200", "data.train_time_range=[2023-01-01,2023-02-10]",
+    "data=sample", "data.synthetic.candles=1200", "data.train_time_range=[2023-01-01,2023-02-10]",
     "data.val_time_range=[2023-02-11,2023-02-13]", "data.test_time_range=[2023-02-14,2023-02-16]",
     "data.lookback=90", "data.horizon=10", "data.batch_size=50", "model=kronos-small", "model.pretrained=null",
     "trainer=cpu", "callbacks.validation_paths.windows=1",

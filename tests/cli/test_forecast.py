@@ -94,7 +94,7 @@ def test_every_setting_of_the_forecast_changes_it():
     np.testing.assert_array_equal(usual, sampled())
     for override in (
         "horizon=7", "lookback=30", "clip=0.5", "seed=1", "forecast.num_paths=5", "forecast.temperature=0.3",
-        "forecast.top_k=2", "forecast.top_p=0.2", "forecast.trained_positions=true", "forecast.precision=bfloat16",
+        "forecast.top_k=2", "forecast.top_p=0.2", "forecast.rotary_fine_token=true", "forecast.precision=bfloat16",
         "forecast.repair=true", "model.max_context=20",
     ):  # fmt: skip
         assert not np.array_equal(usual, sampled(override)), override
@@ -113,7 +113,7 @@ def test_the_levels_of_the_touch_change_what_is_told(override, capsys):
 
 def test_a_calibration_beside_the_checkpoint_is_used_and_told(tmp_path, caplog, capsys):
     about = {"symbol": "BTCUSDT", "fitted_from": "2024-02-01T00", "fitted_to": "2024-06-30T23"}
-    about |= {"lookback": 90, "top_k": 0, "trained_positions": False}
+    about |= {"lookback": 90, "top_k": 0, "rotary_fine_token": False}
     Calibration(
         temperature=0.8,
         top_p=0.9,
@@ -141,9 +141,9 @@ def test_a_calibration_beside_the_checkpoint_is_used_and_told(tmp_path, caplog, 
     assert calibrated(plain, beside, pd.Timedelta("1D"), 90) is plain
     assert "was fitted on candles of 1h" in caplog.text
     assert calibrated(plain, sources(), candles.interval, 90) is plain
-    other = replace(plain, trained_positions=True)
+    other = replace(plain, rotary_fine_token=True)
     assert calibrated(other, beside, candles.interval, 90) is other
-    assert "forecast.trained_positions=false" in caplog.text
+    assert "forecast.rotary_fine_token=false" in caplog.text
 
 
 def test_the_model_sees_as_many_candles_as_in_its_training():

@@ -8,13 +8,14 @@ import torch
 from omegaconf import OmegaConf
 
 from kronos_lightning.cli.entry import refuse_renamed_keys
-from kronos_lightning.config.renamed import RENAMED
+from kronos_lightning.config.renamed import RENAMED, new_name
 from kronos_lightning.config.validation import (
     ConfigError,
     check_evaluation,
     check_training,
 )
 from kronos_lightning.settings import Section
+from kronos_lightning.training.stage_module import changed
 from tests.helpers.commands import command
 from tests.helpers.configuration import CHECKS, composed
 from tests.helpers.paths import ROOT
@@ -94,9 +95,9 @@ BAD = [
     ("evaluate", "baselines.garch.refit_every=0", "baselines.garch.refit_every"),
     ("evaluate", "baselines.last_price_20._target_=nobody.Knows", "baselines.last_price_20._target_"),
     ("train", "data.source=kraken", "source: 'kraken' is none of file, binance, synthetic"),
-    ("train", "data=sample data.sample=null", "data.sources.synthetic.sample"),
+    ("train", "data=sample data.synthetic=null", "data.sources.synthetic.settings"),
     ("train", "+regularization.extra.mine={_target_:torch.nn.Nothing}", "regularization.extra.mine._target_"),
-    ("evaluate", "backtest.finer_csv=nothing.csv", "backtest.finer_csv: nothing.csv: no such file"),
+    ("evaluate", "backtest.intrabar_csv=nothing.csv", "backtest.intrabar_csv: nothing.csv: no such file"),
     ("evaluate", "data.fold=5", "fold 5: data.folds=5"),
     ("train", "data.fold=all", "a run trains on one fold"),
     ("evaluate", "trainer.strategy=ddp_spawn", "cannot hand their forecasts back"),
@@ -265,17 +266,35 @@ def test_sharding_is_refused_where_it_cannot_work(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMED.items())
-def test_a_renamed_key_stops_with_its_new_name(capsys, old, new):
+@pytest.mark.parametrize(("name", "old", "new"), [(n, *pair) for n, pairs in RENAMED.items() for pair in pairs.items()])
+def test_a_renamed_key_stops_with_its_new_name(capsys, name, old, new):
+    override = old if "=" in old else f"{old}=1"
     with pytest.raises(SystemExit) as stop:
-        refuse_renamed_keys(["data=btc", f"{old}=1"])
+        refuse_renamed_keys(name, ["-m", "seed=1", override])
     assert stop.value.code == 1
-    assert capsys.readouterr().err == f"error: {old}: renamed, write {new}\n"
-    group, _, key = new.partition(".")
-    assert key in composed("evaluate")[group]
+    assert capsys.readouterr().err == f"error: {override}: renamed, write {new}\n"
+    present, value = re.match(r"([\w.]+)(=\w+)?", new).groups()
+    more = [f"{present}{value}"] if value else []
+    node = composed(name, *NEEDED.get(name, []), *(["stage=predictor"] if name == "train" else []), *more)
+    for part in present.split("."):
+        node = node[part]
+
+
+def test_keys_below_a_renamed_section_are_told_by_their_new_names():
+    assert new_name("train", "data.sample.candles=600") == "data.synthetic.candles"
+    assert new_name("train", "++data.sample.seed=1") == "data.synthetic.seed"
+    assert new_name("train", "data.samples_per_epoch=5") is None
+
+
+def test_settings_of_earlier_runs_are_read_by_their_new_names():
+    before = {"tokenizer": "auto", "loss_on": "window", "seed": 1}
+    assert changed(before, {"frozen_tokenizer": "auto", "loss_rows": "window", "seed": 1}) == []
+    assert changed(before, {"frozen_tokenizer": "auto", "loss_rows": "horizon", "seed": 1}) == [
+        "loss_rows (window before, horizon now)"
+    ]
 
 
 def test_a_command_refuses_a_renamed_key(tmp_path):
     result = command("evaluate.py", "backtest.signal=mean", cwd=tmp_path, check=False)
     assert result.returncode == 1
-    assert result.stderr == "error: backtest.signal: renamed, write strategy.signal\n"
+    assert result.stderr == "error: backtest.signal=mean: renamed, write strategy.signal\n"

@@ -189,7 +189,7 @@ def test_sessions_are_recognised_and_no_defect():
     market = as_raw(raw[open_])
     (finding,) = [f for f in examine(market).findings if f.check == "sessions"]
     assert finding.severity == "warning"
-    assert "; sessions=true for the doctor, data.sessions=true in training" in finding.message
+    assert "; calendar=sessions for the doctor, data.calendar=sessions in training" in finding.message
     assert names(market, sessions=True) <= {"price outlier"}
 
 
@@ -364,7 +364,7 @@ def test_the_command_writes_page_and_json_and_ends_with_two_for_errors(tmp_path)
     assert "data:image/png;base64" in page
     assert "Do not train on this" in page
     elsewhere = command(
-        "kronos_lightning.data.doctor", "mine.csv", "interval=4h", "sessions=true", "output_dir=there",
+        "kronos_lightning.data.doctor", "mine.csv", "interval=4h", "calendar=sessions", "output_dir=there",
         cwd=tmp_path, check=False,
     )  # fmt: skip
     assert elsewhere.returncode == 2

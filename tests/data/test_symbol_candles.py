@@ -21,7 +21,12 @@ STRONG = {"price_noise": 0.05, "time_warp": 0.3, "magnitude": 0.3, "reversal": 0
 
 @pytest.fixture
 def make(tmp_path):
-    base = {"processed_dir": str(tmp_path / "processed"), "csv_dir": str(tmp_path), "sample": None, "source": "binance"}
+    base = {
+        "processed_dir": str(tmp_path / "processed"),
+        "csv_dir": str(tmp_path),
+        "synthetic": None,
+        "source": "binance",
+    }
     return lambda **changes: data_module(**base | changes)
 
 

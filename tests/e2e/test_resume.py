@@ -30,12 +30,12 @@ BATCHES = 3 * 27
 TWO = ["trainer=ddp_sim", "data.batch_size=10"]
 EVERYTHING = ["regularization.ema=0.9", "regularization.l2_pretrained=0.1", "regularization.volatility=batch"]
 KINDS = {
-    "predictor, one process": ["stage=predictor", "stage.tokenizer=tokenizer", "stage.s1_condition=sampled"],
+    "predictor, one process": ["stage=predictor", "stage.frozen_tokenizer=tokenizer", "stage.s1_condition=sampled"],
     "tokenizer, two processes": ["stage=tokenizer", *TWO, *EVERYTHING],
 }
 MORE_KINDS = {
     "tokenizer, one process": ["stage=tokenizer", "data.num_workers=1"],
-    "predictor, two processes": ["stage=predictor", "stage.tokenizer=tokenizer", *TWO],
+    "predictor, two processes": ["stage=predictor", "stage.frozen_tokenizer=tokenizer", *TWO],
 }
 
 

@@ -40,7 +40,7 @@ def test_what_follows_a_tokenizer_run(tmp_path):
 
     # Of other data: not used, and said so.
     result = command(
-        "train.py", *QUICK_TRAIN, "stage=predictor", "stage.max_epochs=1", "data.sample.seed=8", cwd=tmp_path
+        "train.py", *QUICK_TRAIN, "stage=predictor", "stage.max_epochs=1", "data.synthetic.seed=8", cwd=tmp_path
     )
     assert "was fine-tuned on other data or split ranges" in result.stderr
     assert "random (kronos-tiny size)" in info(tmp_path / MODELS / "finetune_predictor_sample")["tokenizer"]

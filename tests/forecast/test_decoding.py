@@ -41,7 +41,7 @@ def both(forecaster, x, stamp, future, num_paths, seed=0):
     uniforms = draw_uniforms(generator.manual_seed(seed), len(x), num_paths, future.size(1))
     networks = forecaster.tokenizer.eval(), forecaster.predictor.eval()
     return cached, recomputing.sample_normalised(
-        *networks, x, stamp, future, forecaster.sampling, uniforms, forecaster.max_context, forecaster.trained_positions
+        *networks, x, stamp, future, forecaster.sampling, uniforms, forecaster.max_context, forecaster.rotary_fine_token
     )
 
 
@@ -54,17 +54,17 @@ def test_greedy_rollout_is_the_references(name, max_context, golden, golden_toke
 
 
 @pytest.mark.parametrize("num_paths", [1, 3])
-@pytest.mark.parametrize("trained_positions", [False, True])
+@pytest.mark.parametrize("rotary_fine_token", [False, True])
 @pytest.mark.parametrize(
     ("known", "horizon", "max_context"),
     [(30, 6, 64), (30, 6, 36), (30, 6, 35), (30, 9, 33), (30, 6, 30), (3, 1, 8), (2, 2, 2), (1, 4, 4)],
     ids=["fits", "fits just", "slides at the end", "slides", "slides from the start", "one step", "two", "one candle"],
 )
 def test_paths_are_those_of_the_recomputing_decoder(
-    known, horizon, max_context, trained_positions, num_paths, candles, tiny_tokenizer, tiny_predictor
+    known, horizon, max_context, rotary_fine_token, num_paths, candles, tiny_tokenizer, tiny_predictor
 ):
     forecaster = Forecaster(
-        tiny_tokenizer, tiny_predictor, max_context=max_context, sampling=PLAIN, trained_positions=trained_positions
+        tiny_tokenizer, tiny_predictor, max_context=max_context, sampling=PLAIN, rotary_fine_token=rotary_fine_token
     )
     cached, recomputed = both(forecaster, *windows(candles, 4, known, horizon), num_paths)
     torch.testing.assert_close(cached, recomputed, atol=1e-4, rtol=0)

@@ -100,7 +100,7 @@ def test_candles_before_max_context_do_not_count(tiny_tokenizer, tiny_predictor,
 
 def test_trained_positions_change_the_forecast(tiny_tokenizer, tiny_predictor, frame):
     plain, positioned = (
-        Forecaster(tiny_tokenizer, tiny_predictor, trained_positions=choice).sample_paths(
+        Forecaster(tiny_tokenizer, tiny_predictor, rotary_fine_token=choice).sample_paths(
             frame[:50], 6, 4, generator=seeded()
         )
         for choice in (False, True)

@@ -12,7 +12,7 @@ from tests.helpers.paths import ROOT
 # A configuration that trains for seconds: few small windows of the synthetic candles.
 QUICK = [
     "data=sample",
-    "data.sample.candles=900",
+    "data.synthetic.candles=900",
     "data.train_time_range=[2023-01-01,2023-01-24]",
     "data.val_time_range=[2023-01-25,2023-01-31]",
     "data.test_time_range=[2023-02-01,2023-02-07]",

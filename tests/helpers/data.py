@@ -15,8 +15,8 @@ SETTINGS = {
     "csv_path": None,
     "binance": None,
     "on_defect": "error",
-    "sample": {"candles": 600, "start": "2023-01-01", "seed": 3, "start_price": 100.0, "volatility": 0.8},
-    "sessions": False,
+    "synthetic": {"candles": 600, "start": "2023-01-01", "seed": 3, "start_price": 100.0, "volatility": 0.8},
+    "calendar": "24x7",
     "fold": None,
     "folds": 5,
     "fold_scheme": "expanding",
@@ -45,7 +45,7 @@ def data_section(**changes):
     sources = {
         "file": {"_target_": targets["CsvFile"], "csv_path": values["csv_path"]},
         "binance": {"_target_": targets["Binance"], "csv_dir": values["csv_dir"], "endpoints": endpoints},
-        "synthetic": {"_target_": targets["Synthetic"], "sample": values["sample"]},
+        "synthetic": {"_target_": targets["Synthetic"], "settings": values["synthetic"]},
     }
     return DataSection(**{"sources": sources} | values)
 

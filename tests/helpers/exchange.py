@@ -65,8 +65,8 @@ class Exchange:
     def endpoints(self, **changes):
         quick = {
             "source": "auto", "archive_url": self.url, "rest_url": self.url, "connect_timeout": 2.0,
-            "read_timeout": 2.0, "retries": 4, "backoff": 0.01, "longest_wait": 5.0, "weight_per_minute": 4800,
-            "parallel": 4, "proxy": None,
+            "read_timeout": 2.0, "retries": 4, "backoff": 0.01, "longest_wait_seconds": 5.0, "weight_per_minute": 4800,
+            "parallel_requests": 4, "proxy": None,
         }  # fmt: skip
         return Endpoints(**quick | changes)
 

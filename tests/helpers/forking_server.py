@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 
 class Server:
@@ -85,7 +86,7 @@ def become(request: dict) -> None:
 
 
 if __name__ == "__main__":
-    sys.path[0] = os.path.dirname(sys.path[0])
+    sys.path[0] = str(Path(__file__).parents[2])
     import evaluate  # noqa: F401
     import train  # noqa: F401
     from kronos_lightning.cli import doctor, download, export, forecast, leakcheck  # noqa: F401

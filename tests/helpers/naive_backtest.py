@@ -1,13 +1,13 @@
 """A second engine, written for reading: dictionaries, plain floats, a branch a rule, and nothing of the first."""
 
 
-def naive_run(candles, signals, rules, cash, finer=None, per=1):
-    """Equity at each close and the trades as (direction, entry, exit, reason); `per` finer candles a candle or none."""
+def naive_run(candles, signals, rules, cash, intrabar=None, per=1):
+    """Equity at each close and the trades as (direction, entry, exit, reason); `per` intrabar candles a candle."""
     curve, trades, ambiguous, settled = [cash], [], 0, 0
     held, peak, ignore_until, dead = None, cash, 0, False
     order = signals[0]
     rows = candles.to_dict("records")
-    small = {} if finer is None else {row["timestamps"]: row for row in finer.to_dict("records")}
+    small = {} if intrabar is None else {row["timestamps"]: row for row in intrabar.to_dict("records")}
     interval = rows[1]["timestamps"] - rows[0]["timestamps"]
 
     def sell_or_buy_back(t, price, reason):
@@ -67,7 +67,7 @@ def naive_run(candles, signals, rules, cash, finer=None, per=1):
             found = look(row)
             if found == "both":
                 found, inside = None, [small.get(row["timestamps"] + i * interval / per) for i in range(per)]
-                if finer is not None and None not in inside:
+                if intrabar is not None and None not in inside:
                     found = next((seen for seen in map(look, inside) if seen is not None), None)
                 if found in (None, "both"):
                     ambiguous, found = ambiguous + 1, (levels()[0], "stop")

@@ -17,7 +17,7 @@ STOPS = {"gradient_clip": None, "max_epochs": 1, "patience": 1}
 OFF = {"ffn": 0.0, "attn": 0.0, "resid": 0.0, "token": 0.0}
 NOTHING = {
     "dropout": dict.fromkeys(OFF), "l1": 0.0, "l2_pretrained": 0.0, "label_smoothing": 0.0, "ema": None, "freeze": [],
-    "lora": None, "layer_decay": 1.0, "volatility": None, "volatility_base": 0.02, "loss_on": "window", "extra": {},
+    "lora": None, "layer_decay": 1.0, "volatility": None, "volatility_base": 0.02, "loss_rows": "window", "extra": {},
 }  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def windows(volume=True):
 
 def recipe(stage="tokenizer", lookback=LOOKBACK, horizon=HORIZON, market_volatility=None, regularisers=(), **changes):
     """How a network is trained; `changes` are keys of the stage or of the regularisation."""
-    own = {"s1_condition": "teacher", "tokenizer": "auto", "cache_tokens": False} if stage == "predictor" else {}
+    own = {"s1_condition": "teacher", "frozen_tokenizer": "auto", "cache_tokens": False} if stage == "predictor" else {}
     settings = {"name": stage} | RATES | STOPS | own
     settings |= {key: changes.pop(key) for key in list(changes) if key in settings}
     section = PredictorStage if stage == "predictor" else TokenizerStage

@@ -95,7 +95,7 @@ CHANGES = {
     "strategy.search_thresholds": "[0.0,0.004]",
     "backtest.parameters": "validation",
     "backtest.side": "long_short",
-    "backtest.rebalance": 3,
+    "backtest.act_every_n_cutoffs": 3,
     "backtest.cost": 0.002,
     "backtest.slippage": 0.001,
     "backtest.max_position": 0.5,
@@ -103,7 +103,7 @@ CHANGES = {
     "backtest.take_profit": 0.03,
     "backtest.max_drawdown": 0.1,
     "backtest.cooldown": 20,
-    "backtest.finer_csv": "finer.csv",
+    "backtest.intrabar_csv": "intrabar.csv",
     "backtest.initial_equity": 500.0,
     "backtest.random_runs": 21,
     "backtest.search_costs": "[0.0]",
@@ -117,7 +117,7 @@ KEYS = [
 @pytest.mark.parametrize("key", KEYS)
 def test_every_setting_changes_the_result(key, hours, quarters, ranges, base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    quarters.frame.drop(columns="segment").to_csv("finer.csv", index=False)
+    quarters.frame.drop(columns="segment").to_csv("intrabar.csv", index=False)
     changed = traded(hours, ranges, f"{key}={CHANGES[key]}")
     assert json.dumps(trading_metrics(changed)) != json.dumps(trading_metrics(base))
     if key not in ("backtest.random_runs", "strategy.search_thresholds", "backtest.search_costs"):
@@ -125,7 +125,7 @@ def test_every_setting_changes_the_result(key, hours, quarters, ranges, base, tm
 
 
 def test_the_equity_is_that_of_a_naive_engine_on_every_third_cutoff(hours, ranges):
-    settings = evaluation("backtest.rebalance=3", "backtest.side=long_short", "backtest.cooldown=10")
+    settings = evaluation("backtest.act_every_n_cutoffs=3", "backtest.side=long_short", "backtest.cooldown=10")
     test, _ = ranges
     result = trade(settings, hours, test)
     median = np.median(test.close_paths[::3, :, -1], axis=1) / test.last_close[::3] - 1
@@ -207,12 +207,12 @@ def test_where_no_threshold_trades_on_validation_the_configured_ones_are_used_an
 
 
 def test_finer_candles_settle_what_was_ambiguous(hours, quarters, ranges, base, tmp_path):
-    path = tmp_path / "finer.csv"
+    path = tmp_path / "intrabar.csv"
     quarters.frame.drop(columns="segment").to_csv(path, index=False)
-    settled = traded(hours, ranges, f"backtest.finer_csv={path}").run
+    settled = traded(hours, ranges, f"backtest.intrabar_csv={path}").run
     assert (base.run.ambiguous > 0, base.run.settled) == (True, 0)
     assert settled.settled > 0
-    assert "settled by finer candles" in " ".join(trading_tables(base)[0].notes)
+    assert "settled by intrabar candles" in " ".join(trading_tables(base)[0].notes)
 
 
 def test_the_tables_hold_strategy_holding_and_always_flat(base):
@@ -292,7 +292,7 @@ def test_every_date_below_the_equity_has_month_and_year(base):
     [
         ("backtest.cooldown=0", "backtest.cooldown"),
         ("backtest.cooldown=5 backtest.max_drawdown=null", "max_drawdown sets none"),
-        ("backtest.rebalance=0", "backtest.rebalance"),
+        ("backtest.act_every_n_cutoffs=0", "backtest.act_every_n_cutoffs"),
         ("backtest.slippage=-0.1", "backtest.slippage"),
         ("backtest.parameters=test", "backtest.parameters"),
         ("strategy.search_thresholds=[]", "strategy.search_thresholds"),

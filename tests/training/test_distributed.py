@@ -35,7 +35,7 @@ def cwd(tmp_path_factory):
 def runs(request, cwd):
     stage = [f"stage={request.param}", "stage.learning_rate=1e-3"]
     if request.param == "predictor":
-        stage.append("stage.tokenizer=tokenizer_one")
+        stage.append("stage.frozen_tokenizer=tokenizer_one")
     one = train(cwd, f"{request.param}_one", *stage, *ONE)
     return stage, request.param, one, train(cwd, f"{request.param}_two", *stage, *TWO)
 

@@ -133,7 +133,7 @@ def test_what_must_not_touch_the_steps_does_not(tmp_path, tiny_tokenizer, inert)
 
 @pytest.mark.parametrize(
     "means",
-    [{"l1": 1.0}, {"l2_pretrained": 1.0}, {"volatility": "batch"}, {"loss_on": "horizon"}, {"layer_decay": 0.5}],
+    [{"l1": 1.0}, {"l2_pretrained": 1.0}, {"volatility": "batch"}, {"loss_rows": "horizon"}, {"layer_decay": 0.5}],
 )
 @pytest.mark.parametrize("stage", ["tokenizer", "predictor"])
 def test_each_of_them_changes_the_weights_in_both_stages(tmp_path, tiny_tokenizer, tiny_predictor, stage, means):
@@ -217,7 +217,7 @@ def test_a_loss_on_the_horizon_counts_the_target_rows_alone(tiny_tokenizer, tiny
     changed = batch._replace(x=batch.x.clone())
     changed.x[:, : LOOKBACK - 1] += 0.5
 
-    module = silent(predictor_module(tiny_tokenizer, tiny_predictor, loss_on="horizon")).eval()
+    module = silent(predictor_module(tiny_tokenizer, tiny_predictor, loss_rows="horizon")).eval()
     s1, s2 = tiny_tokenizer.encode(batch.x, half=True)
     s1_logits, s2_logits = tiny_predictor(s1[:, :-1], s2[:, :-1], batch.stamp[:, :-1], s1[:, 1:])
     rows = range(LOOKBACK, LOOKBACK + HORIZON + 1)
@@ -225,7 +225,7 @@ def test_a_loss_on_the_horizon_counts_the_target_rows_alone(tiny_tokenizer, tiny
              for logits, ids in ((s1_logits, s1), (s2_logits, s2)) for row in rows]  # fmt: skip
     assert module.training_step(batch, 0).item() == pytest.approx(torch.stack(parts).mean().item(), rel=1e-5)
 
-    module = silent(tokenizer_module(tiny_tokenizer, loss_on="horizon"))
+    module = silent(tokenizer_module(tiny_tokenizer, loss_rows="horizon"))
     output = tiny_tokenizer(batch.x)
     errors = [(part - batch.x)[:, LOOKBACK:].square().mean() for part in (output.coarse, output.full)]
     expected = (sum(errors) + output.quantizer_loss) / 2

@@ -77,7 +77,7 @@ def test_the_record_of_a_run_tells_every_setting():
             + [f"regularization.{key}" for key in (
                 "dropout.ffn=0.1", "dropout.attn=0.1", "dropout.resid=0.1", "dropout.token=0.1", "l1=0.1",
                 "label_smoothing=0.1", "ema=0.9", "layer_decay=0.9", "volatility=batch", "volatility_base=0.1",
-                "loss_on=horizon",
+                "loss_rows=horizon",
             )],
         )
     )  # fmt: skip
@@ -85,7 +85,7 @@ def test_the_record_of_a_run_tells_every_setting():
     differing = {key for key in plain if plain[key] != changed[key]}
     assert differing == {
         "dropout_ffn", "dropout_attn", "dropout_resid", "dropout_token", "l1", "label_smoothing", "ema", "layer_decay",
-        "volatility", "volatility_base", "loss_on", "lora_rank", "lora_alpha", "lora_modules", "volume",
+        "volatility", "volatility_base", "loss_rows", "lora_rank", "lora_alpha", "lora_modules", "volume",
     }  # fmt: skip
     assert optimisation(settings_of("regularization.freeze=[a*,b*]"))["freeze"] == "a* b*"
     assert optimisation(settings_of("regularization.l2_pretrained=0.1"))["l2_pretrained"] == 0.1
@@ -94,7 +94,7 @@ def test_the_record_of_a_run_tells_every_setting():
 def test_the_configuration_reaches_the_network_the_steps_and_the_rates(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     overrides = ["dropout.resid=0.5", "freeze=[encoder*]", "l1=0.1", "l2_pretrained=0.2", "ema=0.9", "layer_decay=0.7",
-                 "volatility=market", "loss_on=horizon", "label_smoothing=0.1"]  # fmt: skip
+                 "volatility=market", "loss_rows=horizon", "label_smoothing=0.1"]  # fmt: skip
     settings = settings_of(*[f"regularization.{text}" for text in overrides])
     data = build_datamodule(settings.data)
     data.prepare_data()
@@ -103,7 +103,7 @@ def test_the_configuration_reaches_the_network_the_steps_and_the_rates(tmp_path,
     frozen = {name.split(".")[0] for name, p in module.tokenizer.named_parameters() if not p.requires_grad}
     assert frozen == {"encoder"}
     means = module.recipe.regularization
-    assert (means.l1, means.l2_pretrained, means.ema, means.loss_on) == (0.1, 0.2, 0.9, "horizon")
+    assert (means.l1, means.l2_pretrained, means.ema, means.loss_rows) == (0.1, 0.2, 0.9, "horizon")
     assert means.label_smoothing == 0.1
     assert means.layer_decay == 0.7
     assert means.volatility == "market"

@@ -116,7 +116,7 @@ def gaps(case: Case) -> Findings:
         words = f"{len(after)} breaks between sessions"
         if closes and not case.sessions:
             words = f"a market that closes ({closes}): {words}"
-            words += "; sessions=true for the doctor, data.sessions=true in training"
+            words += "; calendar=sessions for the doctor, data.calendar=sessions in training"
         yield Finding("sessions", "info" if case.sessions else "warning", words, details={"breaks": len(after)})
         return
     begin, end = case.time[after - 1] + case.step, case.time[after]

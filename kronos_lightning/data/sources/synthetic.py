@@ -14,8 +14,8 @@ SUBSTEPS = 48  # price moves inside a candle, from which high and low come
 SYMBOL = "SYNTHETIC"
 
 
-class SampleSection(Section):
-    """Arguments of the generator; `conf/data/sample.yaml` explains them."""
+class SyntheticSection(Section):
+    """Arguments of the generator; `conf/data/synthetic.yaml` explains them."""
 
     candles: Count
     start: str
@@ -27,7 +27,7 @@ class SampleSection(Section):
 class Synthetic(Section):
     """The generator as a source of candles."""
 
-    sample: SampleSection
+    settings: SyntheticSection
 
     @property
     def synthetic(self) -> bool:
@@ -39,7 +39,7 @@ class Synthetic(Section):
 
     def fetch(self, symbol: str, interval: str, start: str | None, end: str | None) -> pd.DataFrame:
         """Generate all candles, whatever the symbol and the range."""
-        candles = sample_candles(interval=interval, **self.sample.model_dump())
+        candles = sample_candles(interval=interval, **self.settings.model_dump())
         frame = candles.frame.drop(columns="segment").rename_axis(index="row")
         frame.attrs["source"] = candles.source
         return frame

@@ -147,7 +147,7 @@ def test_a_used_up_weight_is_waited_out(exchange, tmp_path, monkeypatch):
         "kronos_lightning.data.sources.binance.http.time.time", lambda: 59.5
     )  # half a second to the minute
     began = time.monotonic()
-    fetch(exchange, tmp_path / "x.csv", source="rest", weight_per_minute=2, parallel=1)
+    fetch(exchange, tmp_path / "x.csv", source="rest", weight_per_minute=2, parallel_requests=1)
     assert time.monotonic() - began >= 1
 
 
@@ -168,7 +168,7 @@ def test_retries_wait_twice_as_long_each_time_with_jitter(exchange, tmp_path, mo
     waits, wait = [], threading.Event.wait
     monkeypatch.setattr(threading.Event, "wait", lambda self, seconds=None: waits.append(seconds) or wait(self, 0))
     exchange.fault = first_times(3, 500, only="/api/")
-    fetch(exchange, tmp_path / "x.csv", source="rest", backoff=8.0, parallel=1)
+    fetch(exchange, tmp_path / "x.csv", source="rest", backoff=8.0, parallel_requests=1)
     slept = [seconds for seconds in waits if seconds and seconds >= 4]
     assert len(slept) == 3
     assert all(0.5 <= seconds / usual <= 1.5 for seconds, usual in zip(slept, (8, 16, 32), strict=True))
@@ -188,5 +188,5 @@ def test_no_more_requests_are_under_way_than_allowed(exchange, tmp_path, paralle
             under_way[0] -= 1
 
     exchange.fault = count
-    fetch(exchange, tmp_path / "x.csv", parallel=parallel)
+    fetch(exchange, tmp_path / "x.csv", parallel_requests=parallel)
     assert most[0] == parallel

@@ -189,7 +189,7 @@ class Job:
             return [], []
         got, failed = [], []
         columns = [TextColumn(f"{self._name} {label}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-        with Progress(*columns) as progress, ThreadPoolExecutor(self.endpoints.parallel) as pool:
+        with Progress(*columns) as progress, ThreadPoolExecutor(self.endpoints.parallel_requests) as pool:
             task = progress.add_task(label, total=len(wanted))
             futures = [pool.submit(fetch, span) for span in sorted(wanted)]
             try:

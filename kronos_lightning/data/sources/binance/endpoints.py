@@ -19,7 +19,7 @@ class Endpoints(Section):
     read_timeout: Positive
     retries: Annotated[int, Field(ge=0)]
     backoff: Positive
-    longest_wait: NotNegative
+    longest_wait_seconds: NotNegative
     weight_per_minute: Count
-    parallel: Annotated[int, Field(gt=0, le=32)]
+    parallel_requests: Annotated[int, Field(gt=0, le=32)]
     proxy: Url | None

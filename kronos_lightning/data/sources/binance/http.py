@@ -110,11 +110,12 @@ class Client:
             wait = _retry_after(response)
             waited += wait
             what = "too many requests" if response.status_code == 429 else "banned for too many requests"
-            if waited > self.endpoints.longest_wait:
+            if waited > self.endpoints.longest_wait_seconds:
                 self._give_up(
                     service,
                     f"{url}: {what} (status {response.status_code}), the exchange asks to wait {wait:.0f} s; "
-                    f"longest_wait is {self.endpoints.longest_wait:.0f} s. Run again later, what was fetched is kept",
+                    f"longest_wait_seconds is {self.endpoints.longest_wait_seconds:.0f}. Run again later, what was "
+                    f"fetched is kept",
                 )
             log.warning("Binance: %s (status %d), waiting %.0f s as asked", what, response.status_code, wait)
             self._hold(wait)
