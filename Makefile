@@ -7,7 +7,7 @@ INSTALL = $(RUN)python -m pip install --quiet --disable-pip-version-check -c con
 DEMO = data=synthetic model=kronos-tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench tensorboard clean
+.PHONY: help demo test lint format docs bench tensorboard clean hooks
 
 help:  ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,18 +15,27 @@ help:  ## This list
 demo: $(TO_RUN)  ## Fine-tune, forecast and backtest on synthetic candles, some minutes on two cores
 	$(RUN)python train.py -m stage=tokenizer,predictor $(DEMO) trainer=cpu stage.learning_rate=3e-3 stage.max_epochs=3
 	$(RUN)python evaluate.py $(DEMO) evaluation.max_cutoffs=240
-	@echo "Open outputs/backtest_results/sample/report.html"
+	@echo "Open outputs/backtest_results/synthetic/report.html"
 
 test: $(TO_DEVELOP)  ## All tests
 	$(RUN)python -m pytest
 
-lint: $(TO_DEVELOP)  ## Check style
+lint: $(TO_DEVELOP)  ## Check style and spelling
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
+	$(RUN)codespell
+	$(RUN)nbstripout --verify notebooks/*.ipynb
 
 format: $(TO_DEVELOP)  ## Put the code into shape
 	$(RUN)ruff check --fix .
 	$(RUN)ruff format .
+
+hooks: $(TO_DEVELOP)  ## Run these checks before each commit
+	$(RUN)pre-commit install
+
+docs: $(TO_DEVELOP)  ## Build the documentation into site/
+	$(RUN)python docs/generate_configuration.py
+	NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --strict
 
 bench: $(TO_DEVELOP)  ## Speed and memory, some minutes on an idle machine
 	$(RUN)python -m pytest -n 0 -m "benchmark or minutes" -s

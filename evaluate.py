@@ -1,4 +1,7 @@
-"""Measure a fine-tuned Kronos: python evaluate.py data=btc [compare=[untuned]] → forecasts, scoreboard, report."""
+"""Evaluation of a fine-tuned Kronos: forecasts, scoreboard, backtest, report.
+
+python evaluate.py data=btc [compare=[untuned]]
+"""
 
 import logging
 from pathlib import Path
@@ -22,7 +25,7 @@ log = logging.getLogger("evaluate")
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    """Compose, validate, forecast (each fold), score beside the baselines, trade, report."""
+    """Forecast each fold, score the forecasts against baselines, backtest them and write the report."""
     settings = check_evaluation(cfg)
     trainer = instantiate(cfg.trainer, _convert_="all")
     parts = []

@@ -1,4 +1,7 @@
-"""Fine-tune the tokenizer or the predictor: python train.py stage=tokenizer data=btc model=kronos-small trainer=auto"""
+"""Fine-tuning of the tokenizer or the predictor.
+
+python train.py stage=tokenizer data=btc model=kronos-small trainer=auto
+"""
 
 import logging
 import time
@@ -22,7 +25,7 @@ log = logging.getLogger("train")
 
 @command("train")
 def main(cfg: DictConfig) -> float | None:
-    """Compose, validate, build, fit, export. Returns the best of the monitored figure, for sweepers."""
+    """Train from a configuration; return the best value of the monitored metric, for sweepers."""
     settings = check_training(cfg)
     L.seed_everything(settings.seed, workers=True, verbose=False)
     with RunLog() as run_log:
@@ -30,9 +33,9 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def train(cfg: DictConfig, settings: Training, run_log: RunLog) -> float:
-    """Build, fit, export; from a checked configuration."""
+    """Train from a checked configuration; return the best value of the monitored metric."""
     started, run_dir, monitor = time.monotonic(), Path(settings.run_dir), settings.callbacks["best"]["monitor"]
-    loggers = list(instantiate(cfg.logger, _convert_="all").values())  # first: a tracker may lack its key
+    loggers = list(instantiate(cfg.logger, _convert_="all").values())  # first, because a tracker may lack its key
     datamodule = build_datamodule(settings.data)
     datamodule.prepare_data()
     if settings.resume == "auto" and directory.is_finished(run_dir):
@@ -49,7 +52,7 @@ def train(cfg: DictConfig, settings: Training, run_log: RunLog) -> float:
     about = {"stage": settings.stage.name, "model": settings.model.name, "settings": provenance.optimisation(settings)}
     info = provenance.describe(datamodule, settings.seed, **about, scale=scaled, **sources)
     module.record, module.compiled = provenance.record(info), settings.compile
-    module.save_hyperparameters(about["settings"])  # for the trackers to show
+    module.save_hyperparameters(about["settings"])  # shown by the trackers
     directory.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resume)
     run_log.write_to(run_dir / "logs" / "train.log")
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)

@@ -1,4 +1,4 @@
-"""Sweeper that Hydra finds. It is imported for every command, so the work is done in `kronos_lightning.sweeps`."""
+"""Sweeper plugin that Hydra discovers. Every command imports it, so the work is done in `kronos_lightning.sweeps`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 
 class KronosSweeper(Sweeper):
-    """Tries a grid, random draws or what Optuna proposes; `conf/hydra/sweeper` explains the arguments."""
+    """Sweeper over a grid, random draws or Optuna's proposals; `conf/hydra/sweeper` documents the arguments."""
 
     def __init__(
         self,
@@ -23,11 +23,11 @@ class KronosSweeper(Sweeper):
         self.method, self.params, self.parallel, self.trials, self.seed = method, params, parallel, trials, seed
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what `sweep` needs."""
+        """Store the arguments that `sweep` needs."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run every trial and leave a table, a picture and the best command; `arguments` are the overrides given."""
+        """Run every trial; leave a table, a plot and the best command. `arguments` are the given overrides."""
         from kronos_lightning.sweeps.runner import run_sweep
 
         run_sweep(self, arguments)

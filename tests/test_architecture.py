@@ -117,3 +117,11 @@ def test_no_test_imports_another_test():
         for line in map(str.strip, path.read_text().splitlines()):
             if line.startswith(("from tests", "import tests")):
                 assert line.split()[1].startswith("tests.helpers"), f"{path}: {line}"
+
+
+@names
+def test_no_docstring_opens_with_a_question(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            first = (ast.get_docstring(node) or "").split(" ")[0]
+            assert first not in {"What", "Those", "That", "Whether", "How", "Which", "So"}, ast.get_docstring(node)

@@ -1,4 +1,4 @@
-"""Backtest of signals on candles; knows forecasts only as arrays, never a model."""
+"""Backtest of signals on candles; it sees forecasts only as arrays and never a model."""
 
 from .engine import Backtest, run_backtest
 from .market_data import MarketData

@@ -1,4 +1,4 @@
-"""What stands beside a strategy: holding, random signals, and the fee that would eat its profit.
+"""Benchmarks of a strategy: buy and hold, random signals, and the break-even fee.
 
 Shape letters: T candles, N cutoffs.
 """
@@ -13,11 +13,11 @@ from .market_data import MarketData
 from .rules import ExecutionRules
 from .strategy import BUY, HOLD, on_candles, wanted_positions
 
-HIGHEST_FEE = 0.05  # where the search for the break-even fee ends
+HIGHEST_FEE = 0.05  # upper end of the search for the break-even fee
 
 
 def buy_and_hold(market: MarketData, rules: ExecutionRules, initial_equity: float) -> Backtest:
-    """Buy at the second candle's open with all equity, hold to the last close, pay both sides, obey no limit."""
+    """Buy with all equity at the second candle's open and hold to the last close; pay both sides, ignore limits."""
     signals = np.full(len(market), HOLD)
     signals[0] = BUY
     unlimited = ExecutionRules(cost=rules.cost, slippage=rules.slippage)
@@ -25,21 +25,21 @@ def buy_and_hold(market: MarketData, rules: ExecutionRules, initial_equity: floa
 
 
 def always_flat(market: MarketData, initial_equity: float) -> Backtest:
-    """Never trade."""
+    """Run a backtest that never trades."""
     return run_backtest(market, np.full(len(market), HOLD), ExecutionRules(), initial_equity)
 
 
 def random_returns(
     market: MarketData, signals: np.ndarray, rows: np.ndarray, rules: ExecutionRules, runs: int, seed: int
 ) -> np.ndarray:
-    """Total returns ``(runs,)`` of strategies that trade as often, at random times; see `reordered`.
+    """Return the total returns ``(runs,)`` of strategies that trade as often, at random times; see `reordered`.
 
     Args:
         market: T candles.
-        signals: ``(N,)`` of the real strategy.
-        rows: candles on which they were decided, ascending, ``(N,)``.
-        rules: of the real strategy.
-        runs: how many; they share the processors.
+        signals: signals of the real strategy, ``(N,)``.
+        rows: rows of the candles on which the signals were decided, ascending, ``(N,)``.
+        rules: execution rules of the real strategy.
+        runs: number of runs; they share the CPU cores.
         seed: each run draws from the seed and its own number.
     """
 
@@ -52,11 +52,11 @@ def random_returns(
 
 
 def reordered(signals: np.ndarray, rules: ExecutionRules, rng: np.random.Generator) -> np.ndarray:
-    """The same signals ``(N,)`` at random times, with the same turnover.
+    """Return the same signals ``(N,)`` at random times, with the same turnover.
 
-    Shuffling signals one by one would trade far more often than a strategy whose signals persist, and lose to it by
-    costs alone. So the signals are cut where the wanted position changes, pieces of one position change places with
-    each other, and the whole is turned like a ring by a random distance.
+    Signals shuffled one by one would trade far more often than a strategy whose signals persist, and would lose to it
+    by costs alone. Therefore the signals are cut where the wanted position changes, pieces of the same position are
+    permuted, and the whole sequence is rotated by a random distance.
     """
     wanted = wanted_positions(signals, rules.side)
     starts = np.concatenate([[0], np.flatnonzero(np.diff(wanted)) + 1])
@@ -70,7 +70,7 @@ def reordered(signals: np.ndarray, rules: ExecutionRules, rng: np.random.Generat
 
 
 def returns_by_cost(market: MarketData, signals: np.ndarray, rules: ExecutionRules, costs: np.ndarray) -> np.ndarray:
-    """Total returns of the signals ``(T,)`` at other costs per side; one for each of `costs`."""
+    """Return the total returns of the signals ``(T,)`` at each of `costs` per side, in the order of `costs`."""
 
     def one(cost: float) -> float:
         return run_backtest(market, signals, rules.model_copy(update={"cost": float(cost)}), 1.0).equity[-1] - 1
@@ -80,9 +80,9 @@ def returns_by_cost(market: MarketData, signals: np.ndarray, rules: ExecutionRul
 
 
 def break_even_fee(market: MarketData, signals: np.ndarray, rules: ExecutionRules) -> float:
-    """Cost per side, beside the slippage of the rules, at which the strategy would just lose nothing.
+    """Return the cost per side at which the strategy breaks even, in addition to the slippage of the rules.
 
-    NaN if it never trades or loses even without costs; infinite if it still wins at 5 % a side.
+    NaN if the strategy never trades or gains nothing even without costs; infinite if it does not lose at 5 % per side.
     """
 
     def total(cost: float) -> float:

@@ -1,12 +1,12 @@
-"""The backtest, candle by candle: decide at a close, fill at the next open.
+"""Backtest engine, candle by candle: decide at a close, fill at the next open.
 
-Look-ahead is kept out by how the code is cut. `_simulate` alone holds whole arrays: it reads prices at the current
-candle t, after the order for t is fixed, and the signal of t after everything else of t. Every other function gets the
-prices of one candle and the book, so there is no later price that it could reach.
+The structure of the code prevents look-ahead. Only `_simulate` reads whole arrays: it reads the prices of the current
+candle t after the order for t is fixed, and the signal of t after everything else of t. Every other function gets the
+prices of one candle and the book, so it cannot reach a later price; `_settle` also reads the intrabar candles of t.
 
-All compiled functions are in this file, because numba's cache notices changes in the file of the caller alone. The
-files of that cache name the types of the arguments: when one of these named tuples is renamed or moved, `_simulate`
-needs another name too, or the old files cannot be read.
+All compiled functions are in this file, because numba's cache notices only changes in the file of the caller. The cache
+files name the types of the arguments: when one of these named tuples is renamed or moved, `_simulate` needs a new name
+too, or the old cache files cannot be read.
 
 Shape letters: T candles, K trades.
 """
@@ -22,8 +22,8 @@ from .market_data import Intrabar, MarketData, Prices
 from .rules import ExecutionRules
 from .strategy import BUY, HOLD
 
-FLATTEN = 2  # an order of the drawdown halt: close what is open
-ROUNDING = 1e-12  # a drawdown of just the limit has reached it, such as one stop of 5 % a limit of 5 %
+FLATTEN = 2  # order of a drawdown halt: close the open position
+ROUNDING = 1e-12  # a drawdown equal to the limit counts as reached, such as one stop of 5 % at a limit of 5 %
 FOREVER = -1
 REASONS = np.array(["none", "signal", "stop", "target", "drawdown", "end"])
 NONE, SIGNAL, STOP, TARGET, DRAWDOWN, END = range(len(REASONS))
@@ -55,11 +55,11 @@ BOOK = np.dtype(
     ]
 )
 compiled = njit(nogil=True, error_model="numpy")
-compiled_once = njit(nogil=True, error_model="numpy", cache=True)  # kept on disk, with all it calls
+compiled_once = njit(nogil=True, error_model="numpy", cache=True)  # cached on disk, with all functions that it calls
 
 
 class _Limits(NamedTuple):
-    """`ExecutionRules` as numbers: NaN = no such limit, because no price compares as beyond NaN."""
+    """Execution rules as numbers; NaN = no limit, because no price compares as beyond NaN."""
 
     cost: float
     slippage: float
@@ -72,7 +72,7 @@ class _Limits(NamedTuple):
 
 
 class _Curves(NamedTuple):
-    """What a run fills in, candle by candle: see `Backtest`."""
+    """Output arrays that a run fills candle by candle; see `Backtest`."""
 
     equity: np.ndarray
     position: np.ndarray
@@ -81,15 +81,15 @@ class _Curves(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Backtest:
-    """Result of a run.
+    """Result of a backtest.
 
-    stamps, interval: of the candles, as in `MarketData`.
-    equity: quote units at each candle's close, ``(T,)``; the first is the initial equity.
-    position: base units held at each close, ``(T,)``; at the last, before the closing of what is open.
-    halted: whether a drawdown halt suppressed the signal of each close, bool ``(T,)``.
+    stamps, interval: open times and length of the candles, as in `MarketData`.
+    equity: equity in quote units at each candle's close, ``(T,)``; the first value is the initial equity.
+    position: base units held at each close, ``(T,)``; the last value is before the final closing of the position.
+    halted: True if a drawdown halt suppressed the signal of a close, bool ``(T,)``.
     trades: structured array ``(K,)`` of `TRADE`, in order of exit.
-    ambiguous: candles that held both stop and target, in which the stop was assumed to come first.
-    settled: candles that held both, in which intrabar candles told the order.
+    ambiguous: number of candles that reached both stop and target, in which the stop was assumed to come first.
+    settled: number of candles that reached both, in which intrabar candles determined the order.
     """
 
     stamps: pd.DatetimeIndex
@@ -103,7 +103,7 @@ class Backtest:
 
     @property
     def returns(self) -> np.ndarray:
-        """Net return of each candle but the first, ``(T − 1,)``; 0 once nothing is left."""
+        """Net return of each candle except the first, ``(T − 1,)``; 0 once no equity is left."""
         before = self.equity[:-1]
         return np.divide(self.equity[1:], before, out=np.ones_like(before), where=before > 0) - 1
 
@@ -113,7 +113,7 @@ class Backtest:
         return self.stamps[1:][self.halted[1:] & ~self.halted[:-1]]
 
     def trade_table(self) -> pd.DataFrame:
-        """The trades, one row each."""
+        """Return the trades as a table, one row per trade."""
         columns: dict[str, np.ndarray | pd.DatetimeIndex] = {name: self.trades[name] for name in TRADE.names}
         for side in ("entry", "exit"):
             columns[side] = self.stamps[self.trades[side]]
@@ -125,18 +125,18 @@ def run_backtest(market: MarketData, signals: np.ndarray, rules: ExecutionRules,
     """Trade the signals on the candles.
 
     A signal of candle t is known at its close and fills at the open of the next candle; no price of t + 1 or later
-    can reach a decision. BUY and SELL ask for a position, and nothing happens if it is held already. What is still
-    open at the end is closed at the last close. Equity at or below zero at a close (short positions can do it) ends
-    trading like a drawdown halt without cool-down; margin calls inside a candle are not modelled.
+    can reach a decision. BUY and SELL ask for a position, and nothing happens if it is already held. A position that
+    is open at the end is closed at the last close. Equity at or below zero at a close (possible with short positions)
+    ends trading like a drawdown halt without cool-down; margin calls inside a candle are not modelled.
 
     Args:
-        market: the candles, T.
+        market: T candles.
         signals: BUY, HOLD or SELL ``(T,)``, decided at each close.
-        rules: costs and limits.
-        initial_equity: quote units at the close of the first candle.
+        rules: execution rules: costs and limits.
+        initial_equity: equity in quote units at the close of the first candle.
 
     Raises:
-        ValueError: not one signal a candle.
+        ValueError: the number of signals differs from the number of candles.
     """
     if signals.shape != (len(market),):
         raise ValueError(f"{len(market)} candles need as many signals, not {signals.shape}")
@@ -181,12 +181,12 @@ def _simulate(
     trades: np.ndarray,
     curves: _Curves,
 ) -> None:
-    """The whole run; fills the book, the trades and the curves."""
+    """Run the whole backtest; fill the book, the trades and the curves."""
     equity, position, halted = curves
     equity[0] = book.cash
     order = signals[0]
     for t in range(1, len(signals)):
-        # The order is fixed; only now is candle t looked at.
+        # The order is fixed; candle t is read only from here on.
         open_, high, low, close = prices.open[t], prices.high[t], prices.low[t], prices.close[t]
         if order == FLATTEN:
             _close(book, trades, limits, t, _market_price(limits, open_, -book.quantity), DRAWDOWN)
@@ -211,7 +211,7 @@ def _simulate(
 
 @compiled
 def _next_order(book: np.record, limits: _Limits, value: float, signal: int) -> int:
-    """What to do at the next open, from the equity at this close and this candle's signal."""
+    """Return the order for the next open, from the equity at this close and this candle's signal."""
     if book.waiting != 0:
         book.waiting -= 1
         if book.waiting != 0:
@@ -229,19 +229,19 @@ def _next_order(book: np.record, limits: _Limits, value: float, signal: int) -> 
 
 @compiled
 def _market_price(limits: _Limits, price: float, direction: float) -> float:
-    """Price of a buy (positive direction) or a sale at the market."""
+    """Return the market price of a buy (positive direction) or a sale, slippage included."""
     return price * (1 + np.sign(direction) * limits.slippage)
 
 
 @compiled
 def _follow(book: np.record, trades: np.ndarray, limits: _Limits, order: int, t: int, open_: float) -> None:
-    """Bring the position in line with a BUY or SELL."""
+    """Change the position to what a BUY or SELL asks for."""
     if order == np.sign(book.quantity):
         return
     _close(book, trades, limits, t, _market_price(limits, open_, -book.quantity), SIGNAL)
     if (order == BUY or limits.shorts) and book.cash > 0:
         price = _market_price(limits, open_, order)
-        # The costs come out of the share that is invested, so that a full position borrows nothing.
+        # The costs are paid from the invested share, so that a full position borrows nothing.
         size = limits.max_position * book.cash / (price * (1 + limits.cost))
         book.quantity = order * size
         book.entry, book.entry_price, book.entry_costs = t, price, limits.cost * size * price
@@ -269,10 +269,10 @@ def _close(book: np.record, trades: np.ndarray, limits: _Limits, t: int, price: 
 
 @compiled
 def _exit_inside(book: np.record, limits: _Limits, open_: float, high: float, low: float) -> tuple[float, int, bool]:
-    """Price at which stop or target closes the position in a candle, reason or NONE, and whether the candle held both.
+    """Return price, reason and ambiguity of an exit by stop or target inside a candle; reason NONE means no exit.
 
-    A price that opens beyond stop or target fills at the open; else at the level itself. Where one candle reaches
-    both after its open, their order is unknown and the stop counts.
+    A candle that opens beyond stop or target fills at the open; otherwise the exit fills at the level itself. If one
+    candle reaches both after its open, their order is unknown (ambiguous) and the stop counts.
     """
     direction = np.sign(book.quantity)
     worst, best = (low, high) if direction > 0 else (high, low)
@@ -290,7 +290,7 @@ def _exit_inside(book: np.record, limits: _Limits, open_: float, high: float, lo
 
 @compiled
 def _settle(book: np.record, limits: _Limits, stop: float, intrabar: Intrabar, t: int) -> tuple[float, int]:
-    """Which of stop and target came first in candle t, by its own intrabar candles; without an answer, the stop."""
+    """Decide by intrabar candles if stop or target came first in candle t; without a decision the stop counts."""
     if intrabar.count > 0 and intrabar.first[t] >= 0:
         for i in range(intrabar.first[t], intrabar.first[t] + intrabar.count):
             inside = intrabar.prices.open[i], intrabar.prices.high[i], intrabar.prices.low[i]

@@ -1,4 +1,4 @@
-"""Candles as the compiled engine reads them. Shape letters: T candles, M intrabar candles."""
+"""Market data in the form that the compiled engine reads. Shape letters: T candles, M intrabar candles."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import pandas as pd
 
 
 class Prices(NamedTuple):
-    """Float64 ``(T,)`` each."""
+    """Prices of candles, float64 ``(T,)`` each."""
 
     open: np.ndarray
     high: np.ndarray
@@ -17,11 +17,11 @@ class Prices(NamedTuple):
 
 
 class Intrabar(NamedTuple):
-    """Intrabar candles, to see what came first inside a candle.
+    """Intrabar candles, which show the order of events inside a candle.
 
-    prices: of the intrabar candles, ``(M,)`` each.
-    first: row of each candle's first intrabar one, −1 where finer ones are missing: ``(T,)``.
-    count: intrabar candles in a candle; 0 = there are none, and the rest is empty.
+    prices: prices of the intrabar candles, ``(M,)`` each.
+    first: row of each candle's first intrabar candle, −1 if any of its intrabar candles is missing: ``(T,)``.
+    count: number of intrabar candles per candle; 0 = no intrabar candles, and the arrays are empty.
     """
 
     prices: Prices
@@ -31,10 +31,12 @@ class Intrabar(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MarketData:
-    """What a backtest trades on.
+    """Candles that a backtest trades on.
 
     stamps: open times of the candles, ``(T,)``.
     interval: length of a candle.
+    prices: prices of the candles, ``(T,)`` each.
+    intrabar: intrabar candles, possibly none.
     """
 
     stamps: pd.DatetimeIndex
@@ -47,16 +49,16 @@ class MarketData:
 
     @classmethod
     def of(cls, candles: pd.DataFrame, interval: pd.Timedelta, intrabar: pd.DataFrame | None = None) -> "MarketData":
-        """Take what the engine needs from candle frames.
+        """Build the engine's market data from candle frames.
 
         Args:
             candles: candle frame, T rows.
             interval: length of a candle.
-            intrabar: candle frame of the same market in a shorter interval that fills candles exactly; other times than
-                those of `candles` are allowed, and so are gaps. None = none.
+            intrabar: candle frame of the same market in a shorter interval that divides `interval` exactly. It may
+                cover other times than `candles` and may have gaps. None = no intrabar candles.
 
         Raises:
-            ValueError: no candles, or finer ones that do not fill a candle exactly.
+            ValueError: there are no candles, or the intrabar candles do not fill a candle exactly.
         """
         if len(candles) == 0:
             raise ValueError("a backtest needs candles, and there are none")
@@ -67,7 +69,7 @@ class MarketData:
 
 
 def _prices(candles: pd.DataFrame) -> Prices:
-    # Copies, because the engine would be compiled once more for each memory layout and for read-only arrays.
+    # Copies, because the engine would be compiled again for each memory layout and for read-only arrays.
     return Prices(*(np.array(candles[name], dtype=np.float64) for name in Prices._fields))
 
 

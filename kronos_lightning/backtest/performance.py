@@ -1,7 +1,7 @@
-"""Figures of a strategy. Undefined ones (no loss, no trade) are NaN.
+"""Performance metrics of a strategy; undefined metrics (no loss, no trade) are NaN.
 
-The guide's own formulas for drawdown (largest less smallest cumulative return) and Sharpe (annual return over annual
-volatility) are rough; these are the usual ones, for a market that never closes (365 days a year).
+The guide's own formulas for drawdown (largest minus smallest cumulative return) and Sharpe ratio (annual return over
+annual volatility) are rough. This module uses the usual formulas, for a market that never closes (365 days a year).
 
 Shape letters: T candles, K trades.
 """
@@ -26,14 +26,14 @@ YEAR = pd.Timedelta(days=365)
 
 
 def figures(backtest: Backtest) -> dict[str, float]:
-    """All figures of a backtest; see `DESCRIPTIONS`."""
+    """Return all metrics of a backtest; see `DESCRIPTIONS`."""
     return equity_figures(backtest.equity, backtest.returns, backtest.interval) | trade_figures(
         backtest.trades["profit"]
     )
 
 
 def trade_figures(profits: np.ndarray) -> dict[str, float]:
-    """The figures of closed trades, from their profits after costs ``(K,)``."""
+    """Return the metrics of closed trades, from their profits after costs ``(K,)`` in quote units."""
     losses = -profits[profits < 0].sum()
     return {
         "win_rate": float((profits > 0).mean()) if len(profits) else np.nan,
@@ -43,11 +43,11 @@ def trade_figures(profits: np.ndarray) -> dict[str, float]:
 
 
 def equity_figures(equity: np.ndarray, returns: np.ndarray, interval: pd.Timedelta) -> dict[str, float]:
-    """The figures that need no trades.
+    """Return the metrics that need no trades.
 
     Args:
-        equity: ``(T,)``, starting equity included.
-        returns: of each candle but the first, ``(T − 1,)``.
+        equity: equity at each close ``(T,)``, including the initial equity.
+        returns: net return of each candle except the first, ``(T − 1,)``.
         interval: length of a candle.
     """
     total = equity[-1] / equity[0] - 1
@@ -66,7 +66,10 @@ def equity_figures(equity: np.ndarray, returns: np.ndarray, interval: pd.Timedel
 
 
 def annual_return(total: float, candles: int, interval: pd.Timedelta) -> float:
-    """(1 + total)^(365 days / length) − 1; −1 once nothing is left, infinite where no number holds it."""
+    """Return the annualised return, (1 + total)^(365 days / length) − 1.
+
+    −1 if no equity is left, infinite if the result overflows, NaN without candles.
+    """
     if candles == 0:
         return np.nan
     with np.errstate(over="ignore"):
@@ -74,12 +77,12 @@ def annual_return(total: float, candles: int, interval: pd.Timedelta) -> float:
 
 
 def sharpe_ratio(returns: np.ndarray) -> float:
-    """Mean / standard deviation (ddof 1) of the returns, per candle, not a year."""
+    """Return mean / standard deviation (ddof 1) of the returns, per candle and not annualised; NaN if undefined."""
     return _ratio(returns.mean(), returns.std(ddof=1)) if len(returns) > 1 else np.nan
 
 
 def max_drawdown(equity: np.ndarray) -> float:
-    """Smallest equity / running maximum − 1: negative, or zero."""
+    """Return the minimum of equity / running maximum − 1, which is negative or zero."""
     return float((equity / np.maximum.accumulate(equity) - 1).min())
 
 

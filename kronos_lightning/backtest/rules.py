@@ -8,17 +8,18 @@ from kronos_lightning.settings import Count, Positive, Section, Share
 
 
 class ExecutionRules(Section):
-    """How signals become positions. The defaults are free of costs and limits.
+    """Execution rules that turn signals into positions; the defaults have no costs and no limits.
 
-    cost: of the traded value, each side.
+    cost: share of the traded value, per side.
     max_position: share of the equity that a position takes when it is opened.
-    stop_loss, take_profit: loss and gain from the entry price that close a position; None = none.
-    max_drawdown: fall from the highest equity, seen at a close, at which trading halts; None = none.
+    stop_loss, take_profit: loss and gain, as shares of the entry price, that close a position; None = no such exit.
+    max_drawdown: fall from the highest equity, as a share of it and measured at closes, that halts trading; None = no
+        limit.
     side: SELL closes a long position (long_only) or also opens a short one (long_short).
-    slippage: share of the price by which a fill is worse than the candle says. It hits what trades at the market
-        (signals, drawdown halts, the end) and stops; targets are limit orders and get their price or a better one.
-    cooldown: candles whose signals a halt suppresses, that of the halt included; then trading resumes and the highest
-        equity counts anew. None = a halt is for good.
+    slippage: share of the price by which a fill is worse than the candle's price. It applies to market orders (signals,
+        drawdown halts, the end) and to stops; targets are limit orders and fill at their price or a better price.
+    cooldown: number of candles whose signals a halt suppresses, including the candle of the halt. Then trading resumes
+        and the highest equity is reset. None = a halt is permanent.
     """
 
     cost: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -1,4 +1,4 @@
-"""Search for a strategy's parameters, at several costs, and what finding the best of them is worth.
+"""Search for a strategy's parameters at several costs, with the deflated Sharpe ratio of the best result.
 
 Shape letters: T candles, N cutoffs.
 """
@@ -21,13 +21,13 @@ from .strategy import Forecasts, Strategy, on_candles
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterSearch:
-    """Every combination of the free parameters at every cost, and the best at the rules' cost.
+    """Results of every combination of the free parameters at every cost, and the best values at the rules' cost.
 
-    table: a row a combination and cost: the parameters, ``cost`` and the figures.
+    table: one row per combination and cost, with the parameters, ``cost`` and the metrics.
     parameters: names of the free parameters.
-    best: values with the highest Sharpe ratio, the first of equals; None if none ever traded.
-    trials: how many combinations were tried. Costs are no trials: nothing is chosen among them.
-    deflated_sharpe: of the best, see there; NaN if none ever traded.
+    best: values with the highest Sharpe ratio, the first among equals; None if no combination ever traded.
+    trials: number of combinations tried. Costs are no trials, because nothing is chosen among them.
+    deflated_sharpe: see `sharpe.deflated_sharpe`, for the best combination; NaN if no combination ever traded.
     """
 
     table: pd.DataFrame
@@ -49,11 +49,11 @@ def search_parameters(
 
     Args:
         market: T candles.
-        forecasts: at N cutoffs.
-        rows: candles of the cutoffs whose signals are traded; a cutoff with row −1 is not: ``(N,)``.
-        strategy: its free parameters are varied.
-        rules: execution; the best is chosen at its cost.
-        costs: further costs per side that are tabulated.
+        forecasts: forecasts at N cutoffs.
+        rows: candle row of each cutoff, ``(N,)``; a cutoff with row −1 is not traded.
+        strategy: strategy whose free parameters are varied.
+        rules: execution rules; the best combination is chosen at their cost.
+        costs: further costs per side for the table.
     """
     names = tuple(strategy.free)
     combinations = [dict(zip(names, values, strict=True)) for values in product(*strategy.free.values())]

@@ -1,11 +1,11 @@
-"""How far a Sharpe ratio can be trusted: bootstrap interval, probabilistic and deflated Sharpe ratio.
+"""Reliability of a Sharpe ratio: bootstrap interval, probabilistic and deflated Sharpe ratio.
 
 All Sharpe ratios here are per candle. Sources: Bailey & López de Prado, The Sharpe Ratio Efficient Frontier (Journal
 of Risk 15(2), 2012) and The Deflated Sharpe Ratio (Journal of Portfolio Management 40(5), 2014); Politis & Romano, A
 Circular Block-Resampling Procedure (1992).
 
-The resampling is our own, because it needs block sums alone: 2,000 resamplings of 50,000 returns take 0.04 s, those of
-`arch` 0.84 s.
+The resampling is implemented here because it needs only block sums: 2,000 resamplings of 50,000 returns take 0.04 s,
+with `arch` 0.84 s.
 
 Shape letters: n returns, B resamplings.
 """
@@ -15,20 +15,21 @@ from scipy.stats import kurtosis, norm, skew
 
 from .performance import sharpe_ratio
 
-CHUNK = 2**22  # block sums held at once
+CHUNK = 2**22  # maximum number of block sums in memory
 
 
 def sharpe_interval(returns: np.ndarray, samples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
-    """Circular block bootstrap of the Sharpe ratio: lower and upper end, NaN where the ratio is undefined.
+    """Estimate an interval of the Sharpe ratio by circular block bootstrap; return its lower and upper end.
 
-    Blocks of n^(1/3) candles keep the dependence of neighbouring returns; their number is the one that comes closest
-    to n returns. Mean and deviation of a resampling come from the sums of its blocks.
+    Both ends are NaN if the ratio is undefined. Blocks of n^(1/3) candles keep the dependence of neighbouring returns;
+    the number of blocks is chosen so that their total length is closest to n. Mean and standard deviation of a
+    resampling come from the sums of its blocks.
 
     Args:
-        returns: ``(n,)``.
-        samples: B.
-        seed: of the resampling.
-        level: share of the resamplings inside.
+        returns: returns per candle, ``(n,)``.
+        samples: number of resamplings, B.
+        seed: seed of the resampling.
+        level: share of the resamplings inside the interval.
     """
     if np.isnan(sharpe_ratio(returns)):
         return np.nan, np.nan
@@ -48,7 +49,7 @@ def sharpe_interval(returns: np.ndarray, samples: int, seed: int, level: float =
 
 
 def probabilistic_sharpe(returns: np.ndarray, benchmark: float = 0.0) -> float:
-    """Probability that the true Sharpe ratio of the returns ``(n,)`` is above a benchmark; NaN if undefined."""
+    """Return the probability that the true Sharpe ratio of returns ``(n,)`` is above a benchmark; NaN if undefined."""
     observed = sharpe_ratio(returns)
     if np.isnan(observed):
         return np.nan
@@ -56,11 +57,11 @@ def probabilistic_sharpe(returns: np.ndarray, benchmark: float = 0.0) -> float:
 
 
 def sharpe_probability(observed: float, benchmark: float, n: int, skewness: float, kurtosis: float) -> float:
-    """Φ((SR − SR*)·√(n−1) / √(1 − γ₃·SR + (γ₄−1)/4·SR²)): Bailey & López de Prado 2012, eq. 11.
+    """Compute Φ((SR − SR*)·√(n−1) / √(1 − γ₃·SR + (γ₄−1)/4·SR²)): Bailey & López de Prado 2012, eq. 11.
 
     Args:
         observed, benchmark: SR and SR*.
-        n: returns behind SR.
+        n: number of returns behind SR.
         skewness, kurtosis: γ₃ and γ₄ of the returns (3 for a normal distribution).
     """
     variance = 1 - skewness * observed + (kurtosis - 1) / 4 * observed**2
@@ -68,9 +69,10 @@ def sharpe_probability(observed: float, benchmark: float, n: int, skewness: floa
 
 
 def expected_maximum(trials: int, variance: float) -> float:
-    """Sharpe ratio that the best of so many trials without skill is expected to show (2014, eq. 1).
+    """Return the expected Sharpe ratio of the best of several trials without skill (2014, eq. 1).
 
-    √V·((1−γ)·Φ⁻¹(1 − 1/N) + γ·Φ⁻¹(1 − 1/(N·e))), γ the Euler–Mascheroni constant; 0 for one trial.
+    √V·((1−γ)·Φ⁻¹(1 − 1/N) + γ·Φ⁻¹(1 − 1/(N·e))) with V the variance of the trials' Sharpe ratios, N the number of
+    trials and γ the Euler–Mascheroni constant; 0 for one trial.
     """
     if trials < 2:
         return 0.0
@@ -79,12 +81,12 @@ def expected_maximum(trials: int, variance: float) -> float:
 
 
 def deflated_sharpe(returns: np.ndarray, trials: np.ndarray) -> float:
-    """Probability that the best trial's true Sharpe ratio is above zero, given that it is the best of several.
+    """Return the probability that the best trial's true Sharpe ratio is above zero, given that it is the best of many.
 
     Args:
-        returns: of the best trial, ``(n,)``.
-        trials: Sharpe ratios of all trials, the best included; NaN (it never traded) counts as a trial, though not in
-            the variance.
+        returns: returns of the best trial, ``(n,)``.
+        trials: Sharpe ratios of all trials, including the best; NaN (the trial never traded) counts as a trial, but
+            not in the variance.
     """
     known = trials[~np.isnan(trials)]
     variance = known.var(ddof=1) if len(known) > 1 else 0.0
@@ -92,6 +94,6 @@ def deflated_sharpe(returns: np.ndarray, trials: np.ndarray) -> float:
 
 
 def _circular_sums(values: np.ndarray, block: int) -> np.ndarray:
-    """Sum of the `block` values from each place on, the end joined to the beginning: ``(n,)``."""
+    """Return the sum of `block` values from each position on, with the end joined to the beginning: ``(n,)``."""
     total = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[: block - 1]]))])
     return total[block:] - total[:-block]

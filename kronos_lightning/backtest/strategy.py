@@ -1,4 +1,7 @@
-"""Strategies: from forecasts to BUY, SELL and HOLD. Shape letters: N cutoffs, S sample paths, h horizon, T candles."""
+"""Strategies that turn forecasts into BUY, SELL and HOLD.
+
+Shape letters: N cutoffs, S sample paths, h horizon, T candles.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Protocol, Self
@@ -12,30 +15,31 @@ BUY, HOLD, SELL = 1, 0, -1
 
 
 class Forecasts(Protocol):
-    """What a strategy may read of a forecast set.
+    """Part of a forecast set that a strategy may read.
 
-    close_paths: sample paths of the close ``(N, S, h)``. last_close: known closes at the cutoffs ``(N,)``.
-    probability_up: of a close above the last known one ``(N, h)``, calibrated where the forecasts are.
+    close_paths: sample paths of the close, ``(N, S, h)``.
+    last_close: last known closes at the cutoffs, ``(N,)``.
+    probability_up: probability of a close above the last known close ``(N, h)``, calibrated if the forecasts are.
     """
 
     @property
     def close_paths(self) -> np.ndarray:
-        """``(N, S, h)``."""
+        """Sample paths of the close, ``(N, S, h)``."""
 
     @property
     def last_close(self) -> np.ndarray:
-        """``(N,)``."""
+        """Last known closes, ``(N,)``."""
 
     @property
     def probability_up(self) -> np.ndarray:
-        """``(N, h)``."""
+        """Probability of a close above the last known close, ``(N, h)``."""
 
 
 class Strategy(Protocol):
-    """Signals from forecasts. `conf/strategy` names the class and its arguments."""
+    """Rule that turns forecasts into signals; `conf/strategy` names the class and its arguments."""
 
     def signals(self, forecasts: Forecasts) -> np.ndarray:
-        """BUY, HOLD or SELL at each cutoff, from the forecast of that cutoff alone: int8 ``(N,)``."""
+        """Return BUY, HOLD or SELL at each cutoff, from the forecast of that cutoff alone: int8 ``(N,)``."""
 
     @property
     def parameters(self) -> Mapping[str, float]:
@@ -43,21 +47,21 @@ class Strategy(Protocol):
 
     @property
     def free(self) -> Mapping[str, Sequence[float]]:
-        """Values that the search on the validation range tries, by parameter; empty = nothing is searched."""
+        """Values that the search on the validation range tries, by parameter; empty = no search."""
 
     def with_parameters(self, **values: float) -> Self:
-        """The same strategy with other values of the free parameters."""
+        """Return the same strategy with other values of the free parameters."""
 
     def describe(self) -> str:
-        """The rule in words, such as "SELL below -0.02 and BUY above 0.02"."""
+        """Describe the rule as text, such as "SELL below -0.02 and BUY above 0.02"."""
 
 
 class ThresholdStrategy(Section):
-    """BUY above one threshold of the expected return, SELL below another, else HOLD.
+    """Strategy with BUY above one threshold of the expected return, SELL below another, and HOLD in between.
 
-    signal: expected return over the horizon: mean or median of the paths, or P(up) less 0.5.
-    buy_threshold, sell_threshold: as configured; the search sets both to ± one threshold.
-    search_thresholds: the thresholds that it tries.
+    signal: expected return over the horizon: mean or median of the paths, or P(up) − 0.5.
+    buy_threshold, sell_threshold: configured thresholds; the search sets both to ± one threshold.
+    search_thresholds: thresholds that the search tries.
     """
 
     signal: Literal["mean", "median", "probability"]
@@ -72,13 +76,13 @@ class ThresholdStrategy(Section):
         return self
 
     def signals(self, forecasts: Forecasts) -> np.ndarray:
-        """BUY, HOLD or SELL at each cutoff: int8 ``(N,)``."""
+        """Return BUY, HOLD or SELL at each cutoff: int8 ``(N,)``."""
         expected = self.expected_return(forecasts)
         below = np.where(expected < self.sell_threshold, SELL, HOLD)
         return np.where(expected > self.buy_threshold, BUY, below).astype(np.int8)
 
     def expected_return(self, forecasts: Forecasts) -> np.ndarray:
-        """What the thresholds are compared with, ``(N,)``."""
+        """Return the expected returns that are compared with the thresholds, ``(N,)``."""
         if self.signal == "probability":
             return forecasts.probability_up[:, -1] - 0.5
         returns = forecasts.close_paths[:, :, -1] / forecasts.last_close[:, None] - 1
@@ -86,21 +90,21 @@ class ThresholdStrategy(Section):
 
     @property
     def parameters(self) -> Mapping[str, float]:
-        """Both thresholds."""
+        """Sell and buy threshold."""
         return {"sell": self.sell_threshold, "buy": self.buy_threshold}
 
     @property
     def free(self) -> Mapping[str, Sequence[float]]:
-        """One threshold for both sides."""
+        """Thresholds that the search tries, each for both sides."""
         return {"threshold": sorted(set(self.search_thresholds))}
 
     def with_parameters(self, **values: float) -> Self:
-        """BUY above `threshold`, SELL below its negative."""
+        """Return a strategy with BUY above `threshold` and SELL below its negative."""
         threshold = values["threshold"]
         return self.model_copy(update={"buy_threshold": threshold, "sell_threshold": 0.0 - threshold})
 
     def describe(self) -> str:
-        """Both thresholds in words."""
+        """Describe both thresholds as text."""
         return f"SELL below {self.sell_threshold:g} and BUY above {self.buy_threshold:g}"
 
 
@@ -112,6 +116,6 @@ def on_candles(signals: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray
 
 
 def wanted_positions(signals: np.ndarray, side: Literal["long_only", "long_short"]) -> np.ndarray:
-    """Position that the signals ask for, HOLD keeping the one before: 1, 0 or −1, ``(N,)``."""
+    """Return the positions that the signals ask for, 1, 0 or −1, ``(N,)``; HOLD keeps the previous position."""
     last = np.maximum.accumulate(np.where(signals != HOLD, np.arange(len(signals)), 0))
     return np.maximum(signals[last], 0 if side == "long_only" else SELL)

@@ -1,1 +1,1 @@
-"""Commands that a person can type."""
+"""Commands for the command line."""

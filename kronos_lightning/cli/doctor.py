@@ -1,4 +1,7 @@
-"""Examine candles: python -m kronos_lightning.data.doctor FILE [interval=1h calendar=sessions output_dir=…]"""
+"""Command that examines candles.
+
+python -m kronos_lightning.data.doctor FILE [interval=1h calendar=sessions output_dir=…]
+"""
 
 import json
 import logging
@@ -24,7 +27,7 @@ log = logging.getLogger("doctor")
 
 @command("doctor")
 def main(cfg: DictConfig) -> None:
-    """Read, examine, tell; ends with exit code 2 where the candles must not be trained on."""
+    """Examine candles and write the report; exit with code 2 if the candles are unfit for training."""
     settings = check_doctor(cfg)
     path = Path(settings.candles)
     raw = read_raw(path)
@@ -55,7 +58,7 @@ def tell(diagnosis: Diagnosis, raw: pd.DataFrame) -> None:
 
 
 def run() -> None:
-    """Entry point of kronos-doctor."""
+    """Run kronos-doctor."""
     sys.argv[1:] = file_as_override(sys.argv[1:])
     main()
 

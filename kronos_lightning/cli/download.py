@@ -1,4 +1,7 @@
-"""Download candles: python -m kronos_lightning.data.binance symbol=BTCUSDT interval=1d start=2018-01-01"""
+"""Command that downloads candles.
+
+python -m kronos_lightning.data.binance symbol=BTCUSDT interval=1d start=2018-01-01
+"""
 
 import logging
 import re
@@ -17,7 +20,7 @@ log = logging.getLogger("binance")
 
 @command("download")
 def main(cfg: DictConfig) -> None:
-    """Download each symbol and interval; one that fails does not keep the others from being fetched."""
+    """Download each symbol and interval; a failure does not stop the remaining downloads."""
     settings = check_download(cfg)
     done, failed = [], []
     for symbol, interval in settings.series:
@@ -33,7 +36,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def tell(done: list[Downloaded]) -> None:
-    """Print a table of the files, their spans and gaps."""
+    """Print a table of the downloaded files, their spans and gaps."""
     table = Table()
     table.add_column("file", overflow="fold")
     for name in ("candles", "from", "to", "gaps", "fetched"):
@@ -47,12 +50,12 @@ def tell(done: list[Downloaded]) -> None:
 
 
 def as_lists(arguments: list[str]) -> list[str]:
-    """The command line in Hydra's grammar, where `symbol=A,B` would be a sweep."""
+    """Convert `symbol=A,B` and `interval=A,B` to Hydra lists; Hydra would read the commas as a sweep."""
     return [re.sub(r"^(symbol|interval)=([^\[].*,.*)$", r"\1=[\2]", argument) for argument in arguments]
 
 
 def run() -> None:
-    """Entry point of kronos-download."""
+    """Run kronos-download."""
     sys.argv[1:] = as_lists(sys.argv[1:])
     main()
 

@@ -1,4 +1,4 @@
-"""Entry point of every command: where `conf/` is, renamed keys, Hydra, errors in one line."""
+"""Entry point of every command: location of `conf/`, renamed keys, Hydra, one-line errors."""
 
 import functools
 import sys
@@ -17,7 +17,7 @@ Main = Callable[[DictConfig], object]
 
 
 def command(config_name: str) -> Callable[[Main], Callable[[], object]]:
-    """Make a command of a function that takes the composed configuration `conf/{config_name}.yaml`."""
+    """Turn a function of the composed configuration `conf/{config_name}.yaml` into a command."""
     register_resolvers()
 
     def decorate(main: Main) -> Callable[[], object]:
@@ -35,7 +35,7 @@ def command(config_name: str) -> Callable[[Main], Callable[[], object]]:
 
 
 def refuse_renamed_keys(config_name: str, arguments: list[str]) -> None:
-    """End with one line where an override names a key that was renamed."""
+    """Print one line and exit with code 1 if an override uses a renamed key."""
     for argument in arguments:
         renamed = None if argument.startswith("-") else new_name(config_name, argument)
         if renamed is not None:
@@ -44,7 +44,7 @@ def refuse_renamed_keys(config_name: str, arguments: list[str]) -> None:
 
 
 def file_as_override(arguments: list[str], key: str = "candles") -> list[str]:
-    """Command line in Hydra's grammar: the argument without "=" is the value of `key`, a file or folder."""
+    """Convert a command line to Hydra's grammar: an argument without "=" becomes the value of `key`, a path."""
     return [
         argument
         if "=" in argument or argument.startswith(("-", "~"))

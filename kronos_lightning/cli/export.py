@@ -1,4 +1,7 @@
-"""Publish a run: python -m kronos_lightning.export outputs/models/finetune_predictor_btc [push=owner/name]"""
+"""Command that publishes a run.
+
+python -m kronos_lightning.export outputs/models/finetune_predictor_btc [push=owner/name]
+"""
 
 import json
 import logging
@@ -20,7 +23,7 @@ log = logging.getLogger("export")
 
 @command("export")
 def main(cfg: DictConfig) -> None:
-    """Check, copy, describe; push where that was asked for."""
+    """Write the model directory and card of a finished run; push it to the Hub if `push` is set."""
     settings = check_export(cfg)
     if settings.push is not None and get_token() is None:
         raise RunError(f"push={settings.push}: no token: set the environment variable HF_TOKEN to one that may write")
@@ -39,7 +42,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def run() -> None:
-    """Entry point of kronos-export."""
+    """Run kronos-export."""
     sys.argv[1:] = file_as_override(sys.argv[1:], "run")
     main()
 

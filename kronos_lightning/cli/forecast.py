@@ -1,4 +1,7 @@
-"""Forecast the candles after a file: python -m kronos_lightning.forecast candles.csv horizon=24"""
+"""Command that forecasts the candles after the end of a file.
+
+python -m kronos_lightning.forecast candles.csv horizon=24
+"""
 
 import logging
 import sys
@@ -33,17 +36,17 @@ from kronos_lightning.runs.directory import best_model
 from kronos_lightning.settings import parse_interval
 
 LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
-SHOWN = 24  # steps in the terminal's table at most
+SHOWN = 24  # maximum number of steps in the terminal's table
 STAMP = "%Y-%m-%d %H:%M UTC"
-USUAL_LOOKBACK = 360  # of a predictor that does not say with how many candles it was trained
-PLOTTED = 120  # known candles in the plot at most
+USUAL_LOOKBACK = 360  # candles; for a predictor that does not record its lookback
+PLOTTED = 120  # maximum number of known candles in the plot
 
 log = logging.getLogger("forecast")
 
 
 @command("forecast")
 def main(cfg: DictConfig) -> None:
-    """Read, load, sample, tell, draw."""
+    """Forecast the candles after a file; write quantiles, paths and a fan chart, and print a table."""
     settings = check_forecasting(cfg)
     candles = read_candles(settings.candles, settings.interval, Path(settings.candles).stem)
     directory = None if settings.predictor == "published" else best_model(Path(settings.predictor))
@@ -72,7 +75,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def trained_lookback(sources: Sources) -> int:
-    """The lookback of the predictor's fine-tuning; other numbers of candles are normalised otherwise."""
+    """Return the lookback of the predictor's fine-tuning, else 360; another lookback changes the normalisation."""
     trained = (sources.info or {}).get("settings", {}).get("lookback")
     if trained is not None:
         log.info("Lookback: %d candles, as in training", trained)
@@ -80,7 +83,7 @@ def trained_lookback(sources: Sources) -> int:
 
 
 def last_series(candles: Candles, lookback: int, settings: Forecasting) -> Series:
-    """The last candles without a gap, as many as the model is to see."""
+    """Return the last `lookback` candles without a gap; fewer if the last segment is shorter."""
     frame = candles.frame[candles.frame["segment"] == candles.frame["segment"].iloc[-1]].tail(lookback)
     if len(frame) < min(lookback, len(candles)):
         log.warning("Only the %d candles after the last gap (%s) are seen", len(frame), candles.gaps[-1][0])
@@ -88,7 +91,11 @@ def last_series(candles: Candles, lookback: int, settings: Forecasting) -> Serie
 
 
 def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta, lookback: int) -> Forecaster:
-    """The forecaster with the calibration beside its checkpoint, if there is one for such candles and settings."""
+    """Apply the calibration stored with the checkpoint, if it was fitted on the same interval and settings.
+
+    Returns:
+        The calibrated forecaster, or `forecaster` unchanged.
+    """
     calibration = Calibration.load(sources.directory) if sources.directory is not None else None
     if calibration is None:
         return forecaster
@@ -96,7 +103,7 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta,
         log.warning("Not calibrated: %s was fitted on candles of %s", sources.directory / FILE, calibration.interval)
         return forecaster
     about = calibration.about
-    rotary = about.get("rotary_fine_token", about.get("trained_positions"))  # its name in earlier versions
+    rotary = about.get("rotary_fine_token", about.get("trained_positions"))  # key name in earlier versions
     fitted = about["lookback"], about["top_k"], rotary
     if fitted != (lookback, forecaster.sampling.top_k, forecaster.rotary_fine_token):
         log.warning(
@@ -150,7 +157,7 @@ def tell(
 
 
 def run() -> None:
-    """Entry point of kronos-forecast."""
+    """Run kronos-forecast."""
     sys.argv[1:] = file_as_override(sys.argv[1:])
     main()
 

@@ -1,7 +1,9 @@
-"""Prove that nothing looks ahead: python -m kronos_lightning.evaluation.leakcheck [what evaluate.py takes]
+"""Command that proves that nothing looks ahead; takes the overrides of evaluate.py.
 
-Changes every candle after a cutoff of your own test range and compares features, tokens, logits, forecasts, baselines,
-signals, fills and equity up to that cutoff bit for bit; ends with exit code 2 where one of them changed.
+python -m kronos_lightning.evaluation.leakcheck [overrides]
+
+It changes every candle after a cutoff of your own test range. Features, tokens, logits, forecasts, baselines, signals,
+fills and equity up to that cutoff must stay bit-identical. It exits with code 2 if one of them changed.
 """
 
 import json
@@ -22,7 +24,7 @@ from kronos_lightning.pipeline.leakcheck import Certificate, certify
 from kronos_lightning.runs.builders import build_datamodule
 from kronos_lightning.runs.directory import write_json
 
-SUFFIX = "_leak_certificate.json"  # beside the report's folder, which each evaluation replaces
+SUFFIX = "_leak_certificate.json"  # next to the report's folder, because each evaluation replaces that folder
 STYLES = {"proved": "green", "leak": "bold red", "unproved": "yellow"}
 
 log = logging.getLogger("leakcheck")
@@ -30,7 +32,7 @@ log = logging.getLogger("leakcheck")
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    """Prove on each test range, tell, write; ends with exit code 2 where something looks ahead."""
+    """Prove each test range, print and write the certificate; exit with code 2 if something looks ahead."""
     whole, parts = check_evaluation(cfg), []
     for fold in fold_configs(cfg):
         settings = check_evaluation(fold)
@@ -75,7 +77,7 @@ def tell(certificate: Certificate) -> None:
 
 
 def run() -> None:
-    """Entry point of kronos-leakcheck."""
+    """Run kronos-leakcheck."""
     main()
 
 

@@ -1,1 +1,1 @@
-"""Schema of every command's configuration, its validation, and the values that `conf/` asks the code for."""
+"""Configuration schemas of all commands, their validation, and the resolvers used in conf/."""

@@ -1,4 +1,4 @@
-"""Compose a configuration in Python, as the commands do."""
+"""Composition of a configuration in Python, as the commands do it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from .resolvers import register_resolvers
 
 
 def conf_directory() -> Path:
-    """Folder of the configuration: inside the installed package, or beside it in a clone."""
+    """Return the configuration folder: inside the installed package, or next to the package in a clone."""
     package = Path(kronos_lightning.__file__).parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
@@ -22,7 +22,7 @@ def compose(name: str, *overrides: str) -> DictConfig:
 
     Args:
         name: train, evaluate, forecast, download, doctor or export.
-        overrides: as on the command line.
+        overrides: Hydra overrides, as on the command line.
     """
     register_resolvers()
     with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):

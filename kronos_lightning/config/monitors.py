@@ -1,6 +1,6 @@
-"""Validation figures: which a stage logs, and which way is better."""
+"""Validation metrics logged by each stage, and the direction in which each one improves."""
 
-FIGURES = {  # what may choose the checkpoint and stop early
+FIGURES = {  # metrics that may select the checkpoint and stop training early
     "tokenizer": {
         "val/loss": "min",
         "val/mse_coarse": "min",
@@ -17,15 +17,15 @@ FIGURES = {  # what may choose the checkpoint and stop early
         "val/direction_accuracy": "max",
     },
 }
-UNJUDGED = {  # logged as well, and why none of them can judge
+UNJUDGED = {  # metrics that are logged but cannot be monitored, with the reason
     "val/coverage_90": "it says how sure the paths are, not how good; val/crps asks for both",
     "val/direction_majority": "the model has no part in it",
     "val/codebook_usage_s1": "the frozen tokenizer decides it",
     "val/codebook_usage_s2": "the frozen tokenizer decides it",
 }
-OF_PATHS = {"val/crps", "val/direction_accuracy"}  # measured by callbacks.validation_paths, as often as it says
+OF_PATHS = {"val/crps", "val/direction_accuracy"}  # measured by callbacks.validation_paths
 
 
 def better(figure: str) -> str:
-    """Whether a figure gets better downwards ("min") or upwards ("max")."""
+    """Return the direction in which a metric improves: "min" or "max"; "min" for unknown names."""
     return next((modes[figure] for modes in FIGURES.values() if figure in modes), "min")

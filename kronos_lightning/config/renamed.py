@@ -1,4 +1,4 @@
-"""Keys of the configuration that were renamed: an old name stops with an error that names the new one."""
+"""Renamed configuration keys: an old name stops the command with an error that gives the new name."""
 
 DATA = {
     "data.sessions": "data.calendar=sessions (or 24x7)",
@@ -31,14 +31,14 @@ RENAMED = {  # by command
     "doctor": {"sessions": "calendar=sessions (or 24x7)"},
     "export": {},
 }
-SETTINGS = {"tokenizer": "frozen_tokenizer", "loss_on": "loss_rows"}  # as run_info.json of earlier versions has them
+SETTINGS = {"tokenizer": "frozen_tokenizer", "loss_on": "loss_rows"}  # in run_info.json of earlier versions
 
 
 def new_name(command: str, override: str) -> str | None:
-    """Present name of what an override sets, if that was renamed; None for anything else.
+    """Return the current name of a renamed key or value; None if the override was not renamed.
 
     Args:
-        command: name of its configuration, such as train.
+        command: name of the command's configuration, such as train.
         override: such as ``data.sample.candles=600`` or ``regularization=none``.
     """
     key = override.lstrip("+~").partition("=")[0]
@@ -51,5 +51,5 @@ def new_name(command: str, override: str) -> str | None:
 
 
 def present_settings(settings: dict) -> dict:
-    """Settings of a run, as `run_info.json` has them, by the names of today."""
+    """Translate the settings of a run, as stored in `run_info.json`, to the current key names."""
     return {SETTINGS.get(key, key): value for key, value in settings.items()}

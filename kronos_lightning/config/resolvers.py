@@ -1,7 +1,7 @@
-"""Values that `conf/` asks the code for.
+"""OmegaConf resolvers used in `conf/`.
 
-``${swept:}``, ``${fold_label:name,fold}``, ``${ddp_start_method:}``, ``${better:figure}`` and
-``${by_stage:stage,of the tokenizer,of the predictor}``.
+``${swept:}``, ``${fold_label:name,fold}``, ``${ddp_start_method:}``, ``${better:metric}`` and
+``${by_stage:stage,tokenizer value,predictor value}``.
 """
 
 import hashlib
@@ -17,14 +17,15 @@ from omegaconf import OmegaConf
 from kronos_lightning.config.monitors import better
 from kronos_lightning.data.folds import fold_label
 
-LONGEST = 120  # characters of a suffix
+LONGEST = 120  # maximum length of a suffix, in characters
 
 
 def swept_suffix() -> str:
-    """What a sweep varies, as a suffix of the run's folder: ``-learning_rate=1e-05``; empty in a single run.
+    """Return the swept settings as a suffix of the run folder: ``-learning_rate=1e-05``; empty in a single run.
 
-    Stage, data and fold do not show: the folder is named after them anyway. Where characters that do not belong into a
-    file name are left out, or the name is long, digits of a hash keep two trials apart.
+    Stage, data and fold are left out because the folder name contains them already. If characters that are not
+    allowed in file names were replaced, or the suffix was cut to 120 characters, eight digits of a hash keep two trials
+    apart.
     """
     swept = _swept_keys() - {"stage", "data", "data.fold"}
     parts = []
@@ -44,23 +45,26 @@ def _swept_keys() -> set[str]:
         return set(known)
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return set()
-    given = [text for text in sys.argv[1:] if "=" in text and not text.startswith("-")]  # Hydra's, of evaluate.py -m
+    given = [text for text in sys.argv[1:] if "=" in text and not text.startswith("-")]  # for evaluate.py -m
     return {o.key_or_group for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()}
 
 
 def ddp_start_method() -> str:
-    """How data-parallel processes start: by running the command again, except in a multirun, where that would sweep."""
+    """Return how data-parallel processes start: "popen" runs the command again; "spawn" in a multirun.
+
+    In a multirun, running the command again would start the whole sweep in every process.
+    """
     multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     return "spawn" if multirun else "popen"
 
 
 def by_stage(stage: str, tokenizer: Any, predictor: Any) -> Any:
-    """The value of a setting that both stages have, for the one that is trained."""
+    """Return the value that belongs to the trained stage."""
     return predictor if stage == "predictor" else tokenizer
 
 
 def register_resolvers() -> None:
-    """Make these resolvers known to the configuration."""
+    """Register these resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("swept", swept_suffix, replace=True)
     OmegaConf.register_new_resolver("fold_label", fold_label, replace=True)
     OmegaConf.register_new_resolver("better", better, replace=True)

@@ -1,6 +1,6 @@
-"""The typed schema of each command's configuration, put together from `sections.py`.
+"""Typed schema of each command's configuration, assembled from `sections.py`.
 
-Values and their documentation stand in `conf/`; `validation.py` checks a configuration against this.
+Values and their documentation are in `conf/`; `validation.py` checks a configuration against these classes.
 """
 
 from typing import Annotated, Any, Literal
@@ -27,7 +27,7 @@ from .sections import (
 
 Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9]+$")]
 Interval = Literal[tuple(BINANCE_INTERVALS)]
-Node = dict[str, Any]  # of `hydra.utils.instantiate`: checked against the signature of its `_target_`
+Node = dict[str, Any]  # node for `hydra.utils.instantiate`, checked against the signature of its `_target_`
 
 
 class Download(Endpoints):
@@ -41,7 +41,7 @@ class Download(Endpoints):
 
     @property
     def series(self) -> list[tuple[str, str]]:
-        """Every symbol with every interval."""
+        """All pairs of symbol and interval."""
         return [(symbol, interval) for symbol in as_list(self.symbol) for interval in as_list(self.interval)]
 
     @model_validator(mode="after")
@@ -76,7 +76,7 @@ class Export(Section):
 
 
 class Common(Section):
-    """Sections that training and evaluation share."""
+    """Sections shared by training and evaluation."""
 
     data: DataSection
     model: ModelSection

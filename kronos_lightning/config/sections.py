@@ -1,6 +1,6 @@
-"""Sections of the configuration that have no class of their own elsewhere: types, bounds, rules between fields.
+"""Configuration sections without a class elsewhere: types, bounds, and rules between fields.
 
-Values and their explanations are in `conf/`; `schema.py` puts the sections together.
+Values and their explanations are in `conf/`; `schema.py` assembles the sections.
 """
 
 from typing import Annotated, Any, Literal
@@ -49,7 +49,7 @@ class PredictorSection(Section):
     s1_bits: Annotated[int, Field(gt=0, le=16)]
     s2_bits: Annotated[int, Field(gt=0, le=16)]
     n_layers: Count
-    d_model: Annotated[int, Field(gt=0, multiple_of=8)]  # four heads of even size in the dependency layer
+    d_model: Annotated[int, Field(gt=0, multiple_of=8)]  # the dependency layer has four heads of even size
     n_heads: Count
     ff_dim: Count
     ffn_dropout_p: Probability

@@ -1,4 +1,4 @@
-"""Checks a composed configuration within seconds, naming the key that is wrong."""
+"""Validation of a composed configuration within seconds; errors name the wrong key."""
 
 import inspect
 from collections import defaultdict
@@ -20,11 +20,11 @@ from kronos_lightning.settings import Section, as_list
 
 
 class ConfigError(KronosError, ValueError):
-    """The configuration cannot be right; the message names the keys."""
+    """Error for an invalid configuration; the message names the keys."""
 
 
 def check_training(cfg: DictConfig) -> Training:
-    """Validate the configuration of train.py; raises `ConfigError`."""
+    """Validate the configuration of train.py; raise `ConfigError` if it is invalid."""
     plain = _plain(cfg)
     settings = _validate(Training, plain)
     if settings.data.fold == "all":
@@ -48,7 +48,7 @@ def check_training(cfg: DictConfig) -> Training:
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:
-    """What Lightning takes and no run here ends well with."""
+    """Reject Trainer arguments that Lightning accepts but that break a run of this project."""
     if trainer.get("fast_dev_run"):
         raise ConfigError(
             "trainer.fast_dev_run: leaves no checkpoints; stage.max_epochs=1 data.samples_per_epoch=100 do"
@@ -59,7 +59,7 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
 
 
 def _check_monitor(node: dict[str, Any], place: str, stage: str, callbacks: dict[str, Any]) -> None:
-    """Whether a callback watches a figure that its stage logs, in the right direction, whenever it asks."""
+    """Check that a callback monitors a metric of its stage, in the right direction, measured in every epoch."""
     figure, figures = node["monitor"], FIGURES[stage]
     if figure not in figures:
         why = f": {UNJUDGED[figure]}" if figure in UNJUDGED else ""
@@ -101,7 +101,7 @@ def _check_sharding(trainer: dict[str, Any], settings: Training) -> None:
 
 
 def check_evaluation(cfg: DictConfig) -> Evaluation:
-    """Validate the configuration of evaluate.py; raises `ConfigError`."""
+    """Validate the configuration of evaluate.py; raise `ConfigError` if it is invalid."""
     plain = _plain(cfg)
     settings = _validate(Evaluation, plain)
     _check_source(settings.data)
@@ -130,7 +130,7 @@ def check_evaluation(cfg: DictConfig) -> Evaluation:
 
 
 def fold_configs(cfg: DictConfig) -> list[DictConfig]:
-    """The configuration of each fold where ``data.fold=all`` asks for every one, else the configuration itself."""
+    """Return one configuration per fold if ``data.fold=all``, else the configuration itself."""
     if cfg.data.fold != "all":
         return [cfg]
     folds = [cfg.copy() for _ in range(cfg.data.folds)]
@@ -140,22 +140,22 @@ def fold_configs(cfg: DictConfig) -> list[DictConfig]:
 
 
 def check_forecasting(cfg: DictConfig) -> Forecasting:
-    """Validate the configuration of python -m kronos_lightning.forecast; raises `ConfigError`."""
+    """Validate the configuration of python -m kronos_lightning.forecast; raise `ConfigError` if it is invalid."""
     return _validate(Forecasting, _plain(cfg))
 
 
 def check_download(cfg: DictConfig) -> Download:
-    """Validate the configuration of python -m kronos_lightning.data.binance; raises `ConfigError`."""
+    """Validate the configuration of python -m kronos_lightning.data.binance; raise `ConfigError` if it is invalid."""
     return _validate(Download, _plain(cfg))
 
 
 def check_doctor(cfg: DictConfig) -> Doctor:
-    """Validate the configuration of python -m kronos_lightning.data.doctor; raises `ConfigError`."""
+    """Validate the configuration of python -m kronos_lightning.data.doctor; raise `ConfigError` if it is invalid."""
     return _validate(Doctor, _plain(cfg))
 
 
 def check_export(cfg: DictConfig) -> Export:
-    """Validate the configuration of python -m kronos_lightning.export; raises `ConfigError`."""
+    """Validate the configuration of python -m kronos_lightning.export; raise `ConfigError` if it is invalid."""
     return _validate(Export, _plain(cfg))
 
 
@@ -165,7 +165,15 @@ def _check_source(data: DataSection) -> None:
 
 
 def check_call(node: dict[str, Any], place: str) -> None:
-    """Check the keys and value types of an `instantiate` node against the signature of its `_target_`."""
+    """Check the keys and value types of an `instantiate` node against the signature of its `_target_`.
+
+    Args:
+        node: the node, with its `_target_`.
+        place: dotted path of the node in the configuration, for error messages.
+
+    Raises:
+        ConfigError: `_target_` is missing or cannot be imported, a key is unknown, or a value has the wrong type.
+    """
     if "_target_" not in node:
         raise ConfigError(f"{place}: _target_ missing")
     try:
@@ -213,13 +221,13 @@ def _validate(schema: type[Section], plain: dict[str, Any], prefix: str = "") ->
         lines = [
             _reason(f"{prefix}{key}".rstrip("."), errors)
             for key, errors in found.items()
-            if not any(other.startswith(f"{key}.") for other in found)  # of a union: the list, whose items were tried
+            if not any(other.startswith(f"{key}.") for other in found)  # a list's own error, if an item has one
         ]
         raise ConfigError("; ".join(lines)) from None
 
 
 def _key(error: dict[str, Any], plain: Any) -> str:
-    """Where the error is; without the names that pydantic gives to the branches of a union."""
+    """Return the dotted key of an error, without the names that pydantic gives to the branches of a union."""
     parts, node = [], plain
     for part in error["loc"]:
         inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
@@ -231,7 +239,7 @@ def _key(error: dict[str, Any], plain: Any) -> str:
 
 
 def _reason(key: str, errors: list[dict[str, Any]]) -> str:
-    """What is wrong with a key, by every branch of its union but the list that it is not."""
+    """Describe the error of a key from all branches of its union; the list branch counts only if it is alone."""
     told = [e for e in errors if e["type"] != "list_type"] or errors
     first = told[0]
     reasons = dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in told)

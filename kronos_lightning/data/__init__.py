@@ -1,4 +1,4 @@
-"""Candles: downloading, examining, reading, checking, windows and loaders."""
+"""Candles: download, diagnosis, reading, validation, windows and loaders."""
 
 from importlib import import_module
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["CandleDataModule", "CandleError", "CandleWindows", "Candles", "Windo
 _HOMES = {"CandleDataModule": "datamodule", "CandleWindows": "windows", "WindowBatch": "windows"}
 
 
-def __getattr__(name: str) -> Any:  # what needs torch or Lightning is imported when it is asked for
+def __getattr__(name: str) -> Any:  # classes that need torch or Lightning are imported on first access
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -1,7 +1,7 @@
-"""Augmentation of whole candle windows before normalisation: other markets that could have been.
+"""Augmentation of whole candle windows before normalisation: plausible alternative markets.
 
 Shape letters: B windows in a batch, W rows of a window, C = 6 features, P = 5 prices of a candle: open, high, low,
-close and a typical price, at which the candle's amount was traded.
+close and a typical price at which the candle's amount was traded.
 """
 
 import math
@@ -19,14 +19,14 @@ from kronos_lightning.data.formats import CLOSE, HIGH, LOW, OPEN
 from kronos_lightning.settings import NotNegative, Probability, Section
 
 TYPICAL = 4  # row of the typical price, after open, high, low and close
-KNOTS = 4  # of a smooth random curve over the window
-CLIP = 2.0  # deviations at which such a curve is cut
-MAX_LOG_SPEED = math.log(1.6)  # about its mean, thus a warped candle takes 1/2.56 to 2.56 old ones, of at most 4
-ROUNDING = 1e-5  # relative; a float32 volume-weighted price leaves its candle by less
+KNOTS = 4  # knots of a smooth random curve over the window
+CLIP = 2.0  # standard deviations at which such a curve is clipped
+MAX_LOG_SPEED = math.log(1.6)  # around the mean: a warped candle lasts 1/2.56 to 2.56 old candles, touching at most 4
+ROUNDING = 1e-5  # relative; float32 rounding moves a volume-weighted price out of its candle by less
 
 
 class AugmentationSection(Section):
-    """Strength of each change; `conf/augmentation` explains the keys."""
+    """Strength of each augmentation; `conf/augmentation` explains the keys."""
 
     price_noise: NotNegative
     time_warp: NotNegative
@@ -35,23 +35,25 @@ class AugmentationSection(Section):
 
     @property
     def active(self) -> bool:
-        """Whether anything is changed at all."""
+        """True if any augmentation is switched on."""
         return any(self.model_dump(include=set(AugmentationSection.model_fields)).values())
 
 
 class Augmentation(AugmentationSection):
-    """Random changes of candle windows that keep candles valid: a low is a low and amount stays price times volume.
+    """Random changes of candle windows that keep candles valid: lows stay lows and amount stays price times volume.
 
-    Applied in the order reversal, magnitude, time warp, noise. The draws of a window depend on (seed, epoch, index)
-    alone, not on its batch, the process or the other strengths.
+    The changes are applied in the order reversal, magnitude, time warp, noise. The random numbers of a window depend
+    only on (seed, epoch, index), not on the batch, the process or the strengths of the changes.
 
     Args:
-        price_noise: deviation of the noise on prices, as a share of the window's average candle range (log high/low).
-        time_warp: deviation of the log speed of time along a smooth curve; a speed is cut at 1.6 and 1/1.6.
-        magnitude: deviation of the log factor on returns, candle ranges and volume along a smooth curve. (A constant
-            factor would vanish in the normalisation.)
+        price_noise: standard deviation of the noise on prices, as a share of the window's average candle range (log
+            high/low).
+        time_warp: standard deviation of the log speed of time along a smooth curve; speeds are clipped to
+            [1/1.6, 1.6].
+        magnitude: standard deviation of the log factor on returns, candle ranges and volume along a smooth curve. (A
+            constant factor would vanish in the normalisation.)
         reversal: probability that a window is mirrored in log-price about its first open.
-        seed: of all draws, not negative.
+        seed: seed of all random numbers, not negative.
     """
 
     seed: Annotated[int, Field(ge=0)]
@@ -61,11 +63,11 @@ class Augmentation(AugmentationSection):
 
         Args:
             windows: prices > 0 in quote units; volume and amount >= 0 in any units.
-            epochs: in which epoch each window is drawn, B numbers.
-            indices: which window of the data set each is, B numbers.
+            epochs: epoch in which each window is drawn, B numbers.
+            indices: index of each window in the data set, B numbers.
 
         Returns:
-            A new tensor of the same shape and dtype. Where amount / volume lay between low and high, it does again.
+            A new tensor of the same shape and dtype. Where amount / volume was between low and high, it still is.
         """
         if not self.active:
             return windows.clone()
@@ -84,14 +86,14 @@ class Augmentation(AugmentationSection):
         return _put_together(prices, volume, weight, windows.dtype)
 
     def _draws(self, rows: int, epochs: Sequence[int], indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """A uniform number ``(B,)`` for each window, normal knots ``(2, B, KNOTS)`` and noise ``(B, 3 W + 1)``."""
+        """Draw a uniform number ``(B,)`` per window, normal knots ``(2, B, KNOTS)`` and noise ``(B, 3 W + 1)``."""
         uniform = np.empty(len(indices))
         normal = np.empty((len(indices), 2 * KNOTS + 3 * rows + 1))
         bits = np.random.Philox(key=self.seed)
         generator, start = np.random.Generator(bits), bits.state
         for i, place in enumerate(zip(indices, epochs, strict=True)):
-            # Philox counts in 256 bits: with the window in the upper half, streams start 2^128 blocks apart and cannot
-            # meet. To set one generator's counter is four times as fast as to make one for each window.
+            # Philox has a 256-bit counter. With the window in its upper half, streams start 2^128 blocks apart and
+            # cannot overlap. Setting one generator's counter is four times as fast as creating a generator per window.
             start["state"]["counter"][2:] = place
             bits.state = start
             uniform[i] = generator.random()
@@ -101,10 +103,11 @@ class Augmentation(AugmentationSection):
 
 
 def _take_apart(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Windows as prices ``(P, B, W)``, volume and weight ``(B, W)``, float64, with amount = weight × typical price.
+    """Split windows into prices ``(P, B, W)``, volume and weight ``(B, W)``, all float64.
 
-    The typical price is the volume-weighted one and the weight the volume. Where that price is not of this candle
-    (volume in lots, or zero, or odd data) the mean price stands in, and the weight takes up the rest.
+    Amount = weight × typical price. The typical price is the volume-weighted price and the weight is the volume. If
+    that price is outside its candle (volume in lots, zero volume, or odd data), the mean price replaces it and the
+    weight absorbs the difference.
     """
     *columns, volume, amount = windows.double().unbind(-1)
     ohlc = torch.stack(columns)
@@ -115,7 +118,7 @@ def _take_apart(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _put_together(prices: Tensor, volume: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """The opposite of `_take_apart`; the order of prices holds exactly in the new dtype too."""
+    """Invert `_take_apart`; the order of prices also holds exactly in the new dtype."""
     limits = torch.finfo(dtype)
     ohlc = prices[:TYPICAL].clamp(min=limits.tiny)
     candles = torch.stack([*ohlc, volume, weight * prices[TYPICAL]], dim=-1).clamp(max=limits.max).to(dtype)
@@ -141,26 +144,26 @@ def _scale_moves(prices: Tensor, scale: Tensor) -> Tensor:
 def _warp(prices: Tensor, volume: Tensor, weight: Tensor, log_speed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Cut the same history into candles of other durations: new candle k covers the old time from τ(k) to τ(k+1).
 
-    Inside an old candle volume flows evenly and the price goes in three straight legs of equal duration: open, low,
-    high, close if it rises, else open, high, low, close.
+    Inside an old candle, volume is spread evenly over time and the price moves in three straight legs of equal
+    duration: open, low, high, close if it rises, otherwise open, high, low, close.
 
     Args:
         prices: ``(P, B, W)``.
-        volume, weight: ``(B, W)``, conserved in total; amount is too, but for what the clamp below takes.
-        log_speed: ``(B, W)``, of old time at each new candle, up to a constant: τ takes [0, W] to itself.
+        volume, weight: ``(B, W)``; their totals are conserved, and so is the total amount except for the clamp below.
+        log_speed: log speed of old time at each new candle ``(B, W)``, up to a constant; τ maps [0, W] onto itself.
     """
     rows = volume.shape[1]
     elapsed = log_speed.clamp(-MAX_LOG_SPEED, MAX_LOG_SPEED).exp().cumsum(1)
-    # Rounded, lest a boundary that should fall between two candles takes a sliver of the wrong one.
+    # Rounded, so that a boundary between two candles does not take a sliver of the wrong candle.
     tau = (pad(elapsed, (1, 0)) / elapsed[:, -1:] * rows).round(decimals=9)
     open_, high, low, close, typical = prices
     rising = close >= open_
     path = [open_, torch.where(rising, low, high), torch.where(rising, high, low), close]
     corners = torch.stack(path, dim=-1).flatten(1)  # (B, 4 W)
 
-    # A new candle ends at the old price up to τ and the next opens at the one from τ on: old candles meet with gaps.
+    # A new candle ends at the old price before τ and the next opens at the old price after τ: old candles have gaps.
     begin, end = tau[:, :-1], tau[:, 1:]
-    candle = torch.stack([begin.floor(), end.ceil() - 1])  # (2, B, W), the old ones that a new one begins and ends in
+    candle = torch.stack([begin.floor(), end.ceil() - 1])  # (2, B, W), old candles at a new candle's start and end
     thirds = 3 * (torch.stack([begin, end]) - candle)
     leg = thirds.floor().clamp(max=2)
     corner = (4 * candle + leg).long()
@@ -168,18 +171,18 @@ def _warp(prices: Tensor, volume: Tensor, weight: Tensor, log_speed: Tensor) -> 
     open_, close = torch.lerp(paths.gather(2, corner), paths.gather(2, corner + 1), thirds - leg)
 
     high, low = torch.maximum(open_, close), torch.minimum(open_, close)
-    # Corners passed: at least one, for no warped candle is shorter than a leg.
+    # Corners passed: at least one, because no warped candle is shorter than a leg.
     corner, stop = (4 * candle + torch.stack([thirds[0].ceil(), thirds[1].floor()])).long()
     for i in range(int((stop - corner).max()) + 1):
         price = corners.gather(1, torch.minimum(corner + i, stop))
         high, low = torch.maximum(high, price), torch.minimum(low, price)
 
-    flow = torch.stack([volume, weight, weight * typical])  # (3, B, W), each in a candle's time
+    flow = torch.stack([volume, weight, weight * typical])  # (3, B, W), each per candle duration
     old = tau.floor().long().expand(3, -1, -1)
     share = tau - tau.floor()
     until = pad(flow.cumsum(-1), (1, 0)).gather(-1, old) + share * flow.gather(-1, old.clamp(max=rows - 1))
     volume, weight, amount = until.diff(dim=-1)
-    # Part of a candle may never see the whole one's typical price, hence the clamp. Nothing traded: any price will do.
+    # Part of a candle may never reach the whole candle's typical price, hence the clamp. Without trades any price fits.
     typical = torch.where(weight > 0, amount / weight, close).clamp(low, high)
     return torch.stack([open_, high, low, close, typical]), volume, weight
 
@@ -201,14 +204,14 @@ def _jitter(prices: Tensor, noise: Tensor) -> Tensor:
 
 
 def _curves(knots: Tensor, rows: int) -> Tensor:
-    """Smooth curves ``(…, W)`` from normal `knots` ``(…, KNOTS)``, of unit deviation everywhere before the cut."""
-    # Not a matrix product: its rounding may depend on the size of the batch.
+    """Return smooth curves ``(…, W)`` from normal `knots` ``(…, KNOTS)``, of unit deviation before clipping."""
+    # No matrix product, because its rounding may depend on the batch size.
     return sum(knots[..., k, None] * bump for k, bump in enumerate(_bumps(rows))).clamp(-CLIP, CLIP)
 
 
 @cache
 def _bumps(rows: int) -> Tensor:
-    """Shares ``(KNOTS, W)`` of the knots, evenly spread, in a smooth curve; their squares sum to one in each row."""
+    """Return weights ``(KNOTS, W)`` of evenly spaced knots in a curve; their squares sum to one at each window row."""
     place = torch.linspace(0, KNOTS - 1, rows, dtype=torch.float64)
     bumps = torch.exp(-2 * (place - torch.arange(KNOTS)[:, None]).square())
     return bumps / bumps.norm(dim=0)

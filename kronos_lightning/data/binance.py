@@ -1,4 +1,4 @@
-"""Forward `python -m kronos_lightning.data.binance` to the command in `cli/`; the source is `data.sources.binance`."""
+"""Entry point of `python -m kronos_lightning.data.binance`; the command is in `cli/`, the source in `data.sources`."""
 
 from importlib import import_module
 

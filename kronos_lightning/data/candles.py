@@ -1,7 +1,7 @@
-"""The candle frame: one of the two exchange formats of the project (the other is the forecast set).
+"""Candle frame: one of the two exchange formats of the project (the other is the forecast set).
 
 A candle frame is a DataFrame in time order with columns `timestamps` (UTC, the candle's open), `open high low close
-volume amount` (float64; volume in base units, amount in quote units) and `segment` (int64): a number that grows at
+volume amount` (float64; volume in base units, amount in quote units) and `segment` (int64), a number that increases at
 every gap. Rows of one segment follow each other without a missing candle.
 """
 
@@ -18,14 +18,14 @@ from kronos_lightning.data.formats import FEATURES, PRICES, CandleError, read_ra
 from kronos_lightning.settings import as_utc, end_of, interval_name, parse_interval
 
 TIME_FEATURES = ["minute", "hour", "weekday", "day", "month"]
-ROUNDING = 1e-9  # relative slack for prices that a conversion rounded
+ROUNDING = 1e-9  # relative tolerance for prices that a conversion rounded
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candles:
-    """A validated candle frame and where it came from."""
+    """Validated candle frame with its origin."""
 
     frame: pd.DataFrame
     symbol: str
@@ -38,7 +38,7 @@ class Candles:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of interval and content, the same for the same candles from any file."""
+        """SHA-256 of interval and content; identical candles from different files have the same fingerprint."""
         digest = hashlib.sha256(str(self.interval.value).encode())
         stamps = self.frame["timestamps"].astype("int64").to_numpy()
         for values in (stamps, self.frame[FEATURES].to_numpy(np.float64), self.frame["segment"].to_numpy()):
@@ -54,18 +54,22 @@ class Candles:
 
     @cached_property
     def times(self) -> np.ndarray:
-        """Open times, UTC without a zone: datetime64[ns] ``(T,)``. The one place where the zone is taken off."""
+        """Open times in UTC without a time zone: datetime64[ns] ``(T,)``. Only this property removes the zone."""
         return self.frame["timestamps"].dt.tz_localize(None).to_numpy().astype("datetime64[ns]")
 
     def rows_at(self, times: np.ndarray) -> np.ndarray:
-        """Rows of the candles that open at `times` ``(N,)``; raises `CandleError` where one of them has no candle."""
+        """Return the rows of the candles that open at `times` ``(N,)``.
+
+        Raises:
+            CandleError: no candle opens at one of the times.
+        """
         rows = np.searchsorted(self.times, times)
         if len(rows) and (rows.max() >= len(self) or (self.times[rows] != times).any()):
             raise CandleError(f"{self.source}: a cutoff is none of the candles")
         return rows
 
     def between(self, begin: str | None, end: str | None) -> "Candles":
-        """The candles from `begin` to `end`, both dates included; None leaves a side open."""
+        """Return the candles from `begin` to `end`, both dates included; None leaves a side open."""
         keep = in_range(self.frame["timestamps"], begin, end)
         frame = self.frame[keep].reset_index(drop=True)
         return Candles(
@@ -74,7 +78,7 @@ class Candles:
 
 
 def in_range(stamps: pd.Series, begin: str | None, end: str | None) -> np.ndarray:
-    """Bool mask of the stamps in [begin, end]; an end without a time of day means that whole day."""
+    """Return a bool mask of the stamps in [begin, end]; an end without a time of day includes the whole day."""
     keep = np.ones(len(stamps), dtype=bool)
     if begin is not None:
         keep &= (stamps >= as_utc(begin)).to_numpy()
@@ -84,13 +88,13 @@ def in_range(stamps: pd.Series, begin: str | None, end: str | None) -> np.ndarra
 
 
 def time_features(stamps: pd.Series | pd.DatetimeIndex) -> np.ndarray:
-    """Minute, hour, weekday (Monday 0), day and month of UTC stamps: int8 ``(N, 5)``."""
+    """Return minute, hour, weekday (Monday 0), day and month of UTC stamps: int8 ``(N, 5)``."""
     parts = pd.DatetimeIndex(stamps)
     return np.stack([parts.minute, parts.hour, parts.day_of_week, parts.day, parts.month], axis=1).astype(np.int8)
 
 
 def read_candles(path: str | Path, interval: str | None, symbol: str, sessions: bool = False) -> Candles:
-    """Read and validate a CSV or Parquet file (see `formats` for the layouts and `validate` for the rest)."""
+    """Read and validate a CSV or Parquet file; see `formats` for the layouts and `validate` for the checks."""
     return validate(read_raw(Path(path)), Path(path), interval, symbol, sessions)
 
 
@@ -103,21 +107,22 @@ def validate(
     begin: str | None = None,
     end: str | None = None,
 ) -> Candles:
-    """Check raw columns and make a candle frame of them.
+    """Check raw columns and build a candle frame from them.
 
-    Missing `volume` becomes zeros, missing `amount` volume × mean price. Rows are put in time order, repeated equal
-    rows dropped, gaps marked; each of these is logged once. Nothing else is changed and nothing is filled.
+    Missing `volume` becomes zero; missing `amount` becomes volume × mean price. Rows are sorted by time, repeated
+    identical rows are dropped and gaps are marked; each of these is logged once. Nothing else is changed and no candle
+    is filled in.
 
     Args:
-        raw: as `formats.read_raw` gives it.
-        path: of the file, or another name of the source, for messages.
-        interval: what the candles must be, such as ``1h``; None takes the file's most common distance.
+        raw: columns from `formats.read_raw`.
+        path: file, or another name of the source, for messages.
+        interval: required interval, such as ``1h``; None takes the file's most common distance.
         symbol: name of the market, for reports.
-        sessions: the market closes (a stock): breaks between candles are no gaps.
-        begin, end: candles outside are left out before anything is checked; see `in_range`.
+        sessions: True if the market closes (such as a stock market); breaks between candles are then no gaps.
+        begin, end: candles outside this range are left out before all checks; see `in_range`.
 
     Raises:
-        CandleError: anything that cannot be right, with file, line, column and value.
+        CandleError: the candles are invalid; the message names file, line, column and value.
     """
     inside = in_range(raw["timestamps"], begin, end)
     raw = raw.copy(deep=False) if inside.all() else raw[inside]
@@ -142,7 +147,7 @@ def validate(
 
 @cache
 def _note(words: str) -> None:
-    """Log what is to know of a file, once however often it is read."""
+    """Log a message about a file once, however often the file is read."""
     log.info(words)
 
 
@@ -190,7 +195,11 @@ def _in_time_order(raw: pd.DataFrame, path: Path | str) -> pd.DataFrame:
 
 
 def usual_distance(raw: pd.DataFrame, path: Path | str) -> pd.Timedelta:
-    """The most common distance between candles, in whatever order they are."""
+    """Return the most common distance between consecutive rows, in ascending or descending order.
+
+    Raises:
+        CandleError: there are no two rows with different times.
+    """
     distances = np.abs(np.diff(raw["timestamps"].astype("int64").to_numpy()))
     lengths, counts = np.unique(distances[distances > 0], return_counts=True)
     if not len(lengths):
@@ -199,7 +208,7 @@ def usual_distance(raw: pd.DataFrame, path: Path | str) -> pd.Timedelta:
 
 
 def _segments(raw: pd.DataFrame, step: pd.Timedelta, sessions: bool, path: Path | str) -> np.ndarray:
-    """Segment number of each row; raises where the file's interval is not the configured one."""
+    """Return the segment number of each row; raise `CandleError` if the candles do not have the interval `step`."""
     if len(raw) < 2:
         return np.zeros(len(raw), dtype=np.int64)
     usual = usual_distance(raw, path)

@@ -1,4 +1,4 @@
-"""Candles → splits on disk → loaders, the same for both stages and any number of processes."""
+"""Data module: candles → splits on disk → loaders, the same for both stages and any number of processes."""
 
 import json
 import logging
@@ -31,26 +31,26 @@ from kronos_lightning.data.windows import (
 from kronos_lightning.settings import as_list, end_of, parse_interval
 
 SPLITS = ("train", "val", "test")
-FORMAT = 3  # of the processed files; a change makes old ones stale
+FORMAT = 3  # version of the processed files; a new version makes old files stale
 
 log = logging.getLogger(__name__)
 
 
 class CandleDataModule(L.LightningDataModule):
-    """Windows of one market or several, split by date. No window holds candles of two markets.
+    """Data module with windows of one or several markets, split by date; no window mixes candles of two markets.
 
-    `prepare_data` fetches, examines and checks the candles and writes ``{label}_{train,val,test}_data.parquet``, the
-    same as ``.npy`` arrays that all processes of a machine share, and ``{label}_manifest.json``; when neither sources
-    nor settings changed it reuses them.
+    `prepare_data` fetches, diagnoses and validates the candles. It writes ``{label}_{train,val,test}_data.parquet``,
+    the same data as ``.npy`` arrays that all processes of a machine share, and ``{label}_manifest.json``. If neither
+    sources nor settings have changed, it reuses these files.
 
     Args:
-        config: of the data set.
-        source: where its candles come from.
+        config: settings of the data set.
+        source: source of its candles.
     """
 
     def __init__(self, config: DataSection, source: CandleSource):
         super().__init__()
-        self.save_hyperparameters(config.model_dump(exclude={"binance", "sources"}))  # for the trackers to show
+        self.save_hyperparameters(config.model_dump(exclude={"binance", "sources"}))  # shown by the trackers
         self.config, self.batch_size = config, config.batch_size
         self.ranges = split_ranges(config)
         self.label = config.label
@@ -66,15 +66,17 @@ class CandleDataModule(L.LightningDataModule):
     # --- candles ------------------------------------------------------------------------------------------------
 
     def read(self) -> list[Candles]:
-        """The candles of each market that `prepare_data` prepared."""
+        """Read the candles of each market, as `prepare_data` prepared them."""
         about = self.manifest()["markets"]
         return [market.read(about[market.symbol]["dropped"]) for market in self.markets]
 
     def target_masks(self, stamps: pd.Series) -> dict[str, np.ndarray]:
-        """Which candles each split may forecast: its range, less what belongs to an earlier split or its embargo.
+        """Return, for each split, a bool mask ``(T,)`` of the candles that it may forecast.
+
+        A mask covers the split's range without candles of an earlier split and without its embargo.
 
         Args:
-            stamps: open times of one market's candles, in time order.
+            stamps: open times of one market's candles ``(T,)``, in time order.
         """
         masks, previous_end = {}, None
         for split in SPLITS:
@@ -86,7 +88,10 @@ class CandleDataModule(L.LightningDataModule):
         return masks
 
     def recent_volatility(self) -> float:
-        """Deviation of the log returns of the last `lookback` training candles, a candle; the mean over the markets."""
+        """Return the standard deviation of log returns per candle over the last `lookback` training candles.
+
+        The result is the mean over the markets.
+        """
         found = []
         for frame in (candles.frame for candles in self.read()):
             rows = np.flatnonzero(self.target_masks(frame["timestamps"])["train"])
@@ -98,11 +103,11 @@ class CandleDataModule(L.LightningDataModule):
     # --- files --------------------------------------------------------------------------------------------------
 
     def path(self, split: str) -> Path:
-        """Where the candles of a split are kept."""
+        """Return the path of the Parquet file with the candles of a split."""
         return Path(self.config.processed_dir) / f"{self.label}_{split}_data.parquet"
 
     def array_paths(self, split: str) -> list[Path]:
-        """Where its `WindowArrays` are kept."""
+        """Return the paths of the `WindowArrays` of a split."""
         return [self.path(split).with_name(f"{self.label}_{split}_{name}.npy") for name in WindowArrays._fields]
 
     @property
@@ -110,16 +115,16 @@ class CandleDataModule(L.LightningDataModule):
         return Path(self.config.processed_dir) / f"{self.label}_manifest.json"
 
     def manifest(self) -> dict[str, Any]:
-        """What `prepare_data` wrote about sources, settings, defects, gaps and windows."""
+        """Read the manifest that `prepare_data` wrote: sources, settings, defects, gaps and windows."""
         return json.loads(self.manifest_path.read_text())
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """That of each symbol's candles."""
+        """Fingerprint of each symbol's candles."""
         return {symbol: about["fingerprint"] for symbol, about in self.manifest()["markets"].items()}
 
     def _settings(self) -> dict[str, Any]:
-        """All that decides the content of the processed files."""
+        """Return all settings that determine the content of the processed files."""
         keys = {"interval", "calendar", "on_defect", "dataset_begin_time", "dataset_end_time", "lookback", "horizon"}
         keys.add("embargo")
         sources = {market.symbol: market.origin() for market in self.markets}
@@ -134,7 +139,7 @@ class CandleDataModule(L.LightningDataModule):
         return manifest.get("settings") == settings and manifest["files"] == self._sizes()
 
     def _sizes(self) -> dict[str, int | None]:
-        """That of each processed file; None where it is missing."""
+        """Return the size of each processed file in bytes; None means that the file is missing."""
         paths = [path for split in SPLITS for path in (self.path(split), *self.array_paths(split))]
         return {path.name: path.stat().st_size if path.is_file() else None for path in paths}
 
@@ -142,7 +147,7 @@ class CandleDataModule(L.LightningDataModule):
         if self.prepared:
             return
         Path(self.config.processed_dir).mkdir(parents=True, exist_ok=True)
-        with FileLock(self.manifest_path.with_suffix(".lock")):  # other processes and runs may want the same files
+        with FileLock(self.manifest_path.with_suffix(".lock")):  # other processes and runs may need the same files
             for market in self.markets:
                 market.fetch()
             settings = self._settings()
@@ -179,7 +184,7 @@ class CandleDataModule(L.LightningDataModule):
                 )
             for symbol in (symbol for symbol, count in windows[split]["by_symbol"].items() if not count):
                 log.warning("%s: no %s window in its candles %s", symbol, split, markets[symbol]["span"])
-        self.manifest_path.unlink(missing_ok=True)  # from here to the end the files are not valid together
+        self.manifest_path.unlink(missing_ok=True)  # until the new manifest is written, the files do not match
         for split in SPLITS:
             frame = join_frames(parts[split])
             with atomic_path(self.path(split)) as temporary:
@@ -206,7 +211,7 @@ class CandleDataModule(L.LightningDataModule):
         return f"{f'data.{split}_time_range' if fold is None else f'fold {fold} of {folds}'} {self.ranges[split]}"
 
     def _split(self, candles: Candles) -> dict[str, tuple[pd.DataFrame, int, int]]:
-        """For each split: the candles of its windows, how many windows, how many an earlier split took from it."""
+        """Return per split the candles of its windows, the window count, and the count lost to earlier splits."""
         frame, lookback, rows = candles.frame, self.config.lookback, self.target_rows
         segment, masks, found = frame["segment"].to_numpy(), self.target_masks(frame["timestamps"]), {}
         for split in SPLITS:
@@ -225,7 +230,7 @@ class CandleDataModule(L.LightningDataModule):
             raise CandleError(f"{self.manifest_path} was written for other settings: did another run use data.name?")
         splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, SPLITS)
         for split in splits:
-            # Copy-on-write: torch wants arrays that may be written, and what nobody writes all processes share.
+            # Copy-on-write: torch requires writable arrays, and all processes share the pages that are never written.
             arrays = WindowArrays(*(np.load(path, mmap_mode="c") for path in self.array_paths(split)))
             changed = self.augmentation if split == "train" else None
             config = self.config
@@ -279,12 +284,12 @@ class CandleDataModule(L.LightningDataModule):
             collate_fn=_as_it_is,
             persistent_workers=self.config.num_workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            generator=torch.Generator(),  # else every epoch draws from the numbers that dropout draws from
+            generator=torch.Generator(),  # otherwise every epoch draws from the generator that dropout uses
         )
 
 
 def split_ranges(config: DataSection) -> dict[str, list[str]]:
-    """First and last date of each split, of a fold where the configuration names one."""
+    """Return the first and last date of each split, within a fold if the configuration names a fold."""
     train, val, test = config.train_time_range, config.val_time_range, config.test_time_range
     if config.fold is None:
         return {"train": train, "val": val, "test": test}

@@ -1,4 +1,4 @@
-"""Writing files so that a half-written one is never taken for a result."""
+"""Atomic file writes, so that a half-written file is never mistaken for a result."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes its place, on failure nothing is left."""
+    """Yield a temporary path next to `path`; it replaces `path` on success and is removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
@@ -27,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`; on success it replaces `path` whole."""
+    """Yield a temporary directory next to `path`; it replaces all of `path` on success and is removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     old = temporary.with_name(temporary.name + ".old")
@@ -43,7 +43,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Rename what stands at `path` after the time of its last change: the new path, or None where nothing stands."""
+    """Append the modification time to the name of the file or directory at `path`.
+
+    Returns:
+        The new path, or None if `path` does not exist.
+    """
     if not path.exists():
         return None
     stamp = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d_%H-%M-%S")
@@ -55,6 +59,6 @@ def set_aside(path: Path) -> Path | None:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

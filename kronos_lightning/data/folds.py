@@ -16,18 +16,21 @@ def fold_ranges(
     scheme: Literal["expanding", "sliding"],
     step: pd.Timedelta,
 ) -> dict[str, list[str]]:
-    """The ranges of train, validation and test in one fold of a walk forward.
+    """Return the ranges of train, validation and test in one fold of a walk-forward split.
 
-    The candles from the begin of `val` to the end of `test` are cut into folds + 1 pieces, equal to within a candle.
-    Fold k validates on piece k, tests on piece k + 1 and trains on what comes before piece k. All folds together test
-    on everything but piece 0, each candle once.
+    The candles from the start of `val` to the end of `test` are cut into folds + 1 pieces, equal to within a candle.
+    Fold k validates on piece k, tests on piece k + 1 and trains on the candles before piece k. Together the folds test
+    every candle except those of piece 0 exactly once.
 
     Args:
         train, val, test: the configured ranges; both dates are included, see `in_range`.
-        fold: which, from 0 to folds − 1.
-        folds: how many.
-        scheme: "expanding" trains from the begin of `train` on; "sliding" on as many candles as `train` is long.
+        fold: number of the fold, from 0 to folds − 1.
+        folds: number of folds.
+        scheme: "expanding" trains from the start of `train`; "sliding" trains on as many candles as `train` has.
         step: length of a candle.
+
+    Returns:
+        First and last date of each split, both included.
     """
     first, end = as_utc(val[0]), end_of(test[1])
     candles = _candles(first, end, step)
@@ -43,14 +46,14 @@ def fold_ranges(
 
 
 def fold_label(name: str, fold: int | Literal["all"] | None) -> str:
-    """What names the files of a data set, of one fold of it, or of all folds together."""
+    """Return the label in file names of a data set, of one of its folds, or of all folds together."""
     if fold is None:
         return name
     return f"{name}_folds" if fold == "all" else f"{name}_fold{fold}"
 
 
 def _candles(begin: pd.Timestamp, end: pd.Timestamp, step: pd.Timedelta) -> int:
-    """How many candles open in [begin, end), the first one at `begin`."""
+    """Count the candles that open in [begin, end), of which the first opens at `begin`."""
     return -((begin - end) // step)
 
 
@@ -59,7 +62,7 @@ def _text(instant: pd.Timestamp) -> str:
 
 
 def _last_before(instant: pd.Timestamp) -> str:
-    """The end of a range that reaches up to an instant, without it: inverse of `end_of`."""
+    """Return the end of a range that reaches up to an instant but excludes it; the inverse of `end_of`."""
     if instant == instant.normalize():
-        return _text(instant - pd.Timedelta(days=1))  # a bare date is that whole day
+        return _text(instant - pd.Timedelta(days=1))  # a bare date means the whole day
     return str(instant.tz_localize(None) - pd.Timedelta(1, "ns"))

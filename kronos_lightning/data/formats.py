@@ -1,8 +1,8 @@
-"""Reading candle files of many layouts into raw columns, before any check of their values.
+"""Readers of candle files in many layouts; they return raw columns and do not check the values.
 
-Understood: the guide's layout, Binance's 12 columns with or without header, Kaggle, CryptoDataDownload (title line,
-newest first), Parquet. Result columns: `timestamps` (UTC), `open high low close volume amount`, and an index that is
-the line (CSV) or row (Parquet) number in the file, so that every later complaint can point there.
+Supported: the guide's layout, Binance's 12 columns with or without header, Kaggle, CryptoDataDownload (title line,
+newest first), Parquet. Result columns: `timestamps` (UTC), `open high low close volume amount`, and an index with the
+line (CSV) or row (Parquet) number in the file, so that later error messages can point there.
 """
 
 import csv
@@ -17,7 +17,7 @@ from kronos_lightning.errors import KronosError
 
 PRICES = ["open", "high", "low", "close"]
 FEATURES = [*PRICES, "volume", "amount"]
-OPEN, HIGH, LOW, CLOSE, VOLUME, AMOUNT = range(len(FEATURES))  # columns of every candle array
+OPEN, HIGH, LOW, CLOSE, VOLUME, AMOUNT = range(len(FEATURES))  # column numbers of every candle array
 BINANCE_COLUMNS = [
     "open_time",
     *PRICES,
@@ -33,15 +33,15 @@ BINANCE_COLUMNS = [
 TIME_NAMES = ["timestamps", "timestamp", "open_time", "opentime", "unix", "unix_timestamp", "datetime", "date", "time"]
 AMOUNT_NAMES = ["amount", "quote_asset_volume", "quote_volume", "turnover", "volume_currency"]
 QUOTE_CURRENCIES = ["usdt", "usdc", "busd", "fdusd", "tusd", "usd", "eur", "gbp", "jpy", "krw", "try"]
-EPOCH_LIMITS = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": 1e20}  # largest epoch number read in this unit
+EPOCH_LIMITS = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": 1e20}  # epoch numbers below this limit are read in this unit
 
 
 class CandleError(KronosError, ValueError):
-    """Candles that cannot be right; the message names file, place, value and a way out."""
+    """Error for invalid candles; the message names file, place, value and a way out."""
 
 
 def require_file(path: Path) -> None:
-    """Raise `CandleError` where a file of candles is missing."""
+    """Raise `CandleError` if a candle file is missing."""
     if not path.is_file():
         raise CandleError(f"{path}: no such file; data.csv_path=FILE names your candles (CSV or Parquet)")
 
@@ -49,10 +49,11 @@ def require_file(path: Path) -> None:
 def read_raw(path: Path) -> pd.DataFrame:
     """Read a CSV or Parquet file into the raw columns (see the module's docstring).
 
-    A file is parsed once, however often it is asked for: treat the frame as read-only.
+    An unchanged file is parsed once and then cached (up to four files): treat the frame as read-only.
 
     Raises:
-        CandleError: no such file, unreadable, a needed column missing, text where a number belongs, unknown dates.
+        CandleError: the file is missing, unreadable or empty, lacks a required column, has text in place of a number,
+            or has dates in an unknown format.
     """
     if not path.is_file():
         raise CandleError(f"{path}: no such file")
@@ -62,7 +63,7 @@ def read_raw(path: Path) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def _read_raw(path: Path, modified: int, size: int) -> pd.DataFrame:
-    """Parse a file; its time of change and size are part of the key."""
+    """Parse a file; its modification time and size are part of the cache key."""
     frame = _read_parquet(path) if path.suffix.lower() in {".parquet", ".pq"} else _read_csv(path)
     if frame.empty:
         raise CandleError(f"{path}: no candles in it")
@@ -78,15 +79,15 @@ def _read_raw(path: Path, modified: int, size: int) -> pd.DataFrame:
 
 
 def as_raw(frame: pd.DataFrame, label: str) -> pd.DataFrame:
-    """Bring a frame that is already in memory into the form of `read_raw`.
+    """Convert a frame in memory into the form of `read_raw`.
 
     Args:
-        frame: `timestamps` (datetimes, UTC where they have no zone), ``open high low close`` and perhaps ``volume
-            amount``, as numbers. Not changed.
+        frame: `timestamps` (datetimes, UTC if they have no zone), ``open high low close`` and optionally ``volume
+            amount``, as numbers. The frame is not changed.
         label: name of its source, for messages.
 
     Raises:
-        CandleError: a column is missing or of another kind.
+        CandleError: a column is missing or has the wrong type.
     """
     missing = [name for name in ("timestamps", *PRICES) if name not in frame]
     if missing:
@@ -103,7 +104,7 @@ def as_raw(frame: pd.DataFrame, label: str) -> pd.DataFrame:
 
 
 def where(path: Path | str, frame: pd.DataFrame, position: int, column: str) -> str:
-    """'file: line 12, column high' of the row at `position`."""
+    """Format the place of a value in the row at `position`, such as 'file: line 12, column high'."""
     return f"{path}: {frame.index.name or 'line'} {frame.index[position]}, column {column}"
 
 
@@ -113,7 +114,7 @@ def where(path: Path | str, frame: pd.DataFrame, position: int, column: str) -> 
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_parquet(path)
-    except Exception as error:  # pyarrow raises many kinds; all mean the file is no good
+    except Exception as error:  # pyarrow raises many types; all mean that the file is unreadable
         raise CandleError(f"{path}: not a readable Parquet file ({error})") from error
     if isinstance(frame.index, pd.DatetimeIndex):
         frame = frame.reset_index(names="timestamps")
@@ -143,7 +144,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _find_header(path: Path) -> tuple[int, list[str]]:
-    """Number of lines before the first candle, and the plain names of the columns."""
+    """Return the number of lines before the first candle, and the plain names of the columns."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = [line for line, _ in zip(file, range(10), strict=False)]
@@ -184,7 +185,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _choose_columns(names: list[str], path: Path) -> dict[str, str]:
-    """Which column of the file is which of ours; `volume` and `amount` may be absent."""
+    """Map raw column names to column names of the file; `volume` and `amount` may be absent."""
     chosen = {name: name for name in PRICES if name in names}
     missing = [name for name in PRICES if name not in names]
     times = [name for name in TIME_NAMES if name in names]
@@ -215,7 +216,7 @@ def _parse_numbers(column: pd.Series, path: Path, place: str) -> pd.Series:
 
 
 def _parse_times(column: pd.Series, path: Path, place: str) -> pd.Series:
-    """Epoch numbers in s, ms, µs or ns (each value by its own size) or text dates → UTC."""
+    """Parse epoch numbers in s, ms, µs or ns (the unit follows from each value's size) or text dates as UTC."""
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return column.dt.tz_convert("UTC")
     if pd.api.types.is_datetime64_any_dtype(column):
@@ -236,12 +237,12 @@ def _parse_times(column: pd.Series, path: Path, place: str) -> pd.Series:
 
 
 def _holds_epochs(column: pd.Series) -> bool:
-    """Whether stamps are numbers, told from the first ones."""
+    """Return True if the stamps are numbers, judged by the first 100 values."""
     return bool(pd.to_numeric(column.iloc[:100], errors="coerce").notna().mean() > 0.5)
 
 
 def _describe_stamps(column: pd.Series) -> str:
-    """Unit and zone of the stamps, for people."""
+    """Describe unit and time zone of the stamps as text."""
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return f"with the zone {column.dt.tz}"
     if pd.api.types.is_datetime64_any_dtype(column):
@@ -268,7 +269,7 @@ def _parse_epochs(numbers: pd.Series) -> pd.Series:
 
 
 def _parse_texts(texts: pd.Series) -> pd.Series:
-    """Dates that start with the year; others (01/02/2024) are ambiguous and stay unparsed."""
+    """Parse dates that start with the year; other formats (01/02/2024) are ambiguous and stay unparsed."""
     times = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
     left = times.isna()
     if left.any():

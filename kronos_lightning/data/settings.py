@@ -16,7 +16,7 @@ Range = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class DataSection(Section):
-    """Candles, their split into train, validation and test, and the windows cut from them."""
+    """Settings of the candles, their split into train, validation and test, and the windows cut from them."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     symbol: str | Annotated[list[str], Field(min_length=1)]
@@ -52,7 +52,7 @@ class DataSection(Section):
 
     @property
     def has_sessions(self) -> bool:
-        """Whether the market closes."""
+        """True if the market closes."""
         return self.calendar == "sessions"
 
     @property
@@ -95,14 +95,14 @@ class DataSection(Section):
 
 
 def check_order(begin: str | None, end: str | None, begin_key: str, end_key: str) -> None:
-    """Raise `ValueError` if the first of two dates is after the second."""
+    """Raise `ValueError` if `begin` is after `end`; None skips the check."""
     first, last = (parse_end(text, key) if text else None for text, key in ((begin, begin_key), (end, end_key)))
     if first and last and last < first:
         raise ValueError(f"{end_key} is before {begin_key}")
 
 
 def parse_end(text: str, key: str) -> pd.Timestamp:
-    """First instant after a date; raises `ValueError` that names the key."""
+    """Return the first instant after a date; raise a `ValueError` that names the key if the text is not a date."""
     try:
         as_utc(text)
         return end_of(text)

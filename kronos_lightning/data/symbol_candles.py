@@ -1,4 +1,4 @@
-"""The candles of one symbol of a data set: fetched from their source, examined by the doctor, validated."""
+"""Candles of one symbol of a data set: fetched from their source, diagnosed by the doctor, and validated."""
 
 import hashlib
 import logging
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class SymbolCandles:
-    """Candles of one symbol. A file is read and validated once in a command, however often it is asked for.
+    """Candles of one symbol; within a command, a file is read and validated only once.
 
     Args:
         symbol: name of the market.
-        source: where its candles come from.
-        config: of the data set.
+        source: source of its candles.
+        config: settings of the data set.
     """
 
     def __init__(self, symbol: str, source: CandleSource, config: DataSection):
@@ -37,10 +37,10 @@ class SymbolCandles:
         self._frame: pd.DataFrame | None = None
 
     def fetch(self) -> pd.DataFrame:
-        """Get the raw candles; a file that has changed since is read again.
+        """Get the raw candles; a changed file is read again.
 
         Raises:
-            KronosError: there are none, and none to be had.
+            KronosError: there are no candles and none can be fetched.
         """
         if self._frame is None or self.path is not None:
             config = self.config
@@ -49,7 +49,7 @@ class SymbolCandles:
         return self._frame
 
     def origin(self) -> dict[str, str | None]:
-        """File, if there is one, and checksum of the candles: they tell whether the source has changed."""
+        """Return the file, if any, and the checksum of the candles, so that changes of the source are detected."""
         if self.path is None:
             content = pd.util.hash_pandas_object(self.fetch(), index=False).to_numpy()
             return {"source": None, "sha256": hashlib.sha256(content.tobytes()).hexdigest()}
@@ -57,10 +57,14 @@ class SymbolCandles:
         return {"source": str(self.path), "sha256": sha256(self.path)}
 
     def examine(self) -> tuple[Candles, dict[str, Any]]:
-        """The candles that may be trained on; findings and what was left out, for the manifest.
+        """Diagnose the candles and treat defects as `on_defect` says.
+
+        Returns:
+            The candles to train on, and for the manifest a dict with the `findings` (errors and warnings) and the
+            `dropped` candles.
 
         Raises:
-            CandleError: a defect, where `on_defect` does not allow it.
+            CandleError: the candles are invalid or have a defect that `on_defect` does not allow.
         """
         if self.source.synthetic:
             return self.read([]), {"findings": [], "dropped": []}
@@ -75,7 +79,7 @@ class SymbolCandles:
         return self.read(dropped), {"findings": findings, "dropped": dropped}
 
     def read(self, dropped: list[dict[str, Any]]) -> Candles:
-        """The candles without those that `examine` left out."""
+        """Return the validated candles without the `dropped` candles that `examine` returned."""
         config, frame = self.config, self.fetch()
         label = self.path or frame.attrs.get("source", type(self.source).__name__)
         candles = _validated(
@@ -96,7 +100,7 @@ class SymbolCandles:
         return self.path or self.symbol
 
     def _treat(self, diagnosis: Diagnosis) -> list[dict[str, Any]]:
-        """Log, stop or leave out; returns the places to leave out."""
+        """Log the findings, raise `CandleError` if errors are not allowed, and return the places to leave out."""
         for finding in diagnosis.findings:
             if finding.severity == "warning":
                 log.warning("%s: %s", self.name, finding.message)
@@ -123,7 +127,7 @@ class SymbolCandles:
 
 @dataclass(frozen=True, eq=False)
 class _Identical:
-    """A frame that is equal to itself alone, as a key."""
+    """Cache key of a frame that is equal only to the same object."""
 
     frame: pd.DataFrame
 
@@ -150,7 +154,7 @@ def _validated(
 
 
 def join_frames(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Candle frames one after the other; segments stay apart, so that no window reaches from one into the next."""
+    """Concatenate candle frames; their segments stay distinct, so that no window spans two frames."""
     joined, first = [], 0
     for frame in frames:
         segment = frame["segment"].to_numpy() - (frame["segment"].iloc[0] if len(frame) else 0) + first

@@ -1,4 +1,4 @@
-"""Windows of candles as the model eats them: index, gather, normalise.
+"""Candle windows for the model: index, gather, normalise.
 
 Shape letters: N candles, B windows in a batch, L lookback, W rows of a window, C = 6 features.
 """
@@ -16,24 +16,24 @@ from kronos_lightning.data.augmentation import Augmentation
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES, PRICES
 
-EPSILON = 1e-5  # added to the deviation, as in the published recipe
+EPSILON = 1e-5  # added to the standard deviation, as in the published recipe
 
 
 class WindowBatch(NamedTuple):
-    """A batch of normalised windows.
+    """Batch of normalised windows.
 
-    Where the tokens are at hand, a training that reads nothing else has no x, mean and std.
+    If training reads only tokens that were encoded before, x, mean and std are None.
     """
 
     x: Tensor | None  # (B, W, C) normalised and clipped candles
     stamp: Tensor  # (B, W, 5) int8: minute hour weekday day month
-    mean: Tensor | None  # (B, 1, C) of the lookback rows, in the candles' units
-    std: Tensor | None  # (B, 1, C) population deviation of the lookback rows
-    tokens: Tensor | None = None  # (B, W, 2) int64: coarse and fine, of windows encoded before
+    mean: Tensor | None  # (B, 1, C) mean of the lookback rows, in the candles' units
+    std: Tensor | None  # (B, 1, C) population standard deviation of the lookback rows
+    tokens: Tensor | None = None  # (B, W, 2) int64: coarse and fine tokens that were encoded before
 
 
 def normalise(window: Tensor, lookback: int, clip: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale windows ``(B, W, C)`` by the mean and population deviation of their first `lookback` rows.
+    """Scale windows ``(B, W, C)`` by mean and population standard deviation of their first `lookback` rows.
 
     Returns:
         ``(x − mean) / (std + 1e-5)`` clipped to ±clip, and mean and std ``(B, 1, C)``.
@@ -45,14 +45,14 @@ def normalise(window: Tensor, lookback: int, clip: float) -> tuple[Tensor, Tenso
 
 
 def denormalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Back to the candles' units; shapes as in `normalise`."""
+    """Convert normalised values back to the candles' units; shapes as in `normalise`."""
     return x * (std + EPSILON) + mean
 
 
 def window_starts(segment: np.ndarray, target: np.ndarray, lookback: int, target_rows: int) -> np.ndarray:
-    """First rows of all windows of `lookback` + `target_rows` candles that are valid, int64.
+    """Return the first rows of all valid windows of `lookback` + `target_rows` candles, int64.
 
-    Valid: no gap inside (one segment), and every target row allowed by the bool mask `target`.
+    A window is valid if it has no gap (a single segment) and the bool mask `target` allows each of its target rows.
     """
     width = lookback + target_rows
     if len(segment) < width:
@@ -64,7 +64,7 @@ def window_starts(segment: np.ndarray, target: np.ndarray, lookback: int, target
 
 
 class WindowArrays(NamedTuple):
-    """What windows are cut from."""
+    """Arrays from which windows are cut."""
 
     values: np.ndarray  # (N, C) float32 candles
     stamps: np.ndarray  # (N, 5) int8
@@ -72,7 +72,7 @@ class WindowArrays(NamedTuple):
 
     @classmethod
     def of(cls, frame: pd.DataFrame, lookback: int, target_rows: int) -> "WindowArrays":
-        """Those of a candle frame with a bool column `target` (rows that may be forecast in this split)."""
+        """Build the arrays from a candle frame with a bool column `target` (rows that this split may forecast)."""
         starts = window_starts(frame["segment"].to_numpy(), frame["target"].to_numpy(), lookback, target_rows)
         values = np.empty((len(frame), len(FEATURES)), dtype=np.float32)
         for i, name in enumerate(FEATURES):
@@ -81,15 +81,15 @@ class WindowArrays(NamedTuple):
 
 
 class CandleWindows(Dataset):
-    """All windows of a candle frame: views on one float32 tensor, gathered and normalised a batch at a time.
+    """All windows of a candle frame: views of one float32 tensor, gathered and normalised batch by batch.
 
     Args:
-        frame: candle frame with a bool column `target`, or its `WindowArrays`, which may be mapped from files.
-        lookback: rows known, whose statistics normalise the window.
-        target_rows: rows after them (the horizon and one more for the shift).
+        frame: candle frame with a bool column `target`, or its `WindowArrays`, which may be memory-mapped files.
+        lookback: number of known rows, whose statistics normalise the window.
+        target_rows: number of rows after the lookback (the horizon plus one row for the shift).
         clip: bound of the normalised values.
-        augmentation: what changes windows before they are normalised.
-        volume: whether volume and amount are known; else they are zero.
+        augmentation: changes windows before they are normalised; None = no augmentation.
+        volume: True if volume and amount are known; otherwise they are set to zero.
     """
 
     def __init__(
@@ -119,15 +119,15 @@ class CandleWindows(Dataset):
 
     @property
     def about(self) -> dict[str, int | float]:
-        """What decides a window's normalised rows, but for `values` and `starts`."""
+        """Metadata that determines a window's normalised rows, together with `values` and `starts`."""
         return {"lookback": self.lookback, "rows": self.width, "clip": self.clip}
 
     def use_tokens(self, tokens: np.ndarray, alone: bool) -> None:
-        """Hand out these tokens ``(N, W, 2)`` with the windows; `alone`: and no candles."""
+        """Add tokens ``(N, W, 2)`` of all N windows to the batches; with `alone`, batches contain no candles."""
         self.tokens, self.tokens_alone = tokens, alone
 
     def __getitems__(self, indices: Sequence[int]) -> WindowBatch:
-        """Windows by their numbers; a number of `EpochSampler` holds the epoch too."""
+        """Return windows by their numbers; a number from `EpochSampler` also contains the epoch."""
         numbers = torch.as_tensor(indices)
         index = numbers % len(self)
         start = self.starts[index]
@@ -147,27 +147,30 @@ class CandleWindows(Dataset):
 
 
 def _overlapping(rows: Tensor, width: int) -> Tensor:
-    """View ``(N, C)`` as all its windows ``(N − W + 1, W, C)`` without a copy."""
+    """View rows ``(N, C)`` as all their windows ``(N − W + 1, W, C)`` without a copy."""
     n, c = rows.shape
     return rows.as_strided((max(n - width + 1, 0), width, c), (c, c, 1))
 
 
 class EpochSampler(Sampler[int]):
-    """Which windows this process sees in an epoch, in which order.
+    """Sampler of the windows that this process sees in an epoch, in shuffled order.
 
-    All processes share one stream of permutations seeded by (seed, round); an epoch is the next `length` indices of
-    it and process r takes every world-th from the r-th on. A global batch thus holds the same windows whatever the
-    number of processes, and no window is left out when `samples_per_epoch` cuts epochs short. With weights each
-    symbol has a stream of its own and its share of every epoch.
+    All processes share one stream of permutations seeded by (seed, round). An epoch is the next `length` indices of
+    the stream, and process r takes every `world_size`-th index, starting with index r. A global batch therefore
+    contains the same windows for any number of processes, and no window is left out when `samples_per_epoch` shortens
+    the epochs. With weights, each symbol has a stream of its own and its share of every epoch.
 
-    Yields epoch × size + index, from which `CandleWindows` takes both apart wherever it is asked.
+    The sampler yields epoch × size + index; `CandleWindows` splits this number into epoch and index.
 
     Args:
         sizes: number of windows of each symbol, in the order of the windows.
-        weights: of the symbols in an epoch; None for each window once.
-        batch_size: windows a process and step; an epoch is a whole number of steps (or one smaller step).
-        samples_per_epoch: upper bound on the windows of an epoch; None for all.
-        seed, rank, world_size: of the run.
+        weights: weights of the symbols in an epoch; None uses each window once.
+        batch_size: windows per process and step; an epoch is a whole number of steps (or one smaller step).
+        samples_per_epoch: maximum number of windows in an epoch; None for all windows.
+        seed, rank, world_size: values of the run.
+
+    Raises:
+        ValueError: an epoch has fewer windows than there are processes.
     """
 
     def __init__(
@@ -192,11 +195,11 @@ class EpochSampler(Sampler[int]):
         self.epoch = self.skipped = 0
 
     def skip(self, number: int) -> None:
-        """Leave out the first `number` windows of this process the next time, as seen before an interruption."""
+        """Skip the first `number` windows of this process in the next iteration, as seen before an interruption."""
         self.skipped = number
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch; Lightning calls this method before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -206,13 +209,13 @@ class EpochSampler(Sampler[int]):
         firsts = np.cumsum([0, *self.groups[:-1]]).tolist()
         drawn = torch.cat([self._part(*part) for part in zip(firsts, self.groups, self.shares, strict=True)])
         if len(firsts) > 1:
-            drawn = drawn[self._permutation(self.length, -1 - self.epoch, 0)]  # rounds are not negative
+            drawn = drawn[self._permutation(self.length, -1 - self.epoch, 0)]  # negative, unlike rounds
         mine = drawn[self.rank :: self.world_size][self.skipped :]
         self.skipped = 0
         return iter((self.epoch * self.size + mine).tolist())
 
     def _part(self, first: int, size: int, share: int) -> Tensor:
-        """The next `share` indices of the stream over the windows [first, first + size)."""
+        """Return this epoch's `share` indices of the stream over the windows [first, first + size)."""
         begin = self.epoch * share
         rounds = range(begin // size, (begin + share - 1) // size + 1)
         permutations = [self._permutation(size, i, first) for i in rounds]
@@ -225,13 +228,13 @@ class EpochSampler(Sampler[int]):
 
 
 def _shares(weights: Sequence[float], length: int) -> list[int]:
-    """`length` shared out by weight: rounded so that the sum is right."""
+    """Divide `length` by weight, rounded so that the shares sum to `length`."""
     edges = np.rint(np.cumsum([0.0, *weights]) / sum(weights) * length).astype(int)
     return np.diff(edges).tolist()
 
 
 class ShardSampler(Sampler[int]):
-    """Every window once, in order, shared among the processes without padding: validation stays exact."""
+    """Sampler of every window once, in order, divided among the processes without padding: validation stays exact."""
 
     def __init__(self, size: int, rank: int, world_size: int):
         self.indices = range(rank, size, world_size)

@@ -1,1 +1,1 @@
-"""Honest measurement: rolling forecasts, metrics beside baselines, a report."""
+"""Evaluation: rolling forecasts, metrics compared with baselines, significance tests."""

@@ -1,8 +1,9 @@
-"""Forecasters without a network: what a model must beat, as sample paths of the close.
+"""Baselines: forecasters without a network that a model must beat, as sample paths of the close.
 
-At a cutoff a baseline knows the candles up to it and nothing later. Parameters of the whole history are refitted at
-fixed rows of the candle frame, the multiples of `refit_every`; the latest one at or before the cutoff counts. Log
-returns over a gap are left out. What a cutoff draws depends on the seed, the baseline and the cutoff's time alone.
+At a cutoff a baseline knows the candles up to it and nothing later. Parameters estimated from the whole history are
+refitted at fixed rows of the candle frame, the multiples of `refit_every`; a cutoff uses the latest refit at or before
+it. Log returns over a gap are left out. Random draws at a cutoff depend only on the seed, the baseline and the cutoff's
+time.
 
 `conf/baselines` names the classes and their arguments.
 
@@ -27,12 +28,12 @@ from kronos_lightning.settings import Count, Section
 
 from .volatility import EWMA, Garch, fit_garch
 
-RECENT = 60  # returns that the drift's bootstrap draws from
-SEASONS = 60  # earlier seasons
-RESIDUALS = 500  # standardised returns that EWMA draws its shocks from
-QUIET = 0.01  # EWMA variance, as a share of the residuals' window's, below which a return tells no shock
-WINDOW = 5000  # returns that GARCH is fitted on at most
-FEWEST = 250  # and at least
+RECENT = 60  # number of returns that the drift's bootstrap draws from
+SEASONS = 60  # number of earlier seasons
+RESIDUALS = 500  # number of standardised returns that EWMA draws its shocks from
+QUIET = 0.01  # lower bound of the EWMA variance in shocks, as a share of the window's mean squared return
+WINDOW = 5000  # maximum number of returns that GARCH is fitted on
+FEWEST = 250  # minimum number of returns that GARCH is fitted on
 DAY = pd.Timedelta(days=1)
 
 Sampler = Callable[[int, np.random.Generator], np.ndarray]  # row of a cutoff, its generator → log returns (S, h)
@@ -42,11 +43,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """All candles as the baselines see them.
+    """All candles in the form that the baselines need.
 
-    times: opens, nanoseconds ``(T,)``. close, segment: ``(T,)``.
+    times: open times, nanoseconds ``(T,)``. close, segment: ``(T,)``.
     returns: log returns inside segments, in time order.
-    known: how many of the returns are known at each row, ``(T,)``.
+    known: number of returns known at each row, ``(T,)``.
     """
 
     times: np.ndarray
@@ -57,7 +58,7 @@ class History:
 
     @classmethod
     def of(cls, candles: Candles) -> "History":
-        """From a candle frame."""
+        """Build the history from candles."""
         frame = candles.frame
         times = frame["timestamps"].dt.as_unit("ns").astype("int64").to_numpy()
         close, segment = frame["close"].to_numpy(np.float64), frame["segment"].to_numpy()
@@ -66,21 +67,21 @@ class History:
         return cls(times=times, close=close, segment=segment, returns=returns, known=known)
 
     def until(self, row: int) -> np.ndarray:
-        """Returns known at the close of `row`, ``(n,)``."""
+        """Return the log returns known at the close of `row`, ``(n,)``."""
         return self.returns[: self.known[row]]
 
 
 class Baseline(Protocol):
-    """A forecaster to compare with."""
+    """Forecaster to compare a model with."""
 
     def applies_to(self, interval: pd.Timedelta) -> bool:
-        """Whether there is such a forecaster for candles of this length."""
+        """Return True if the baseline supports candles of this length."""
 
     def sample_paths(self, candles: Candles, cutoffs: np.ndarray, horizon: int, num_paths: int) -> np.ndarray:
-        """Sample what follows each cutoff, all cutoffs in one call.
+        """Sample the candles after each cutoff, for all cutoffs in one call.
 
         Args:
-            candles: T of them, later ones too; what is drawn at a cutoff must not depend on those.
+            candles: all T candles, including later ones; draws at a cutoff must not depend on later candles.
             cutoffs: rows of the last known candles, ascending ``(N,)``.
             horizon, num_paths: h and S.
 
@@ -90,7 +91,7 @@ class Baseline(Protocol):
 
 
 class BootstrappedBaseline(Section, ABC):
-    """Base of the baselines that draw log returns cutoff by cutoff.
+    """Base of the baselines that draw log returns one cutoff at a time.
 
     seed: of the paths.
     """
@@ -100,14 +101,14 @@ class BootstrappedBaseline(Section, ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Goes into the seed of every cutoff, so that no two baselines draw the same numbers."""
+        """Name of the baseline; part of the seed at every cutoff, so that no two baselines draw the same numbers."""
 
     @abstractmethod
     def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
-        """Function that draws log returns ``shape = (S, h)`` at a row, knowing `history` up to that row."""
+        """Build the function that draws log returns ``shape = (S, h)`` at a row, from `history` up to that row."""
 
     def applies_to(self, interval: pd.Timedelta) -> bool:
-        """Any interval."""
+        """Return True: any interval is supported."""
         return True
 
     def sample_paths(self, candles: Candles, cutoffs: np.ndarray, horizon: int, num_paths: int) -> np.ndarray:
@@ -135,25 +136,27 @@ class BootstrappedBaseline(Section, ABC):
 
 
 class LastPrice(BootstrappedBaseline):
-    """The last price, moved by independent draws from the last `count` returns without their mean.
+    """Baseline of the last price, moved by independent draws from the last `count` returns without their mean.
 
-    With fewer known returns all of them are used.
+    If fewer returns are known, it draws from all of them.
     """
 
     count: Count
 
     @property
     def name(self) -> str:
-        """Such as last_price_20."""
+        """Name with the count, such as last_price_20."""
         return f"last_price_{self.count}"
 
     def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
-        """Draw from the recent returns."""
+        """Build a sampler that draws from the last `count` returns."""
         return recent_returns(history, shape, self.count)
 
 
 class Drift(BootstrappedBaseline):
-    """The mean return of all history on top of the last 60 returns' spread; zero before the first refit.
+    """Baseline of the mean return of all history plus the spread of the last 60 returns.
+
+    The mean is zero before the first refit.
 
     refit_every: candles between refits of the mean.
     """
@@ -162,7 +165,7 @@ class Drift(BootstrappedBaseline):
     name: ClassVar[str] = "drift"
 
     def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
-        """Draw from the recent returns, the mean added."""
+        """Build a sampler that draws from the last 60 returns and adds the mean."""
         spread = recent_returns(history, shape, RECENT)
 
         @cache
@@ -174,19 +177,20 @@ class Drift(BootstrappedBaseline):
 
 
 class Seasonal(BootstrappedBaseline):
-    """What followed at the same time of day (of the week, for daily candles) in one of the last 60 seasons.
+    """Baseline of past returns at the same time of day, or of the week for daily candles.
 
-    A cutoff without a complete earlier season gets draws from the last 60 returns.
+    They come from one of the last 60 seasons. A cutoff without a complete earlier season draws from the last 60
+    returns.
     """
 
     name: ClassVar[str] = "seasonal"
 
     def applies_to(self, interval: pd.Timedelta) -> bool:
-        """Intervals with a season."""
+        """Return True if the interval has a season."""
         return season_of(interval) is not None
 
     def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
-        """Draw stretches of h returns that began a whole number of seasons earlier and had ended by the cutoff."""
+        """Build a sampler of stretches of h returns that began whole seasons earlier and ended by the cutoff."""
         season = season_of(interval)
         num_paths, horizon = shape
         nearest = -(-horizon * interval // season)
@@ -206,7 +210,7 @@ class Seasonal(BootstrappedBaseline):
 
 
 class Ewma(BootstrappedBaseline):
-    """RiskMetrics volatility, shocks drawn from the last 500 standardised returns without their mean.
+    """Baseline with RiskMetrics volatility and shocks drawn from the last 500 standardised returns without their mean.
 
     Filtered historical simulation (Barone-Adesi, Giannopoulos and Vosper, 1999); each path's volatility follows its
     returns.
@@ -215,12 +219,12 @@ class Ewma(BootstrappedBaseline):
     name: ClassVar[str] = "ewma"
 
     def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
-        """Draw past shocks, scaled by the volatility of now."""
+        """Build a sampler of past shocks, scaled by the current volatility."""
         variances = EWMA.variances(history.returns, first=history.returns[0] ** 2)
 
         def sample(row: int, rng: np.random.Generator) -> np.ndarray:
             n = history.known[row]
-            window = slice(max(1, n - RESIDUALS), n)  # the first return is its own variance, no shock
+            window = slice(max(1, n - RESIDUALS), n)  # the first return sets its own variance and gives no shock
             recent = history.returns[window]
             spread = np.sqrt(np.maximum(variances[window], QUIET * np.mean(recent**2)))
             shocks = np.divide(recent, spread, out=np.zeros(len(recent)), where=spread > 0)
@@ -230,7 +234,9 @@ class Ewma(BootstrappedBaseline):
 
 
 class GarchT(BootstrappedBaseline):
-    """GARCH(1,1) with Student's t, refitted on the last 5,000 returns; EWMA's parameters before 250 are known.
+    """Baseline of GARCH(1,1) with Student's t, refitted on the last 5,000 returns.
+
+    Before 250 returns are known, it uses EWMA's parameters.
 
     refit_every: candles between refits.
     """
@@ -239,7 +245,7 @@ class GarchT(BootstrappedBaseline):
     name: ClassVar[str] = "garch"
 
     def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
-        """Draw Student-t shocks on the variance up to the cutoff, with the parameters of the last refit."""
+        """Build a sampler of Student-t shocks, scaled by the variance at the cutoff under the last refit."""
 
         @cache
         def fit(point: int) -> Garch | None:
@@ -257,7 +263,7 @@ class GarchT(BootstrappedBaseline):
 
         @cache
         def filtered(point: int) -> tuple[Garch, int, np.ndarray]:
-            """Parameters of the refit at `point`, the first return of its window, and the variances from there on."""
+            """Return the parameters of the refit at `point`, the first return of its window, and the variances."""
             refit = point
             while (model := fit(refit)) is None:
                 refit -= self.refit_every
@@ -275,7 +281,7 @@ class GarchT(BootstrappedBaseline):
 
 
 def recent_returns(history: History, shape: tuple[int, int], count: int) -> Sampler:
-    """Sampler of independent draws from the last `count` returns without their mean."""
+    """Build a sampler of independent draws from the last `count` returns without their mean."""
 
     def sample(row: int, rng: np.random.Generator) -> np.ndarray:
         recent = history.until(row)[-count:]
@@ -285,12 +291,12 @@ def recent_returns(history: History, shape: tuple[int, int], count: int) -> Samp
 
 
 def season_of(interval: pd.Timedelta) -> pd.Timedelta | None:
-    """A day for intervals that divide it, a week for daily candles; others have no season."""
+    """Return the season of an interval: a day if the interval divides it, a week for daily candles, else None."""
     if interval == DAY:
         return 7 * DAY
     return DAY if interval < DAY and not DAY % interval else None
 
 
 def close_paths(paths: np.ndarray) -> np.ndarray:
-    """Closes ``(N, S, h)`` of what a baseline returned."""
+    """Extract the closes ``(N, S, h)`` from the output of a baseline."""
     return paths[..., CLOSE].astype(np.float64) if paths.ndim == 4 else paths

@@ -1,4 +1,4 @@
-"""Fitting a calibration on validation forecasts. How it is applied: `forecast.calibration`.
+"""Fitting of a calibration on validation forecasts. `forecast.calibration` applies it.
 
 Shape letters: N cutoffs, S sample paths, h horizon, I intervals.
 """
@@ -10,14 +10,14 @@ from scipy.special import expit, logit
 from kronos_lightning.forecast.calibration import EDGES, INTERVALS, SMALLEST, CalibrationError, spread, widen
 from kronos_lightning.forecast.distribution import path_quantiles
 
-FEWEST = 20  # cutoffs below which the ends of a 95 % interval cannot be told
+FEWEST = 20  # minimum number of cutoffs to estimate the ends of a 95 % interval
 
 
 def conformity(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """How far outside each central interval the actual close was, ``(N, h, I)``; negative inside.
+    """Compute how far outside each central interval the actual close is, ``(N, h, I)``; negative inside.
 
-    In standard deviations of the paths' log returns, the distance to the nearer end: the score of conformalised
-    quantile regression (Romano, Patterson and Candès, 2019).
+    Distance of the log return to the nearer end of the interval, in standard deviations of the paths' log returns: the
+    score of conformalised quantile regression (Romano, Patterson and Candès, 2019).
 
     Args:
         close: paths of the close ``(N, S, h)``.
@@ -25,7 +25,7 @@ def conformity(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) ->
         actual: closes ``(N, h)``.
 
     Returns:
-        NaN where a path leaves the positive prices, or all paths are one and the same.
+        Scores; NaN where a path has a price that is not positive, or all paths are equal.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         returns, came = np.log(close / last_close[:, None, None]), np.log(actual / last_close[:, None])
@@ -37,10 +37,13 @@ def conformity(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) ->
 
 
 def fit_widening(scores: np.ndarray) -> np.ndarray:
-    """Split conformal: how far each interval must widen to have covered its share of the scores, ``(h, I)``.
+    """Fit by split conformal prediction how far each interval must widen to cover its share of the scores, ``(h, I)``.
 
     Args:
-        scores: conformity of validation forecasts ``(N, h, I)``; those not finite are left out.
+        scores: conformity of validation forecasts ``(N, h, I)``; cutoffs with a score that is not finite are left out.
+
+    Raises:
+        CalibrationError: fewer than 20 cutoffs remain.
     """
     scores = scores[np.isfinite(scores).all(axis=(1, 2))]
     n = len(scores)
@@ -61,16 +64,17 @@ def adaptive(
     stamps: np.ndarray,
     earlier: np.ndarray,
 ) -> np.ndarray:
-    """Conformal correction that moves with time: each cutoff uses the latest scores known at it.
+    """Apply a conformal correction that moves with time: each cutoff uses the latest scores known at it.
 
-    As many scores as validation gave, by step: first those, then more and more of the test's own, each from when its
-    actual candle had closed. Where too few of them can be told, the correction stays as it was.
+    Each step uses as many scores as validation gave: first those of validation, then more and more of the test's own
+    scores, each from the close of its actual candle on. If fewer than 20 scores are finite, the correction does not
+    change.
 
     Args:
         close: paths ``(N, S, h)``, cutoffs ascending.
         last_close, actual: ``(N,)`` and ``(N, h)``.
-        cutoffs, stamps: open times of the cutoffs' candles ``(N,)`` and of the forecast ones ``(N, h)``.
-        earlier: validation's scores ``(M, h, I)``, in time order.
+        cutoffs, stamps: open times of the cutoffs' candles ``(N,)`` and of the forecast candles ``(N, h)``.
+        earlier: validation scores ``(M, h, I)``, in time order.
 
     Returns:
         Corrected closes ``(N, S, h)``.
@@ -79,7 +83,7 @@ def adaptive(
     widening = np.empty(scores.shape)
     latest = fit_widening(earlier)
     for k in range(scores.shape[1]):
-        known = np.searchsorted(stamps[:, k], cutoffs, side="right")  # how many outcomes each cutoff has seen
+        known = np.searchsorted(stamps[:, k], cutoffs, side="right")  # number of outcomes known at each cutoff
         together = np.concatenate([earlier[:, k : k + 1], scores[:, k : k + 1]])
         for count in np.unique(known):
             recent = together[count : count + window]
@@ -90,11 +94,11 @@ def adaptive(
 
 
 def fit_platt(share: np.ndarray, rose: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept that make the shares of rising paths the likeliest probabilities (Platt, 1999).
+    """Fit slope and intercept of Platt scaling to the shares of rising paths by maximum likelihood (Platt, 1999).
 
     Args:
         share: of the paths that rise, any shape.
-        rose: whether the price did.
+        rose: True where the price rose, same shape.
     """
     x, y = logit(np.clip(share.ravel(), 1e-4, 1 - 1e-4)), rose.ravel()
 
@@ -106,6 +110,6 @@ def fit_platt(share: np.ndarray, rose: np.ndarray) -> tuple[float, float]:
         miss = expit(parameters[0] * x + parameters[1]) - y
         return np.array([np.mean(miss * x), np.mean(miss)])
 
-    # A negative slope would say that the forecasts are right the other way round; that is not trusted.
+    # A negative slope would invert the forecasts, which is not trusted.
     found = minimize(loss, [1.0, 0.0], jac=gradient, bounds=[(0.0, 10.0), (-5.0, 5.0)])
     return float(found.x[0]), float(found.x[1])

@@ -1,8 +1,8 @@
-"""Figures of a forecaster: losses by cutoff and step, and their summaries.
+"""Metrics of a forecaster: losses by cutoff and step, and their summaries.
 
-Shape letters: N cutoffs, S sample paths, h horizon, Q quantile levels, I intervals. Every forecaster, model or not,
-is measured by the sample paths of its close. The point forecast is their median. "Return" is the return from the
-cutoff's close. An undefined figure is NaN.
+Shape letters: N cutoffs, S sample paths, h horizon, Q quantile levels, I intervals. Every forecaster, model or
+baseline, is measured by the sample paths of its close. The point forecast is their median. "Return" means the return
+from the cutoff's close. An undefined metric is NaN.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from kronos_lightning.forecast.calibration import INTERVALS
 from kronos_lightning.forecast.distribution import crps, path_quantiles
 
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-RECENT = 60  # known candles that tell the volatility regime
+RECENT = 60  # known candles that determine the volatility regime
 SCALE = 500  # known candles whose mean change scales MASE
 REGIMES = ("calm", "middle", "volatile")
 
@@ -46,7 +46,7 @@ DESCRIPTIONS = {
     "width_90": "mean width of the 90 % interval, in % of the price",
     "brier": "mean squared error of P(up), all steps; 0.25 is a coin's",
 }
-LOSSES = {  # lower is better, so that 1 − model / baseline is a skill
+LOSSES = {  # lower is better, so 1 − model / baseline is a skill score
     *("crps", "crps_price", "wql", "wql_price", "mae", "rmse", "mape", "mase", "mae_return", "rmse_return"),
     *("volatility_error", "brier"),
 }
@@ -54,11 +54,11 @@ LOSSES = {  # lower is better, so that 1 − model / baseline is a skill
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What came after the cutoffs, and what was known at them.
+    """Actual closes after the cutoffs, and the scale and volatility known at the cutoffs.
 
     begins: open times of the first forecast candles ``(N,)``. last_close: ``(N,)``. actual: closes ``(N, h)``.
-    scale: mean absolute change a candle before the cutoff, quote units ``(N,)``.
-    volatility: of the log returns before the cutoff, a candle, ``(N,)``.
+    scale: mean absolute change per candle before the cutoff, quote units ``(N,)``.
+    volatility: standard deviation of the log returns per candle before the cutoff, ``(N,)``.
     """
 
     begins: np.ndarray
@@ -69,9 +69,9 @@ class Truth:
 
     @classmethod
     def of(cls, forecasts: ForecastSet, candles: Candles) -> "Truth":
-        """From a forecast set and all candles; `scale` and `volatility` look at those up to the cutoff alone."""
+        """Build from a forecast set and all candles; `scale` and `volatility` use only candles up to the cutoff."""
         frame = candles.frame
-        inside = frame["segment"].diff().eq(0)  # a change over a gap is not that of a candle
+        inside = frame["segment"].diff().eq(0)  # exclude changes over a gap
         change = frame["close"].diff().where(inside).abs()
         returns = np.log(frame["close"]).diff().where(inside)
         rows = candles.rows_at(forecasts.cutoffs)
@@ -87,11 +87,11 @@ class Truth:
 
     @property
     def actual_return(self) -> np.ndarray:
-        """``(N, h)``."""
+        """Actual returns from the cutoff's close, ``(N, h)``."""
         return self.actual / self.last_close[:, None] - 1
 
     def slices(self, by: str) -> dict[str, np.ndarray]:
-        """Cutoffs as rows by ``"month"`` or by volatility ``"regime"`` (thirds of the cutoffs' known volatility)."""
+        """Group the rows of cutoffs by ``"month"`` or by volatility ``"regime"`` (thirds by the known volatility)."""
         if by == "month":
             keys = pd.DatetimeIndex(self.begins).strftime("%Y-%m").to_numpy()
             return {key: np.flatnonzero(keys == key) for key in np.unique(keys)}
@@ -102,15 +102,15 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """One forecaster at every cutoff and step.
+    """Scores of a forecaster at every cutoff and step.
 
     point: median path, closes ``(N, h)``.
     crps: of the return, ``(N, h)``.
     pinball: quantile losses of the return at `LEVELS`, ``(N, h, Q)``.
-    inside, width: whether the actual return was in each of `INTERVALS`, and their widths, ``(N, h, I)``.
-    pit: where the actual close fell in the distribution, in (0, 1), ties and gaps between paths broken at random.
-    up: P(close above the last known one), ``(N, h)``.
-    volatility: mean over the paths of their realised volatility, the root mean square of the log returns, ``(N,)``.
+    inside, width: True if the actual return was in each of `INTERVALS`, and the widths of these, ``(N, h, I)``.
+    pit: place of the actual close in the distribution, in (0, 1), ``(N, h)``; random within ties and gaps of the paths.
+    up: P(close above the last known close), ``(N, h)``.
+    volatility: realised volatility (root mean square of the log returns), averaged over the paths, ``(N,)``.
     """
 
     truth: Truth
@@ -125,18 +125,24 @@ class Scores:
 
     @property
     def loss(self) -> np.ndarray:
-        """What forecasters are compared by: mean CRPS of the return over the steps, ``(N,)``."""
+        """Loss by which forecasters are compared: mean CRPS of the return over the steps, ``(N,)``."""
         return self.crps.mean(axis=1)
 
     def select(self, rows: np.ndarray | slice) -> "Scores":
-        """The same of some cutoffs."""
+        """Select the scores of some cutoffs."""
         parts = {name: getattr(self, name)[rows] for name in vars(self) if name != "truth"}
         truth = Truth(**{name: part[rows] for name, part in vars(self.truth).items()})
         return Scores(truth=truth, **parts)
 
 
 def score(paths: np.ndarray, truth: Truth, up: np.ndarray | None = None) -> Scores:
-    """Measure sample paths of the close ``(N, S, h)``; `up` ``(N, h)`` replaces the share of rising paths as P(up)."""
+    """Score sample paths of the close ``(N, S, h)``.
+
+    Args:
+        paths: ``(N, S, h)``.
+        truth: actual closes of the same cutoffs.
+        up: P(up) ``(N, h)``; None = the share of rising paths.
+    """
     last = truth.last_close[:, None]
     returns, actual = paths / last[:, None] - 1, truth.actual_return
     edges = tuple(sorted({*LEVELS, *((1 - i) / 2 for i in INTERVALS), *((1 + i) / 2 for i in INTERVALS)}))
@@ -159,7 +165,7 @@ def score(paths: np.ndarray, truth: Truth, up: np.ndarray | None = None) -> Scor
 
 
 def figures(scores: Scores) -> dict[str, float]:
-    """All figures over all cutoffs and steps; see `DESCRIPTIONS`."""
+    """Compute all metrics over all cutoffs and steps; see `DESCRIPTIONS`."""
     truth = scores.truth
     last, actual, actual_return = truth.last_close[:, None], truth.actual, truth.actual_return
     error, forecast_return = scores.point - actual, scores.point / last - 1
@@ -194,14 +200,14 @@ def figures(scores: Scores) -> dict[str, float]:
 
 
 def majority_direction(truth: Truth) -> float:
-    """Share of the commoner direction over the horizon: what direction accuracy has to beat."""
+    """Return the share of the more frequent direction over the horizon, which direction accuracy has to beat."""
     change = truth.actual[:, -1] - truth.last_close
     moved = change[change != 0]
     return float(max((moved > 0).mean(), (moved < 0).mean())) if moved.size else np.nan
 
 
 def by_step(scores: Scores) -> pd.DataFrame:
-    """The figures of each horizon step, over all cutoffs: a row a step, from 1."""
+    """Compute the metrics of each horizon step over all cutoffs: one row per step, counted from 1."""
     rows = []
     for k in range(scores.point.shape[1]):
         truth = scores.truth
@@ -210,13 +216,13 @@ def by_step(scores: Scores) -> pd.DataFrame:
             name: getattr(scores, name)[:, k : k + 1] for name in vars(scores) if name not in ("truth", "volatility")
         }
         row = figures(Scores(truth=at, **parts, volatility=np.full(len(truth.begins), np.nan)))
-        del row["volatility_error"], row["trend_accuracy"]  # figures of a whole path
+        del row["volatility_error"], row["trend_accuracy"]  # metrics of a whole path
         rows.append({"step": k + 1, **row})
     return pd.DataFrame(rows)
 
 
 def by_slice(scores: Scores, by: str) -> pd.DataFrame:
-    """The figures of each ``"month"`` or volatility ``"regime"``, with the number of cutoffs."""
+    """Compute the metrics of each ``"month"`` or volatility ``"regime"``, with its number of cutoffs."""
     parts = scores.truth.slices(by)
     rows = [{by: name, "cutoffs": len(rows), **figures(scores.select(rows))} for name, rows in parts.items()]
     return pd.DataFrame(rows)
@@ -224,7 +230,7 @@ def by_slice(scores: Scores, by: str) -> pd.DataFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """Forecast P(up) against how often it went up, all steps, in bins of equal width that hold any: ``(bins,)``."""
+    """Mean forecast P(up) and observed frequency of rises, in non-empty bins of equal width, all steps: ``(bins,)``."""
 
     forecast: np.ndarray
     observed: np.ndarray
@@ -232,7 +238,7 @@ class Reliability:
 
 
 def reliability(scores: Scores, bins: int = 10) -> Reliability:
-    """Group the forecasts of P(up) by size."""
+    """Group the forecasts of P(up) into bins and compare them with the observed frequency of rises."""
     up, rose = scores.up.ravel(), (scores.truth.actual_return > 0).ravel()
     place = np.minimum((up * bins).astype(int), bins - 1)
     parts = [np.flatnonzero(place == i) for i in np.unique(place)]
@@ -244,7 +250,7 @@ def reliability(scores: Scores, bins: int = 10) -> Reliability:
 
 
 def _volatility(close: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Root mean square of the log returns of closes ``(N, S, h)`` from `last` ``(N, 1)`` on: ``(N, S)``."""
+    """Compute the root mean square ``(N, S)`` of the log returns of closes ``(N, S, h)`` after `last` ``(N, 1)``."""
     first = np.broadcast_to(last[:, None], (*close.shape[:2], 1))
     with np.errstate(invalid="ignore", divide="ignore"):
         returns = np.diff(np.log(np.concatenate([first, close], axis=-1)))
@@ -256,14 +262,14 @@ def _ratio(a: float, b: float) -> float:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson correlation; NaN where one of them does not vary."""
+    """Compute the Pearson correlation; NaN if one series does not vary."""
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return np.nan
     return np.corrcoef(a, b)[0, 1]
 
 
 def _sign_accuracy(forecast: np.ndarray, actual: np.ndarray) -> float:
-    """Share of right signs where the price moved; NaN for a forecast that names no direction at all."""
+    """Compute the share of right signs where the price moved; NaN for a forecast without any direction."""
     moved = actual != 0
     return (forecast[moved] == actual[moved]).mean() if moved.any() and forecast.any() else np.nan
 

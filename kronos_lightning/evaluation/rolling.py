@@ -1,7 +1,7 @@
 """Rolling-origin forecasts: at each cutoff the model sees the candles up to it and nothing later.
 
-Lightning's predict loop shares batches of cutoffs among the processes. What a cutoff draws depends on the seed and the
-cutoff alone, so neither the number of processes nor the choice of cutoffs changes a forecast.
+Lightning's predict loop distributes batches of cutoffs among the processes. Random draws at a cutoff depend only on the
+seed and the cutoff. Neither the number of processes nor the choice of cutoffs changes a forecast.
 
 Shape letters: N cutoffs, B cutoffs of a batch, S sample paths, T lookback, h horizon, C = 6 features.
 """
@@ -23,22 +23,22 @@ from kronos_lightning.forecast import Forecaster, ForecastSet, series_generators
 
 
 class CutoffBatch(NamedTuple):
-    """What the model sees at some cutoffs."""
+    """Model inputs at a batch of cutoffs."""
 
     cutoff: Tensor  # (B,) rows of the cutoffs in the candle frame
     context: Tensor  # (B, T, C) candles up to the cutoff
-    stamp: Tensor  # (B, T, 5) their time features
-    future_stamp: Tensor  # (B, h, 5) those of the candles to come
+    stamp: Tensor  # (B, T, 5) time features of the context
+    future_stamp: Tensor  # (B, h, 5) time features of the candles to forecast
 
 
 class Cutoffs(Dataset):
-    """Regular cutoffs over the candles that `target` allows, a batch an item.
+    """Dataset of regular cutoffs over the candles that `target` allows; each item is a batch of cutoffs.
 
     Args:
-        candles: all candles; those before the target range are context.
-        target: bool ``(len(candles),)``, which candles may be forecast.
+        candles: all candles; candles before the target range are context.
+        target: bool ``(len(candles),)``, True for candles that may be forecast.
         lookback, horizon: T and h.
-        max_cutoffs: at most this many, at equal distance; None = every one there is.
+        max_cutoffs: maximum number of cutoffs, at equal distance; None = all.
         batch_size: B.
 
     Cutoffs with a gap inside their window are left out.
@@ -64,7 +64,11 @@ class Cutoffs(Dataset):
         self.times = candles.times
 
     def share(self, processes: int) -> None:
-        """Cut the cutoffs into batches so that every process has at least one."""
+        """Split the cutoffs into batches so that every process gets at least one batch.
+
+        Raises:
+            CandleError: there are fewer cutoffs than processes.
+        """
         if len(self.rows) < processes:
             raise CandleError(
                 f"{len(self.rows)} cutoff(s) for {processes} process(es): too few to share; use trainer=cpu"
@@ -79,7 +83,7 @@ class Cutoffs(Dataset):
         return CutoffBatch(past[:, -1], self.values[past], self.stamps[past], self.stamps[future])
 
     def forecast_set(self, paths: np.ndarray) -> ForecastSet:
-        """All paths ``(N, S, h, C)`` in the order of the cutoffs, beside what came."""
+        """Combine all paths ``(N, S, h, C)``, in the order of the cutoffs, with the actual candles."""
         cutoff, future = self.rows[:, self.lookback - 1].numpy(), self.rows[:, self.lookback :].numpy()
         exact = self.frame[FEATURES].to_numpy()
         return ForecastSet(
@@ -92,7 +96,7 @@ class Cutoffs(Dataset):
 
 
 class RollingData(L.LightningDataModule):
-    """The cutoffs, shared among the processes batch by batch."""
+    """Data module that distributes the cutoffs among the processes by batch."""
 
     def __init__(self, cutoffs: Cutoffs):
         super().__init__()
@@ -107,9 +111,9 @@ class RollingData(L.LightningDataModule):
 
 
 class RollingModule(L.LightningModule):
-    """Forecasts batches of cutoffs.
+    """Lightning module that forecasts batches of cutoffs.
 
-    paths: after prediction, in every process, all paths ``(N, S, h, C)`` by the row of their cutoff.
+    paths: sample paths ``(S, h, C)`` by the row of their cutoff; complete in every process after prediction.
     """
 
     def __init__(self, forecaster: Forecaster, times: np.ndarray, num_paths: int, seed: int):
@@ -136,14 +140,14 @@ class RollingModule(L.LightningModule):
 def rolling_forecasts(
     cutoffs: Cutoffs, forecaster: Forecaster, num_paths: int, seed: int, trainer: L.Trainer
 ) -> ForecastSet:
-    """Forecast from all cutoffs, on the trainer's devices.
+    """Forecast from all cutoffs on the trainer's devices.
 
     Args:
-        cutoffs: from where, and what is seen there.
-        forecaster: what is measured; moved to the trainer's device.
+        cutoffs: the cutoffs and their contexts.
+        forecaster: the forecaster to measure; moved to the trainer's device.
         num_paths: S.
         seed: of the paths.
-        trainer: the processes; all of them get the result.
+        trainer: Lightning trainer; every one of its processes gets the result.
     """
     module = RollingModule(forecaster, cutoffs.times, num_paths, seed)
     trainer.predict(module, RollingData(cutoffs), return_predictions=False)

@@ -1,4 +1,4 @@
-"""Whether a difference between two forecasters is more than chance.
+"""Significance of the difference between two forecasters.
 
 Forecasts that overlap in time are correlated; both tests here allow for it. Shape letter: N cutoffs.
 """
@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-FEWEST = 16  # independent cutoffs below which no test is trusted
-LONGER = 2  # blocks of the bootstrap, in overlaps: blocks of one would miss what hangs together across their ends
+FEWEST = 16  # minimum number of independent cutoffs for a test
+LONGER = 2  # block length in overlaps: blocks of one overlap would miss correlation across their ends
 ALPHA = 0.05
 
 Kernel = Literal["bartlett", "rectangular"]
@@ -20,10 +20,10 @@ KERNELS: tuple[Kernel, ...] = ("bartlett", "rectangular")
 
 @dataclass(frozen=True, kw_only=True)
 class Bootstrap:
-    """Resampling of losses at neighbouring cutoffs.
+    """Settings of the block bootstrap over neighbouring cutoffs.
 
-    overlap: how many neighbouring cutoffs share target candles.
-    samples, seed: of the resampling.
+    overlap: number of neighbouring cutoffs that share target candles.
+    samples, seed: number of resamples and their seed.
     """
 
     overlap: int
@@ -33,9 +33,9 @@ class Bootstrap:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A forecaster beside another, by their losses.
+    """Comparison of two forecasters by their losses.
 
-    other: name of the other.
+    other: name of the other forecaster.
     skill: 1 − mean loss / mean loss of the other; positive is better.
     lower, upper: 95 % block-bootstrap interval of the skill; NaN with too few cutoffs.
     statistic, p_value: Diebold–Mariano; a negative statistic is better. NaN with too few cutoffs.
@@ -50,22 +50,22 @@ class Comparison:
 
     @property
     def judged(self) -> bool:
-        """Whether there were enough cutoffs, and losses that are numbers."""
+        """True if there were enough cutoffs and the skill is defined."""
         return not np.isnan(self.p_value)
 
     @property
     def better(self) -> bool:
-        """Both tests say so."""
+        """True if both tests agree that it is better."""
         return self.judged and self.p_value < ALPHA and self.lower > 0
 
     @property
     def worse(self) -> bool:
-        """Both tests say so."""
+        """True if both tests agree that it is worse."""
         return self.judged and self.p_value < ALPHA and self.upper < 0
 
     @property
     def words(self) -> str:
-        """The verdict."""
+        """Verdict as text."""
         if np.isnan(self.skill):
             return f"not comparable with {self.other}, a loss is no number"
         if not self.judged:
@@ -81,7 +81,7 @@ def compare(loss: np.ndarray, other: np.ndarray, name: str, bootstrap: Bootstrap
     Args:
         loss, other: losses ``(N,)`` at each cutoff, in time order.
         name: of the other forecaster.
-        bootstrap: of the interval; its overlap counts in the test too.
+        bootstrap: settings of the interval; the Diebold–Mariano test uses its overlap too.
     """
     n, mean, overlap = len(loss), other.mean(), bootstrap.overlap
     skill = float(1 - loss.mean() / mean) if mean > 0 else np.nan
@@ -89,14 +89,14 @@ def compare(loss: np.ndarray, other: np.ndarray, name: str, bootstrap: Bootstrap
         unknown = dict.fromkeys(("lower", "upper", "statistic", "p_value"), np.nan)
         return Comparison(other=name, skill=skill, **unknown)
     lower, upper = _interval(bootstrap, lambda one, two: 1 - one.mean() / two.mean(), loss, other)
-    # Each kernel finds too little variance in some cases; the more cautious answer counts.
+    # Each kernel underestimates the variance in some cases; the larger p-value counts.
     tests = [diebold_mariano(loss, other, overlap, kernel) for kernel in KERNELS]
     statistic, p_value = max(tests, key=lambda found: found[1])
     return Comparison(other=name, skill=skill, lower=lower, upper=upper, statistic=statistic, p_value=p_value)
 
 
 def against_best(loss: np.ndarray, others: Mapping[str, np.ndarray], bootstrap: Bootstrap) -> Comparison:
-    """Compare with the one of the others that had the lowest mean loss on these very cutoffs: the hardest to beat."""
+    """Compare with the forecaster that had the lowest mean loss on exactly these cutoffs: the hardest to beat."""
     best = min(others, key=lambda name: others[name].mean())
     return compare(loss, others[best], best, bootstrap)
 
@@ -104,11 +104,16 @@ def against_best(loss: np.ndarray, others: Mapping[str, np.ndarray], bootstrap: 
 def diebold_mariano(
     loss: np.ndarray, other: np.ndarray, overlap: int, kernel: Kernel = "bartlett"
 ) -> tuple[float, float]:
-    """Statistic and two-sided p-value for equal expected losses ``(N,)``.
+    """Compute statistic and two-sided p-value of the test for equal expected losses ``(N,)``.
 
-    With the small-sample correction and Student's t of Harvey, Leybourne and Newbold (1997). Equal losses have the
-    p-value 1. kernel: of the variance; "bartlett" is Newey–West's over max(overlap − 1, ⌈N^⅓⌉) lags, "rectangular"
-    the original one over overlap − 1 lags, where it is positive.
+    Uses the small-sample correction and Student's t of Harvey, Leybourne and Newbold (1997). Equal losses have the
+    p-value 1.
+
+    Args:
+        loss, other: losses ``(N,)`` at each cutoff, in time order.
+        overlap: number of neighbouring cutoffs that share target candles.
+        kernel: of the variance; "bartlett" is Newey–West's over max(overlap − 1, ⌈N^⅓⌉) lags, "rectangular" is the
+            original over overlap − 1 lags. If the latter variance is not positive, the Bartlett variance is used.
     """
     difference = loss - other
     n, mean = len(difference), difference.mean()
@@ -128,18 +133,21 @@ def diebold_mariano(
 
 
 def block_length(n: int, overlap: int) -> int:
-    """Neighbours that are resampled together."""
+    """Return the number of neighbouring cutoffs that are resampled together."""
     return min(n, max(LONGER * overlap if overlap > 1 else 1, round(n ** (1 / 3))))
 
 
 def mean_interval(values: np.ndarray, bootstrap: Bootstrap) -> tuple[float, float]:
-    """95 % interval of the mean of values ``(N,)`` that hang together over neighbours."""
+    """Compute the 95 % interval of the mean of values ``(N,)`` that are correlated between neighbours."""
     return _interval(bootstrap, np.mean, values)
 
 
 def _interval(bootstrap: Bootstrap, statistic: Callable[..., float], *series: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval of a statistic of series ``(N,)``: circular blocks (Politis and Romano, 1992)."""
-    from arch.bootstrap import CircularBlockBootstrap  # takes seconds to import, and only evaluations need it
+    """Compute the 95 % percentile interval of a statistic of series ``(N,)``.
+
+    Circular block bootstrap (Politis and Romano, 1992).
+    """
+    from arch.bootstrap import CircularBlockBootstrap  # takes seconds to import; only evaluations need it
 
     block = block_length(len(series[0]), bootstrap.overlap)
     resampling = CircularBlockBootstrap(block, *series, seed=np.random.default_rng(bootstrap.seed))

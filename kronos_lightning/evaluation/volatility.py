@@ -1,4 +1,4 @@
-"""Volatility that changes from candle to candle: GARCH(1,1) with Student's t (Bollerslev, 1987), fitted by `arch`.
+"""Volatility that varies by candle: GARCH(1,1) with Student's t (Bollerslev, 1987), fitted by `arch`.
 
     return_i = √variance_i · shock_i,   variance_{i+1} = omega + alpha · return_i² + beta · variance_i
 
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import lfilter
 
-LARGEST_MOVE = np.log(10.0)  # a candle's log return in a path; fat tails on a rising variance may leave the floats
+LARGEST_MOVE = np.log(10.0)  # bound of a candle's log return in a path; fat tails with a rising variance may overflow
 
 
 @dataclass(frozen=True, kw_only=True)
 class Garch:
-    """Parameters for log returns; `degrees` of freedom > 2."""
+    """GARCH(1,1) parameters for log returns; `degrees` of freedom > 2."""
 
     omega: float
     alpha: float
@@ -26,15 +26,18 @@ class Garch:
     degrees: float
 
     def variances(self, returns: np.ndarray, first: float) -> np.ndarray:
-        """Variance of each of the returns ``(n,)`` given those before it, and of the next one: ``(n + 1,)``.
+        """Compute the variance of each return ``(n,)`` given earlier returns, and of the next return: ``(n + 1,)``.
 
-        The first one's is `first`.
+        The variance of the first return is `first`.
         """
         news = self.omega + self.alpha * returns**2
         return np.concatenate([[first], lfilter([1.0], [1.0, -self.beta], news, zi=[self.beta * first])[0]])
 
     def simulate(self, variance: float, shocks: np.ndarray) -> np.ndarray:
-        """Log returns ``(S, h)`` of shocks with unit variance ``(S, h)``; `variance` is that of the first step."""
+        """Simulate log returns ``(S, h)`` from shocks with unit variance ``(S, h)``.
+
+        `variance` is the variance of the first step.
+        """
         returns, current = np.empty_like(shocks), np.full(len(shocks), variance)
         for step in range(shocks.shape[1]):
             move = np.clip(np.sqrt(current) * shocks[:, step], -LARGEST_MOVE, LARGEST_MOVE)
@@ -43,7 +46,7 @@ class Garch:
         return returns
 
     def shocks(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """Student's t with unit variance."""
+        """Draw shocks from Student's t with unit variance."""
         return rng.standard_t(self.degrees, shape) * np.sqrt(1 - 2 / self.degrees)
 
 
@@ -51,11 +54,11 @@ EWMA = Garch(omega=0.0, alpha=0.06, beta=0.94, degrees=5.0)  # RiskMetrics (1996
 
 
 def fit_garch(returns: np.ndarray) -> Garch | None:
-    """Maximum likelihood from `arch`'s own starting values; None where that fails or the returns do not vary.
+    """Fit by maximum likelihood from `arch`'s starting values; None if that fails or the returns do not vary.
 
-    The same returns ``(n,)`` give the same parameters, whatever was fitted before.
+    The result for returns ``(n,)`` does not depend on earlier fits.
     """
-    from arch import arch_model  # takes seconds to import, and only evaluations need it
+    from arch import arch_model  # takes seconds to import; only evaluations need it
 
     scale = returns.std()
     if scale == 0:

@@ -1,1 +1,1 @@
-"""Publishing a run: its model directory, model card, and the Hub."""
+"""Publication of a run: its model directory, its model card, and the Hub."""

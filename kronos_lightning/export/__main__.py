@@ -1,4 +1,4 @@
-"""Forward `python -m kronos_lightning.export` to the command in `cli/`."""
+"""Forwarder of `python -m kronos_lightning.export` to the command in `cli/`."""
 
 from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""The model card of an exported run: what it is, what it was trained on, what it can do, how to load it."""
+"""Model card of an exported run: origin, training data, measured quality, and how to load it."""
 
 import re
 from importlib.resources import files
@@ -9,17 +9,17 @@ from jinja2 import Environment, StrictUndefined
 from kronos_lightning.plotting.formats import number
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-SHOWN = ("crps", "mae", "direction_accuracy", "coverage_90")  # of a forecaster's figures
+SHOWN = ("crps", "mae", "direction_accuracy", "coverage_90")  # metrics of a forecaster in the card's table
 
 
 def render(info: dict[str, Any], config: dict[str, Any], measured: dict[str, Any] | None, push: str | None) -> str:
-    """The card in Markdown, with the Hub's front matter.
+    """Render the model card in Markdown, with the Hub's front matter.
 
     Args:
         info: `run_info.json` of the run.
-        config: its `config.json`.
-        measured: `metrics.json` of an evaluation of these weights; None = there is none.
-        push: name on the Hub; None = the directory stays local.
+        config: `config.json` of the run.
+        measured: `metrics.json` of an evaluation of these weights; None = not evaluated.
+        push: repository name on the Hub; None = the directory stays local.
     """
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True
@@ -38,7 +38,7 @@ def render(info: dict[str, Any], config: dict[str, Any], measured: dict[str, Any
 
 
 def base_model(info: dict[str, Any]) -> str | None:
-    """The Hub name of the published weights that a run descends from, if it does from any."""
+    """Return the Hub name of the published weights that a run descends from; None if there are none."""
     before = info.get("initial_record")
     if before is not None:
         return base_model(before)
@@ -46,6 +46,6 @@ def base_model(info: dict[str, Any]) -> str | None:
 
 
 def board(measured: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Rows of the table of an evaluation: the model and the best baseline."""
+    """Build the table rows of an evaluation: the model and the best baseline, each with its formatted metrics."""
     chosen = ("model", measured["best_baseline"])
     return [(name, [number(measured["figures"][name].get(key)) for key in SHOWN]) for name in chosen]

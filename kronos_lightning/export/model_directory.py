@@ -1,4 +1,4 @@
-"""Model directory of a finished run: networks, calibration and card; pushed to the Hub where that was asked for."""
+"""Model directory of a finished run: networks, calibration and card, optionally pushed to the Hub."""
 
 import json
 import logging
@@ -19,10 +19,10 @@ log = logging.getLogger("export")
 
 
 def finished(run: Path) -> dict[str, Any]:
-    """The `run_info.json` of a finished run.
+    """Read the `run_info.json` of a finished run.
 
     Raises:
-        RunError: there is none, or the run goes on.
+        RunError: the file is missing, or the run has not finished.
     """
     info = read_info(run)
     if info is None:
@@ -35,10 +35,15 @@ def finished(run: Path) -> dict[str, Any]:
 
 
 def copy(run: Path, directory: Path, stage: str) -> None:
-    """The best model of a run as a model directory, the tokenizer of a predictor in ``tokenizer/``.
+    """Copy the best model of a run into a model directory; a predictor's tokenizer goes into ``tokenizer/``.
+
+    Args:
+        run: folder of the run.
+        directory: the model directory.
+        stage: tokenizer or predictor.
 
     Raises:
-        CheckpointError: what is there is no plain Kronos checkpoint.
+        CheckpointError: a source is not a Kronos checkpoint.
     """
     places = {run / "checkpoints" / "best_model": (directory, KronosTokenizer if stage == "tokenizer" else Kronos)}
     if stage == "predictor":
@@ -52,10 +57,18 @@ def copy(run: Path, directory: Path, stage: str) -> None:
 
 
 def evaluation(wanted: str | None, run: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The `metrics.json` that the card may quote: it was measured with the very weights of this run.
+    """Read the `metrics.json` that the card may quote, measured with exactly the weights of this run.
+
+    Args:
+        wanted: None = no evaluation; "auto" = the report on the run's data, if it fits; or the folder of a report.
+        run: folder of the run.
+        config: `config.json` of the run.
+
+    Returns:
+        The metrics, or None if there are none to quote.
 
     Raises:
-        RunError: one was asked for by name that is not there or measured others.
+        RunError: the named report does not exist or measured other weights.
     """
     if wanted is None:
         return None
@@ -80,17 +93,22 @@ def evaluation(wanted: str | None, run: Path, config: dict[str, Any]) -> dict[st
 
 
 def push(directory: Path, repository: str, private: bool) -> str:
-    """Upload a model directory to the Hub; returns its address.
+    """Upload a model directory to the Hub and return its URL.
+
+    Args:
+        directory: the model directory.
+        repository: owner/name on the Hub.
+        private: visibility of a repository that this call creates.
 
     Raises:
-        RunError: the Hub refuses or cannot be reached.
+        RunError: the Hub refuses the upload or cannot be reached.
     """
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # each request of the Hub's client
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs each request of the Hub's client
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=repository, folder_path=directory, commit_message="Fine-tuned Kronos")
-    except Exception as error:  # of the Hub, of its client and of the client's network library
+    except Exception as error:  # errors of the Hub, its client and the client's network library
         raise RunError(
             f"push={repository}: {type(error).__name__}: {str(error).strip().splitlines()[0]}. The model directory is "
             f"written; to try again: hf upload {repository} {directory}{' --private' if private else ''}"

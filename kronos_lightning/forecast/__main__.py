@@ -1,4 +1,4 @@
-"""Forward `python -m kronos_lightning.forecast` to the command in `cli/`."""
+"""Entry point of `python -m kronos_lightning.forecast`; the command is in `cli/`."""
 
 from importlib import import_module
 

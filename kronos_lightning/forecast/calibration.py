@@ -1,6 +1,6 @@
-"""What an evaluation learned on its validation range about how far a checkpoint's forecasts can be trusted.
+"""Calibration of a checkpoint's forecasts, fitted by an evaluation on its validation range.
 
-`evaluation.calibration` fits it, `calibration.json` beside the checkpoint keeps it, the forecaster applies it.
+`evaluation.calibration` fits it, `calibration.json` next to the checkpoint stores it, and the forecaster applies it.
 
 Shape letters: N series or cutoffs, S sample paths, h horizon, C features, I intervals.
 """
@@ -22,24 +22,24 @@ from kronos_lightning.forecast.distribution import path_quantiles
 FILE = "calibration.json"
 INTERVALS = (0.5, 0.8, 0.9, 0.95)  # central intervals that are corrected
 EDGES = tuple(sorted((1 + sign * width) / 2 for width in INTERVALS for sign in (-1, 1)))
-FARTHEST = 20.0  # log return to which a path is moved at most; what untrained networks say must stay a number
-SMALLEST = 1e-9  # spread of the log returns below which paths are one and the same
+FARTHEST = 20.0  # maximum log return of a moved path, so that outputs of untrained networks stay finite
+SMALLEST = 1e-9  # spread of the log returns below which paths count as identical
 
 
 class CalibrationError(KronosError, ValueError):
-    """A calibration cannot be fitted or does not belong to these forecasts; the message says why."""
+    """Error for a calibration that cannot be fitted or does not match the forecasts; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Sampling, interval widths and probabilities as validation found them.
+    """Sampling, interval widths and probability correction fitted on the validation range.
 
-    temperature, top_p: the sampling with the lowest CRPS.
-    widening: by step and interval, how far both ends move outwards, in standard deviations of the paths' log returns
-        at that step, ``h`` lists of I; negative moves them inwards.
-    slope, intercept: Platt's: P(up) becomes expit(slope · logit(P) + intercept).
-    interval: of the candles, such as ``"1h"``.
-    about: on what it was fitted.
+    temperature, top_p: sampling with the lowest CRPS.
+    widening: distance by which both ends of an interval move outwards, by step and interval, in standard deviations of
+        the paths' log returns at that step: ``h`` lists of I. Negative values move the ends inwards.
+    slope, intercept: Platt scaling: P(up) becomes expit(slope · logit(P) + intercept).
+    interval: interval of the candles, such as ``"1h"``.
+    about: metadata of the fit.
     """
 
     temperature: float
@@ -51,11 +51,11 @@ class Calibration:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
-        """Calibrate sample paths ``(N, S, h, C)`` after the closes `last_close` ``(N,)``; returns a new array.
+        """Calibrate sample paths ``(N, S, h, C)`` that follow the closes `last_close` ``(N,)``; return a new array.
 
-        Every path keeps its rank among the paths at every step, and every candle its shape: its four prices move by
-        the same factor. The median of an odd number of paths stays where it is, of an even number nearly. Steps beyond
-        those calibrated are treated like the last one.
+        Every path keeps its rank among the paths at every step, and every candle keeps its shape: its four prices move
+        by the same factor. The median of an odd number of paths is unchanged, and that of an even number nearly so.
+        Steps beyond the calibrated steps are treated like the last calibrated step.
         """
         close = paths[..., CLOSE].astype(np.float64)
         widened = widen(close, last_close, self._widening(close.shape[2]))
@@ -64,7 +64,7 @@ class Calibration:
         return np.concatenate([prices, paths[..., CLOSE + 1 :]], axis=-1).astype(paths.dtype)
 
     def probability_up(self, share: np.ndarray) -> np.ndarray:
-        """Calibrated P(up) from the share of calibrated paths that rise, any shape."""
+        """Return the calibrated P(up) from the share of calibrated paths that rise, any shape."""
         return platt(share, self.slope, self.intercept)
 
     def _widening(self, horizon: int) -> np.ndarray:
@@ -72,13 +72,17 @@ class Calibration:
         return known[np.minimum(np.arange(horizon), len(known) - 1)]
 
     def save(self, directory: Path) -> None:
-        """Write `calibration.json`."""
+        """Write `calibration.json` into a directory."""
         with atomic_path(directory / FILE) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=2))
 
     @classmethod
     def of(cls, directory: Path) -> Self:
-        """Read what `save` wrote; raises `CalibrationError` where there is none."""
+        """Read the calibration of a directory.
+
+        Raises:
+            CalibrationError: there is no calibration, or its file is damaged.
+        """
         found = cls.load(directory)
         if found is None:
             raise CalibrationError(f"{directory}: not calibrated, no {FILE}; evaluate.py makes one")
@@ -86,7 +90,11 @@ class Calibration:
 
     @classmethod
     def load(cls, directory: Path) -> Self | None:
-        """Read what `save` wrote; None where there is none."""
+        """Read the calibration of a directory; return None if there is none.
+
+        Raises:
+            CalibrationError: the file is damaged.
+        """
         try:
             content = json.loads((directory / FILE).read_text())
             return cls(**content | {"widening": tuple(tuple(step) for step in content["widening"])})
@@ -100,12 +108,13 @@ def widen(close: np.ndarray, last_close: np.ndarray, widening: np.ndarray) -> np
     """Move the ends of the central intervals of paths, and with them every path.
 
     Args:
-        close: closes ``(N, S, h)``; where one is not positive, its cutoff's step stays as it is.
-        last_close: ``(N,)``.
-        widening: see `Calibration`, ``(h, I)`` or for each cutoff ``(N, h, I)``.
+        close: closes ``(N, S, h)``; if a close is not positive, that step of its cutoff is unchanged.
+        last_close: last known closes, ``(N,)``.
+        widening: see `Calibration`; ``(h, I)``, or ``(N, h, I)`` for separate values per cutoff.
 
     Returns:
-        Closes ``(N, S, h)``. Between the ends paths move in proportion, outside as far as the outermost end.
+        Closes ``(N, S, h)``. Between the ends, paths move in proportion; outside, they move as far as the outermost
+        end.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = np.log(close / last_close[:, None, None])
@@ -115,7 +124,7 @@ def widen(close: np.ndarray, last_close: np.ndarray, widening: np.ndarray) -> np
     outwards = np.concatenate([-moves[::-1], moves])
     half, centre = len(INTERVALS), path_quantiles(returns, (0.5,))
     moved = ends + outwards
-    # The wider interval is never inside the narrower one, nor is an end on the wrong side of the median.
+    # A wider interval never ends inside a narrower interval, and no end crosses the median.
     moved[half:] = np.maximum.accumulate(np.maximum(moved[half:], centre), axis=0)
     moved[:half] = np.minimum.accumulate(np.minimum(moved[:half], centre)[::-1], axis=0)[::-1]
     knots = np.concatenate([ends[:half], centre, ends[half:]])
@@ -130,10 +139,10 @@ def widen(close: np.ndarray, last_close: np.ndarray, widening: np.ndarray) -> np
 
 
 def spread(returns: np.ndarray) -> np.ndarray:
-    """Standard deviation over the paths ``(N, S, h)`` at each step, ``(N, h)``: the unit of `widening`."""
+    """Return the standard deviation over the paths ``(N, S, h)`` at each step, ``(N, h)``: the unit of `widening`."""
     return returns.std(axis=1)
 
 
 def platt(share: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """Platt's scaling; shares of 0 and 1 stand for one path in ten thousand."""
+    """Apply Platt scaling to shares of any shape; shares are clipped to [0.0001, 0.9999]."""
     return expit(slope * logit(np.clip(share, 1e-4, 1 - 1e-4)) + intercept)

@@ -1,4 +1,4 @@
-"""`KronosPredictor`: the published code's interface to forecasting, so that its users change one import."""
+"""`KronosPredictor` with the published code's forecasting interface, so that its users change only one import."""
 
 import logging
 import time
@@ -17,16 +17,16 @@ log = logging.getLogger(__name__)
 
 
 class KronosPredictor:
-    """Forecast DataFrames with the signatures of the published `KronosPredictor`.
+    """Forecaster of DataFrames with the signatures of the published `KronosPredictor`.
 
-    Differences, all for the better: dropout is off; context and horizon together may be longer than `max_context`; the
-    statistics come from the candles that the model sees; series of a batch may differ in length; a `DatetimeIndex` is
-    accepted beside a Series; T=0 is greedy. Stamps are used as they are written, without a change of zone.
+    Improvements: dropout is off; context and horizon together may be longer than `max_context`; the statistics come
+    from the candles that the model sees; series of a batch may differ in length; a `DatetimeIndex` is accepted as well
+    as a Series; T=0 is greedy. Stamps are used as they are written, without a change of time zone.
 
     Args:
-        model, tokenizer: the networks; moved to the device.
-        device: such as ``cuda:0``; None takes the best there is.
-        max_context: candles the model sees at most (512; Kronos-mini 2048).
+        model, tokenizer: the networks; they are moved to the device.
+        device: such as ``cuda:0``; None selects the best available device.
+        max_context: maximum number of candles that the model sees (512; Kronos-mini 2048).
         clip: bound of the normalised values.
     """
 
@@ -55,18 +55,21 @@ class KronosPredictor:
         sample_count: int = 1,
         verbose: bool = True,
     ) -> pd.DataFrame:
-        """Mean of the sample paths after one series.
+        """Return the mean of the sample paths after one series.
 
         Args:
-            df: ``open high low close`` and perhaps ``volume amount``; not changed.
+            df: ``open high low close`` and optionally ``volume amount``; not changed.
             x_timestamp, y_timestamp: open times of the known and of the `pred_len` future candles.
-            pred_len: horizon.
-            T, top_k, top_p: sampling.
-            sample_count: paths that are averaged; `Forecaster.sample_paths` gives the paths themselves.
-            verbose: log how long it took.
+            pred_len: horizon in candles.
+            T, top_k, top_p: sampling parameters; see `Sampling`.
+            sample_count: number of paths to average; `Forecaster.sample_paths` returns the paths themselves.
+            verbose: log the duration.
 
         Returns:
-            The six features in a row a candle, with `y_timestamp` as index.
+            One row per candle with the six features, and `y_timestamp` as index.
+
+        Raises:
+            CandleError: the candles or their open times are invalid.
         """
         return self.predict_batch([df], [x_timestamp], [y_timestamp], pred_len, T, top_k, top_p, sample_count, verbose)[
             0
@@ -84,7 +87,7 @@ class KronosPredictor:
         sample_count: int = 1,
         verbose: bool = True,
     ) -> list[pd.DataFrame]:
-        """`predict` of several series at once, in their order."""
+        """Run `predict` for several series at once; return their forecasts in the same order."""
         if not len(df_list) == len(x_timestamp_list) == len(y_timestamp_list):
             raise CandleError("df_list, x_timestamp_list and y_timestamp_list must have the same length")
         started = time.perf_counter()

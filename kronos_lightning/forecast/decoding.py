@@ -1,7 +1,7 @@
-"""Autoregressive generation of candles with cached keys and values.
+"""Autoregressive generation of candles with a KV cache.
 
 The known candles of a series are encoded once and shared by its sample paths. Series of different lengths are padded at
-the end: attention is causal, so the padding is never seen by what stands before it, and the paths mask it out.
+the end: attention is causal, so candles before the padding never see it, and the paths mask it out.
 
 Shape letters: N series, S sample paths, T known candles (of the longest series), h horizon, V1 = 2^s1_bits,
 V2 = 2^s2_bits, C = 6 features, D width.
@@ -34,10 +34,11 @@ FLOAT32 = torch.float32
 
 @dataclass
 class Known:
-    """What all paths of a series share.
+    """Lengths and padding of the known candles, shared by all paths of a series.
 
-    lengths: candles of each series, ``(N,)``; longest: T.
-    padding: −∞ where a series has no candle, ``(N, 1, 1, T)``; None where all have T.
+    lengths: number of known candles of each series, ``(N,)``.
+    longest: T.
+    padding: −∞ where a series has no candle, ``(N, 1, 1, T)``; None if all series have T candles.
     """
 
     lengths: Tensor
@@ -46,7 +47,7 @@ class Known:
 
     @classmethod
     def of(cls, lengths: Tensor, place: Placement) -> "Known":
-        """From the lengths ``(N,)``."""
+        """Build the padding from the lengths ``(N,)``."""
         longest = int(lengths.max())
         missing = torch.arange(longest, device=place[0]) >= lengths[:, None]
         padding = None
@@ -56,7 +57,7 @@ class Known:
         return cls(lengths, longest, padding)
 
     def own_factors(self, factors: Tensor | None, first: int, last: int) -> Tensor | None:
-        """Rotary factors of each path's own candles first … last−1: ``(N or 1, 1, t, W)`` of ``(length, W)``."""
+        """Select the rotary factors of own candles first … last−1 from ``(length, W)``: ``(N or 1, 1, t, W)``."""
         if factors is None:
             return None
         if self.padding is None:
@@ -67,37 +68,37 @@ class Known:
 
 
 class FusedTokenizer:
-    """The tokenizer for forecasting, always in float32: half precision would flip bits of the code."""
+    """Fused tokenizer for forecasting, always in float32, because half precision would flip bits of the code."""
 
     def __init__(self, tokenizer: KronosTokenizer, device: torch.device):
         place = device, FLOAT32
         self.device, self.s1_bits, self.s2_bits = device, tokenizer.s1_bits, tokenizer.s2_bits
         self.scale = tokenizer.tokenizer["bsq"].scale
         self.encoder = FusedStack(tokenizer.encoder, place)
-        # Of the decoder's last block, known candles need keys and values alone: nobody reads its output there.
+        # In the decoder's last block, known candles need only keys and values, because their output is not used.
         self.decoder, self.last = FusedStack(tokenizer.decoder[:-1], place), FusedStack(tokenizer.decoder[-1:], place)
         self.last_keys = [Projection(block.attention, "kv") for block in self.last.blocks]
         self.embed, self.quantise, self.head = (
             Product.of(linear, place) for linear in (tokenizer.embed, tokenizer.quant_embed, tokenizer.head)
         )
-        # What each token adds to the embedded code; the bias comes with the coarse one.
+        # Contribution of each token to the embedded code; the bias is included in the coarse token's.
         halves = fold(tokenizer.post_quant_embed.weight, place).split([self.s1_bits, self.s2_bits])
         codes = [self._corners(bits) @ half for bits, half in zip((self.s1_bits, self.s2_bits), halves, strict=True)]
         self.s1_code, self.s2_code = codes[0] + tokenizer.post_quant_embed.bias.detach().to(*place), codes[1]
 
     def _corners(self, bits: int) -> Tensor:
-        """The part of the quantised embedding that each of 2^bits tokens stands for, ``(2^bits, bits)``."""
+        """Return the part of the quantised embedding for each of 2^bits tokens, ``(2^bits, bits)``."""
         return (index_to_bits(torch.arange(2**bits, device=self.device), bits).float() * 2 - 1) * self.scale
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids ``(N, T)``, coarse and fine, of normalised candles ``(N, T, C)``."""
+        """Return the coarse and fine token ids ``(N, T)`` of normalised candles ``(N, T, C)``."""
         hidden = self.embed(x)
         self.encoder.prefill(hidden)
         bits = self.quantise(hidden) > 0
         return bits_to_index(bits[..., : self.s1_bits]), bits_to_index(bits[..., self.s1_bits :])
 
     def decode_paths(self, known_ids: tuple[Tensor, Tensor], lengths: Tensor, own_ids: tuple[Tensor, Tensor]) -> Tensor:
-        """Normalised candles ``(N, S, t, C)`` of own tokens ``(N, S, t)`` that follow known ones ``(N, T)``."""
+        """Decode own tokens ``(N, S, t)`` after known tokens ``(N, T)`` into normalised candles ``(N, S, t, C)``."""
         n, paths, new = own_ids[0].shape
         known = Known.of(lengths, (self.device, FLOAT32))
         if paths == 1:  # known and own tokens in one pass
@@ -125,12 +126,12 @@ class FusedTokenizer:
         return self.head(own)
 
     def _codes(self, ids: tuple[Tensor, Tensor]) -> Tensor:
-        """What the decoder reads of tokens ``(…)``: ``(…, D)``."""
+        """Embed tokens ``(…)`` as input of the decoder: ``(…, D)``."""
         return torch.embedding(self.s1_code, ids[0]).add_(torch.embedding(self.s2_code, ids[1]))
 
 
 class FusedPredictor:
-    """The predictor for forecasting, in any precision."""
+    """Fused predictor for forecasting, in any precision."""
 
     def __init__(
         self, predictor: Kronos, device: torch.device, dtype: torch.dtype, rotary_fine_token: bool, compiled: bool
@@ -140,7 +141,7 @@ class FusedPredictor:
         embedding = predictor.embedding
         halves = (embedding.fusion_proj.weight.detach().float() * embedding.scale).chunk(2, dim=1)
         tables = embedding.emb_s1.weight.detach().float(), embedding.emb_s2.weight.detach().float()
-        # What each token adds to the fused embedding; the bias comes with the coarse one.
+        # Contribution of each token to the fused embedding; the bias is included in the coarse token's.
         shares = [table @ half.t() for table, half in zip(tables, halves, strict=True)]
         self.s1_share = (shares[0] + embedding.fusion_proj.bias.detach().float()).to(*place)
         self.s2_share = shares[1].to(*place)
@@ -150,17 +151,17 @@ class FusedPredictor:
         self.dependency, self.dependency_norm = FusedAttention(layer.cross_attn, place), FusedNorm(layer.norm, place)
         self.key_value = Projection(self.dependency, "kv")
         weight, bias = self.dependency.folded("q")
-        self.query_table = torch.addmm(bias, tables[0].to(*place), weight)  # of every coarse token
+        self.query_table = torch.addmm(bias, tables[0].to(*place), weight)  # queries of all coarse tokens
         self.s1_head, self.s2_head = (
             Product.of(part, place) for part in (predictor.head.proj_s1, predictor.head.proj_s2)
         )
 
     def embed(self, s1_ids: Tensor, s2_ids: Tensor, time: Tensor) -> Tensor:
-        """Token embeddings plus time embeddings ``(…, D)``."""
+        """Return the sum of token and time embeddings ``(…, D)``."""
         return torch.embedding(self.s1_share, s1_ids).add_(torch.embedding(self.s2_share, s2_ids)).add_(time)
 
     def draw_next(self, context: "Context", sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """Coarse and fine tokens ``(N, S)`` of the next candle; `uniforms` ``(N, S, 2)``."""
+        """Draw the coarse and fine tokens ``(N, S)`` of the next candle; `uniforms` is ``(N, S, 2)``."""
         n, paths, _ = uniforms.shape
         last = context.last  # (N, 1, D) right after the known candles, then (N, S, D)
         s1 = draw(self.s1_head(last), sampling, uniforms[..., 0].view(n, last.size(1), -1)).view(n, paths)
@@ -176,15 +177,15 @@ class FusedPredictor:
 
 
 class Context:
-    """What the predictor has seen: the known candles of every series and the own candles of every path.
+    """State of the predictor after the known candles of every series and the own candles of every path.
 
     known: lengths and padding of the known candles.
-    memories, dependency: what attention reads, of each block and of the dependency layer.
+    memories, dependency: KV caches of the blocks and of the dependency layer.
     last: normalised hidden state of the last candle, ``(N, 1, D)`` before the first own candle, then ``(N, S, D)``.
     """
 
     def __init__(self, predictor: FusedPredictor, x: Tensor, lengths: Tensor, paths: int, capacity: int):
-        """Pass the known candles, embedded, ``(N, T, D)``; there may be none (T = 0)."""
+        """Pass the embedded known candles ``(N, T, D)`` through the predictor; T may be 0."""
         self.predictor, self.own = predictor, 0
         self.known = Known.of(lengths, predictor.place)
         longest, total = self.known.longest, self.known.longest + capacity
@@ -203,11 +204,11 @@ class Context:
 
     @property
     def last_factors(self) -> Tensor | None:
-        """Rotary factors of the last candle in the dependency layer, ``(N or 1, 1, 1, W)``; None for no positions."""
+        """Rotary factors of the last candle in the dependency layer, ``(N or 1, 1, 1, W)``; None without positions."""
         return self._own_dependency_factors(self.own - 1, self.own)
 
     def extend(self, x: Tensor) -> None:
-        """Pass the next candles of every path, embedded, ``(N, S, t, D)``."""
+        """Pass the embedded next candles ``(N, S, t, D)`` of every path through the predictor."""
         predictor, first, self.own = self.predictor, self.own, self.own + x.size(2)
         if self._rooms is None or self._rooms[0] != x.shape:
             self._rooms = x.shape, predictor.blocks.rooms(x.shape), predictor.key_value.room(x.shape)
@@ -236,19 +237,19 @@ def generate_tokens(
     uniforms: Tensor,
     max_context: int,
 ) -> tuple[Tensor, Tensor]:
-    """Continue token sequences.
+    """Continue token sequences with sampled tokens of future candles.
 
-    Past `max_context` the window slides: every hidden state then changes, so all of the window is computed anew, the
-    known candles still once a series.
+    Beyond `max_context` the window slides. Every hidden state then changes, so the whole window is computed again, with
+    the known candles still computed once per series.
 
     Args:
         predictor: folded for forecasting.
-        known_ids: coarse and fine ids, int64 ``(N, T)``, the shorter series padded at the end.
-        lengths: candles of each series, ``(N,)``, at most `max_context`.
+        known_ids: coarse and fine ids, int64 ``(N, T)``, shorter series padded at the end.
+        lengths: number of known candles of each series, ``(N,)``, at most `max_context`.
         stamp, future_stamp: ``(N, T, 5)`` and ``(N, h, 5)``, time features of known and future candles.
         sampling: how tokens are drawn.
         uniforms: random numbers in [0, 1), ``(N, S, h, 2)``, for the coarse and fine token of each step.
-        max_context: tokens the predictor sees at most.
+        max_context: maximum number of tokens that the predictor sees.
 
     Returns:
         Coarse and fine ids of the future candles, ``(N, S, h)``.
@@ -257,7 +258,7 @@ def generate_tokens(
     longest = int(lengths.max())
     known = predictor.embed(*known_ids, predictor.time(stamp))
     future_time = predictor.time(future_stamp)[:, None].unbind(dim=2)  # of each step, (N, 1, D)
-    room = max_context - longest  # own candles that fit behind the known ones
+    room = max_context - longest  # own candles that fit behind the known candles
     own = known.new_empty(n, paths, horizon, known.size(-1)) if horizon - 1 > room else None
     context = Context(predictor, known if own is None else known.clone(), lengths, paths, min(horizon - 1, room))
     drawn, x = [], None  # tokens of each step; the last own candle, embedded
@@ -270,7 +271,7 @@ def generate_tokens(
         elif step > 0:
             context.extend(x[:, :, None])
         drawn.append(predictor.draw_next(context, sampling, numbers))
-        if step < horizon - 1:  # nobody reads the last one
+        if step < horizon - 1:  # the last embedding is not needed
             x = predictor.embed(*drawn[-1], future_time[step])  # (N, S, D)
             if own is not None:
                 own[:, :, step] = x
@@ -285,9 +286,9 @@ def decode_tokens(
     own_ids: tuple[Tensor, Tensor],
     max_context: int,
 ) -> Tensor:
-    """Normalised candles ``(N, S, h, C)`` of the future tokens, decoded within the last `max_context` tokens.
+    """Decode the future tokens into normalised candles ``(N, S, h, C)``, within the last `max_context` tokens.
 
-    A horizon longer than `max_context` is decoded in pieces, each after the tokens before it.
+    A horizon longer than `max_context` is decoded in pieces, each with its preceding tokens as context.
     """
     horizon = own_ids[0].size(2)
     piece = horizon if horizon <= max_context else max(1, max_context // 2)
@@ -303,6 +304,6 @@ def decode_tokens(
 
 
 def tail(x: Tensor, lengths: Tensor, kept: Tensor) -> Tensor:
-    """The last `kept` entries of each series: ``(N, T, …)`` with lengths ``(N,)`` → ``(N, max kept, …)``."""
+    """Return the last `kept` entries of each series: ``(N, T, …)`` with lengths ``(N,)`` → ``(N, max kept, …)``."""
     positions = (lengths - kept)[:, None] + torch.arange(int(kept.max()), device=x.device)
     return x[torch.arange(len(x), device=x.device)[:, None], positions.clamp_(max=x.size(1) - 1)]

@@ -1,7 +1,7 @@
-"""What sample paths say: quantiles, probabilities, volatility, and whether their candles are possible ones.
+"""Statistics of sample paths: quantiles, probabilities, volatility, and validity of the candles.
 
-Shape letters: N series or cutoffs, S sample paths, h horizon, C = 6 features, Q quantile levels. Every figure is read
-off the paths themselves; no shape of the distribution is assumed.
+Shape letters: N series or cutoffs, S sample paths, h horizon, C = 6 features, Q quantile levels. Every statistic is
+computed from the paths themselves; no shape of the distribution is assumed.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,15 @@ from kronos_lightning.data.formats import AMOUNT, CLOSE, FEATURES, HIGH, LOW, OP
 
 
 def quantiles(paths: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-    """Quantiles over the paths ``(N, S, h, C)`` → ``(N, h, C, Q)``, float64; see `path_quantiles`."""
+    """Compute quantiles over the paths ``(N, S, h, C)`` → ``(N, h, C, Q)``, float64; see `path_quantiles`."""
     return np.moveaxis(path_quantiles(paths.astype(np.float64), levels), 0, -1)
 
 
 def path_quantiles(paths: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-    """Quantiles over axis 1 of paths ``(N, S, …)`` → ``(Q, N, …)``.
+    """Compute quantiles over axis 1 of paths ``(N, S, …)`` → ``(Q, N, …)``.
 
-    The k-th smallest of S paths stands at level k / (S + 1) (Weibull's plotting position), so that paths of the true
-    distribution cover as often as the levels say, however few there are. Levels beyond the first and last path are
-    those paths.
+    The k-th smallest of S paths has level k / (S + 1) (Weibull's plotting position), so that paths of the true
+    distribution have nominal coverage for any number of paths. Levels beyond the first or last path return that path.
     """
     ordered, s = np.sort(paths, axis=1), paths.shape[1]
     place = np.clip(np.array(levels) * (s + 1) - 1, 0, s - 1)
@@ -33,19 +32,19 @@ def path_quantiles(paths: np.ndarray, levels: Sequence[float]) -> np.ndarray:
 
 
 def probability_up(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
-    """Share of paths whose close is above the last known one ``(N,)``, at every step: ``(N, h)``."""
+    """Return the share of paths whose close is above the last known close ``(N,)``, at every step: ``(N, h)``."""
     return (paths[..., CLOSE] > last_close[:, None, None]).mean(axis=1)
 
 
 def crps(paths: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """Continuous ranked probability score of sample paths, in their units; lower is better.
+    """Compute the continuous ranked probability score of sample paths, in their units; lower is better.
 
-    The fair estimator E|X − y| − E|X − X′| / 2 with pairs of different paths: its mean does not depend on how many
-    paths there are (Ferro, 2014). One path has no pairs; its score is the absolute error.
+    This is the fair estimator E|X − y| − E|X − X′| / 2 with pairs of different paths: its mean does not depend on the
+    number of paths (Ferro, 2014). A single path has no pairs; its score is the absolute error.
 
     Args:
-        paths: ``(N, S, …)``.
-        actual: ``(N, …)``.
+        paths: sample paths, ``(N, S, …)``.
+        actual: realised values, ``(N, …)``.
 
     Returns:
         float64 ``(N, …)``.
@@ -60,10 +59,11 @@ def crps(paths: np.ndarray, actual: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Touch:
-    """Probabilities ``(N,)`` of what a path touches first within the horizon; together they are 1.
+    """Probabilities ``(N,)`` of the level that a path touches first within the horizon; they sum to 1.
 
-    down: the lower level, or both in one candle (as in the backtest, the stop counts).
-    up: the upper level. neither: none of the two.
+    down: the lower level, or both levels in one candle (as in the backtest, the stop counts).
+    up: the upper level.
+    neither: no level.
     """
 
     down: np.ndarray
@@ -72,12 +72,15 @@ class Touch:
 
 
 def probability_touch(paths: np.ndarray, last_close: np.ndarray, down: float, up: float) -> Touch:
-    """Whether the low falls by the share `down` before the high rises by the share `up`, from the last known close.
+    """Compute the probability that the low falls by `down` before the high rises by `up`, from the last known close.
 
     Args:
-        paths: ``(N, S, h, C)``.
-        last_close: ``(N,)``.
-        down, up: positive shares, such as 0.02 for 2 %.
+        paths: sample paths, ``(N, S, h, C)``.
+        last_close: last known closes, ``(N,)``.
+        down, up: positive shares of the last close, such as 0.02 for 2 %.
+
+    Raises:
+        ValueError: `down` or `up` is not positive.
     """
     if not (down > 0 and up > 0):
         raise ValueError(f"down {down} and up {up} must be positive shares of the last close")
@@ -92,9 +95,9 @@ def probability_touch(paths: np.ndarray, last_close: np.ndarray, down: float, up
 
 
 def expected_volatility(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
-    """Mean over the paths of their realised volatility: root mean square of log returns a candle, ``(N,)``.
+    """Compute the mean realised volatility of the paths: root mean square of log returns per candle, ``(N,)``.
 
-    Not annualised. Paths with a close that is not positive have none and are left out.
+    The result is not annualised. Paths with a close that is not positive have no volatility and are left out.
     """
     first = np.broadcast_to(last_close[:, None, None], (*paths.shape[:2], 1))
     close = np.concatenate([first, paths[..., CLOSE].astype(np.float64)], axis=2)
@@ -105,10 +108,13 @@ def expected_volatility(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray
 
 @dataclass(frozen=True)
 class Validity:
-    """Share of paths that hold at least one candle which no market could print.
+    """Shares of paths with at least one impossible candle.
 
-    high: high below open or close. low: low above open or close. volume: volume or amount negative.
-    price: a price not positive. any: at least one of these.
+    high: high below open or close.
+    low: low above open or close.
+    volume: volume or amount negative.
+    price: a price not positive.
+    any: at least one of these defects.
     """
 
     high: float
@@ -123,7 +129,7 @@ class Validity:
 
 
 def validity(paths: np.ndarray) -> Validity:
-    """How many of the paths ``(N, S, h, C)`` hold impossible candles."""
+    """Compute the shares of paths ``(N, S, h, C)`` that contain impossible candles."""
     body = paths[..., [OPEN, CLOSE]]
     defects = {
         "high": paths[..., HIGH] < body.max(axis=-1),
@@ -136,10 +142,10 @@ def validity(paths: np.ndarray) -> Validity:
 
 
 def repair(paths: np.ndarray) -> np.ndarray:
-    """Mend candles: high and low become the extremes of all four prices, negative volume and amount become zero.
+    """Repair candles: high and low become the extremes of all four prices, negative volume and amount become zero.
 
-    Opens and closes, and so every figure of the close, stay. A price that is not positive stays too: nothing sensible
-    could be put there. Returns a new array.
+    Opens and closes, and therefore all statistics of the close, are unchanged. A price that is not positive also stays,
+    because there is no sensible replacement. Returns a new array.
     """
     mended, prices = paths.copy(), paths[..., : CLOSE + 1]
     mended[..., HIGH], mended[..., LOW] = prices.max(axis=-1), prices.min(axis=-1)
@@ -154,18 +160,18 @@ def quantile_table(
     targets: Sequence[str] = tuple(FEATURES),
     timestamp_column: str = "timestamp",
 ) -> pd.DataFrame:
-    """One series' forecast in the column conventions of chronos-forecasting.
+    """Build a table of one series' forecast in the column conventions of chronos-forecasting.
 
     Args:
-        paths: ``(S, h, C)``.
+        paths: sample paths, ``(S, h, C)``.
         stamps: open times of the forecast candles, ``(h,)``.
         levels: quantile levels.
         targets: features to report.
         timestamp_column: name of the open times.
 
     Returns:
-        A row a feature and step: `timestamp_column`, ``target_name``, ``predictions`` (mean of the paths) and a column
-        a level, named ``"0.1"`` and so on.
+        One row per feature and step: `timestamp_column`, ``target_name``, ``predictions`` (mean of the paths) and one
+        column per level, named ``"0.1"`` and so on.
     """
     edges, mean = quantiles(paths[None], levels)[0], paths.mean(axis=0, dtype=np.float64)
     parts = []
@@ -174,3 +180,9 @@ def quantile_table(
         columns = {timestamp_column: stamps, "target_name": name, "predictions": mean[:, i]}
         parts.append(pd.DataFrame(columns | {str(level): edges[:, i, q] for q, level in enumerate(levels)}))
     return pd.concat(parts, ignore_index=True)
+
+
+def check_levels(levels: Sequence[float]) -> None:
+    """Raise `ValueError` unless every quantile level lies between 0 and 1."""
+    if not len(levels) or not all(0 < level < 1 for level in levels):
+        raise ValueError(f"quantile levels {list(levels)}: each must be between 0 and 1")

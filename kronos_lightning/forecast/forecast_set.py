@@ -1,4 +1,4 @@
-"""The forecast set: one of the two exchange formats of the project (the other is the candle frame).
+"""Forecast set: one of the two exchange formats of the project (the other is the candle frame).
 
 Shape letters: N cutoffs, S sample paths, h horizon, C = 6 features.
 """
@@ -20,15 +20,15 @@ QUANTILES = (0.05, 0.25, 0.75, 0.95)
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastSet:
-    """Rolling forecasts and what came.
+    """Rolling-origin forecasts with realised candles.
 
     cutoffs: open times of the last known candles, ``(N,)``.
     stamps: open times of the forecast candles, ``(N, h)``.
     last_close: closes of the last known candles, ``(N,)``.
     paths: sample paths, float32 ``(N, S, h, C)``.
-    actual: the candles that came, ``(N, h, C)``.
-    up: calibrated probability of a close above the last known one ``(N, h)``; None = the share of the paths.
-    calibration: what the paths were calibrated with, if they were.
+    actual: realised candles, ``(N, h, C)``.
+    up: calibrated probability of a close above the last known close ``(N, h)``; None = the share of the paths.
+    calibration: calibration of the paths; None = not calibrated.
     """
 
     cutoffs: np.ndarray
@@ -44,7 +44,7 @@ class ForecastSet:
 
     @property
     def horizon(self) -> int:
-        """Steps ahead, h."""
+        """Forecast horizon in steps, h."""
         return self.actual.shape[1]
 
     @property
@@ -54,33 +54,33 @@ class ForecastSet:
 
     @property
     def actual_close(self) -> np.ndarray:
-        """``(N, h)``."""
+        """Realised closes, ``(N, h)``."""
         return self.actual[..., CLOSE]
 
     @property
     def probability_up(self) -> np.ndarray:
-        """Probability of a close above the last known one, ``(N, h)``."""
+        """Probability of a close above the last known close, ``(N, h)``."""
         return probability_up(self.paths, self.last_close) if self.up is None else self.up
 
     def with_paths(self, paths: np.ndarray) -> Self:
-        """The same cutoffs with other sample paths, taken as they are."""
+        """Return the same cutoffs with other sample paths ``(N, S, h, C)``, uncalibrated."""
         return replace(self, paths=paths, up=None, calibration=None)
 
     def calibrated(self, calibration: Calibration) -> Self:
-        """The same cutoffs with calibrated paths and P(up)."""
+        """Return the same cutoffs with calibrated paths and P(up)."""
         result = self.with_paths(calibration.apply(self.paths, self.last_close))
         return replace(result, up=calibration.probability_up(result.probability_up), calibration=calibration)
 
     @classmethod
     def join(cls, sets: Sequence[Self]) -> Self:
-        """Several forecast sets after one another; all or none calibrated. The calibration is that of the last."""
+        """Concatenate forecast sets, all or none calibrated; the result has the calibration of the last set."""
         names = ["cutoffs", "stamps", "last_close", "paths", "actual"]
         names += [] if sets[-1].up is None else ["up"]
         parts = {name: np.concatenate([getattr(one, name) for one in sets]) for name in names}
         return cls(**parts, calibration=sets[-1].calibration)
 
     def table(self) -> pd.DataFrame:
-        """One row per cutoff and step: actual candle, median candle, mean and quantiles of the close."""
+        """Return one row per cutoff and step: actual candle, median candle, P(up), mean and quantiles of the close."""
         n, h = self.stamps.shape
         columns: dict[str, np.ndarray] = {
             "cutoff": np.repeat(self.cutoffs, h),
@@ -102,7 +102,7 @@ class ForecastSet:
         return frame
 
     def save(self, directory: Path) -> None:
-        """Write `forecasts.parquet` (the table), `paths.npy` (the raw paths) and, calibrated, `calibration.json`."""
+        """Write `forecasts.parquet` (the table), `paths.npy` (the paths) and, if calibrated, `calibration.json`."""
         self.table().to_parquet(directory / "forecasts.parquet", index=False)
         np.save(directory / "paths.npy", self.paths)
         if self.calibration is not None:
@@ -110,7 +110,7 @@ class ForecastSet:
 
     @classmethod
     def load(cls, directory: Path) -> "ForecastSet":
-        """Read what `save` wrote."""
+        """Read a forecast set that `save` wrote."""
         frame = pd.read_parquet(directory / "forecasts.parquet")
         paths = np.load(directory / "paths.npy", allow_pickle=False)
         n, h = paths.shape[0], paths.shape[2]

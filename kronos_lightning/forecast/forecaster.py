@@ -1,4 +1,4 @@
-"""From candles to sample paths of future candles.
+"""Forecaster that turns candles into sample paths of future candles.
 
 Shape letters: N series, S sample paths, T known candles, h horizon, C = 6 features, Q quantile levels.
 """
@@ -20,47 +20,52 @@ from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
 from kronos_lightning.data.windows import denormalise, normalise
 from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.forecast.decoding import FusedPredictor, FusedTokenizer, decode_tokens, generate_tokens, tail
-from kronos_lightning.forecast.distribution import quantile_table, quantiles, repair
+from kronos_lightning.forecast.distribution import check_levels, quantile_table, quantiles, repair
 from kronos_lightning.forecast.sampling import Generators, Sampling, draw_uniforms
-from kronos_lightning.forecast.series import Series, Stamps, read_series
+from kronos_lightning.forecast.series import Series, Stamps, read_series, rows_by_id
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PRICED = len(PRICES)
-WORKING_MEMORY = 2**30  # bytes; more series or paths than fit are forecast one group after the other
+WORKING_MEMORY = 2**30  # bytes; series or paths that do not fit are forecast in groups
 
 
 def best_device(name: str = "auto") -> torch.device:
-    """The device of that name; auto takes the best there is."""
+    """Return the device of that name; auto selects the best available device."""
     if name != "auto":
         return torch.device(name)
     return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
 def series_generators(seed: int, names: Sequence[object]) -> list[torch.Generator]:
-    """A generator for each series, from the seed and its name alone: no other series changes what it draws."""
+    """Create a generator per series from the seed and its name; other series do not change its random numbers."""
     digests = (hashlib.sha256(f"{seed}|{name}".encode()).digest() for name in names)
     return [torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1) for digest in digests]
 
 
 @dataclass
 class Forecaster:
-    """A tokenizer and a predictor that belong together, and how to sample from them.
+    """Forecaster with a tokenizer and a predictor that belong together, and the settings of sampling.
 
     Weights are folded for forecasting at the first call, on the predictor's device, and again when they have changed
-    (by training or loading; writing to ``parameter.data`` goes unnoticed). Dropout is never on. The networks stay as
-    they are.
+    (by training or loading; writing to ``parameter.data`` goes unnoticed). Dropout is always off. Forecasting does not
+    change the networks.
 
-    max_context: candles the predictor sees at most; earlier ones are cut off before normalisation.
+    max_context: maximum number of candles that the predictor sees; earlier candles are cut off before normalisation.
     clip: bound of the normalised values, as in training.
-    sampling: how tokens are drawn.
-    rotary_fine_token: decode the fine token with the rotary positions of training; False as the published code does.
-    dtype: of the predictor: float32, bfloat16 or float16. The tokenizer stays in float32.
-    repair: mend impossible candles; see `distribution.repair`.
-    compile: let torch.compile join the predictor's small operations; slower on CPUs.
-    calibration: what an evaluation learned, applied to the paths; its sampling is for the caller to use.
-    volume: whether volume and amount are known; where a predictor was trained without them, they are zero.
+    sampling: rules for drawing tokens.
+    rotary_fine_token: True decodes the fine token with the rotary positions of training, False without positions like
+        the published code.
+    dtype: precision of the predictor: float32, bfloat16 or float16. The tokenizer stays in float32.
+    repair: repair impossible candles; see `distribution.repair`.
+    compile: fuse the predictor's small operations with torch.compile; slower on CPUs.
+    calibration: calibration from an evaluation, applied to the paths; its sampling applies only with
+        `with_calibration`.
+    volume: True if volume and amount are known; set False for a predictor trained without them, and they are zero.
+
+    Raises:
+        ValueError: tokenizer and predictor have different code lengths.
     """
 
     tokenizer: KronosTokenizer
@@ -97,16 +102,21 @@ class Forecaster:
         calibrated: bool = False,
         **options: object,
     ) -> Self:
-        """Load both from local directories or the Hub.
+        """Load a tokenizer and a predictor that belong together.
 
         Args:
-            tokenizer, predictor: directories or Hub names.
+            tokenizer, predictor: local directories or Hub names.
             tokenizer_revision, predictor_revision: commit, tag or branch on the Hub.
             device: auto, cpu, cuda, cuda:1, mps.
-            calibrated: use the `calibration.json` that an evaluation left in the predictor's directory: its sampling,
-                intervals and all.
-            options: the other fields of this class. `max_context` is 512 unless told; Kronos-mini's is 2048. `volume`
-                is as the predictor's directory says it was trained, or true.
+            calibrated: use the `calibration.json` that an evaluation wrote into the predictor's directory, including
+                its sampling.
+            options: other fields of this class. `max_context` is 512 by default; Kronos-mini uses 2048. `volume` is
+                by default the value recorded in the predictor's directory, or else True.
+
+        Raises:
+            CheckpointError: a checkpoint cannot be found or does not fit.
+            CalibrationError: `calibrated` is set, but there is no valid calibration.
+            ValueError: tokenizer and predictor have different code lengths.
         """
         options = {"volume": trained_with_volume(Path(predictor)) is not False} | options
         place = best_device(device)
@@ -118,7 +128,7 @@ class Forecaster:
         return forecaster.with_calibration(Calibration.of(Path(predictor))) if calibrated else forecaster
 
     def with_calibration(self, calibration: Calibration) -> Self:
-        """The same forecaster, sampling and correcting as an evaluation found best."""
+        """Return the same forecaster with the sampling and the corrections of a calibration."""
         sampling = Sampling(temperature=calibration.temperature, top_k=self.sampling.top_k, top_p=calibration.top_p)
         return replace(self, sampling=sampling, calibration=calibration)
 
@@ -141,18 +151,22 @@ class Forecaster:
         """Sample future candles of one or several series, in the candles' own units.
 
         Args:
-            candles: a frame a series with open times, ``open high low close`` and perhaps ``volume amount``; series
-                may differ in length, order of rows does not matter, nothing is changed.
-            horizon: h candles ahead.
-            num_paths: S.
-            timestamp_column: name of the open times.
-            future_timestamps: open times of the candles to come (for several series: of each); None continues at the
-                candles' interval.
-            generator: one seeded generator that the series draw from in their order, or one a series; the same seed
-                gives the same paths whatever is forecast together.
+            candles: one frame per series with open times, ``open high low close`` and optionally ``volume amount``.
+                Series may differ in length, the order of rows does not matter, and the frames are not changed.
+            horizon: number of future candles, h.
+            num_paths: number of sample paths, S.
+            timestamp_column: name of the column with the open times.
+            future_timestamps: open times of the future candles (for several series, one entry per series); None
+                continues at the candles' interval.
+            generator: one seeded generator that the series draw from in their order, or one generator per series, or
+                None for torch's global generator. With one generator per series, a seed gives the same paths whatever
+                is forecast together.
 
         Returns:
             float32 ``(N, S, h, C)``, features in the order open high low close volume amount.
+
+        Raises:
+            CandleError: the candles or the future timestamps are invalid.
         """
         frames, future = candles, future_timestamps
         if isinstance(candles, pd.DataFrame):
@@ -175,8 +189,8 @@ class Forecaster:
         num_paths: int = 100,
         **options: object,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Quantiles ``(N, h, C, Q)`` and means ``(N, h, C)`` of the sample paths; `options` as in `sample_paths`."""
-        _check_levels(quantile_levels)
+        """Return quantiles ``(N, h, C, Q)`` and means ``(N, h, C)`` of sample paths; `options` as in `sample_paths`."""
+        check_levels(quantile_levels)
         paths = self.sample_paths(candles, horizon, num_paths, **options)
         return quantiles(paths, quantile_levels), paths.mean(axis=1, dtype=np.float64)
 
@@ -196,29 +210,35 @@ class Forecaster:
         """Forecast the series of a long frame, in the column conventions of chronos-forecasting.
 
         Args:
-            df: candles of one or many series.
-            prediction_length: h.
-            quantile_levels: each in (0, 1).
-            id_column: which series a row belongs to; None for a single series.
-            timestamp_column: open times of the candles, UTC where they have no zone.
+            df: candles of one or several series.
+            prediction_length: number of future candles, h.
+            quantile_levels: quantile levels, each in (0, 1).
+            id_column: column that names the series of a row; None for a single series.
+            timestamp_column: column with the open times of the candles, UTC if they have no zone.
             target: the features to report.
-            future_df: id and open times of the candles to come; None continues at the candles' interval.
-            num_paths: sample paths a series.
-            seed: makes the forecast repeatable; a series' forecast depends on the seed and its id alone.
+            future_df: id and open times of the future candles; None continues at the candles' interval.
+            num_paths: number of sample paths per series.
+            seed: makes the forecast repeatable; the random numbers of a series depend only on the seed and its id.
 
         Returns:
-            A row a series, step and feature: `id_column`, `timestamp_column`, ``target_name``, ``predictions`` (mean of
-            the paths) and a column a quantile level, named ``"0.1"`` and so on. Series stand in the order of their
-            first rows.
+            One row per series, step and feature: `id_column`, `timestamp_column`, ``target_name``, ``predictions``
+            (mean of the paths) and one column per quantile level, named ``"0.1"`` and so on. Series are in the order of
+            their first rows.
+
+        Raises:
+            CandleError: candles, columns or future timestamps are invalid.
+            ValueError: a quantile level is not in (0, 1).
         """
-        _check_levels(quantile_levels)
+        check_levels(quantile_levels)
         targets = [target] if isinstance(target, str) else list(target)
         unknown = [name for name in targets if name not in FEATURES]
         if unknown:
             raise CandleError(f"target {', '.join(unknown)}: not one of {', '.join(FEATURES)}")
-        groups, future = _by_id(df, id_column, "df"), {}
+        groups, future = rows_by_id(df, id_column, "df"), {}
         if future_df is not None:
-            future = {name: rows[timestamp_column] for name, rows in _by_id(future_df, id_column, "future_df").items()}
+            future = {
+                name: rows[timestamp_column] for name, rows in rows_by_id(future_df, id_column, "future_df").items()
+            }
             lacking = [name for name in groups if name not in future]
             if lacking:
                 raise CandleError(f"future_df has no rows of series {lacking[0]!r}")
@@ -227,7 +247,7 @@ class Forecaster:
             for name, rows in groups.items()
         ]
         paths = self.sample_series(series, num_paths, None if seed is None else series_generators(seed, list(groups)))
-        zone = getattr(df[timestamp_column].dtype, "tz", None)  # stamps go out as they came in
+        zone = getattr(df[timestamp_column].dtype, "tz", None)  # stamps are returned in the time zone of the input
         parts = []
         for name, one, own in zip(groups, series, paths, strict=True):
             table = quantile_table(own, one.future.tz_convert(zone), quantile_levels, targets, timestamp_column)
@@ -237,7 +257,7 @@ class Forecaster:
         return pd.concat(parts, ignore_index=True)
 
     def sample_series(self, series: Sequence[Series], num_paths: int, generator: Generators = None) -> np.ndarray:
-        """`sample_paths` of checked series with one horizon."""
+        """Sample future candles of checked series that share a horizon; see `sample_paths`."""
         if not series:
             raise CandleError("no series to forecast")
         series = [one.last(self.max_context) for one in series]
@@ -260,9 +280,9 @@ class Forecaster:
         """Sample the candles after windows of equal length, in the candles' own units.
 
         Args:
-            candles: float ``(N, T, C)``, the known candles; not changed.
-            stamp, future_stamp: ``(N, T, 5)`` and ``(N, h, 5)`` time features.
-            num_paths: S.
+            candles: known candles, float ``(N, T, C)``; not changed.
+            stamp, future_stamp: time features of known ``(N, T, 5)`` and future ``(N, h, 5)`` candles.
+            num_paths: number of sample paths, S.
             generator: see `sample_paths`.
 
         Returns:
@@ -282,13 +302,13 @@ class Forecaster:
         generator: Generators = None,
         lengths: Tensor | None = None,
     ) -> Tensor:
-        """Normalised paths ``(N, S, h, C)`` after normalised candles.
+        """Sample normalised paths ``(N, S, h, C)`` after normalised candles.
 
         Args:
-            x: ``(N, T, C)``, the shorter series padded at the end; the tokenizer sees all, the predictor the last
-                `max_context`.
+            x: normalised candles ``(N, T, C)``, shorter series padded at the end; the tokenizer sees all candles, the
+                predictor the last `max_context`.
             stamp, future_stamp, num_paths, generator: as in `sample_windows`.
-            lengths: candles of each series, ``(N,)``; None where all have T.
+            lengths: number of candles of each series, ``(N,)``; None if all series have T candles.
         """
         n, longest = x.shape[:2]
         device = next(self.predictor.parameters()).device
@@ -306,7 +326,7 @@ class Forecaster:
                     for part in uniforms[series].split(paths_together, dim=1)
                 ]
                 groups.append(torch.cat(parts, dim=1))
-        return torch.cat(groups).clone()  # outside of inference mode: a tensor like any other
+        return torch.cat(groups).clone()  # outside of inference mode, so that the result is a normal tensor
 
     def _sample_group(
         self, x: Tensor, stamp: Tensor, future_stamp: Tensor, lengths: Tensor, uniforms: Tensor
@@ -319,7 +339,7 @@ class Forecaster:
         return decode_tokens(tokenizer, ids, kept, own, self.max_context)
 
     def _fold(self) -> tuple[FusedTokenizer, FusedPredictor]:
-        """The networks folded for forecasting, from the weights as they are now."""
+        """Return the networks folded for forecasting, from their current weights."""
         device = next(self.predictor.parameters()).device
         options = {
             "device": device,
@@ -333,7 +353,7 @@ class Forecaster:
         return self._folded[1:]
 
     def _fitting(self, known: int, horizon: int, num_paths: int) -> tuple[int, int]:
-        """How many series, and how many paths of each, fit into the working memory."""
+        """Return the numbers of series and of paths per series that fit into `WORKING_MEMORY`."""
         width, layers = self.predictor.dep_layer.norm.weight.numel(), len(self.predictor.transformer) + 1
         cached = 2 * layers * width * self.dtype.itemsize
         passing = 4 * (
@@ -346,7 +366,7 @@ class Forecaster:
         return together, min(num_paths, max(1, (WORKING_MEMORY - series) // path))
 
     def _seen(self, candles: Tensor) -> Tensor:
-        """Candles ``(…, C)`` with volume and amount where they are known, else with zeros."""
+        """Return candles ``(…, C)``, with volume and amount set to zero if they are not known."""
         if self.volume:
             return candles
         return torch.cat([candles[..., :PRICED], torch.zeros_like(candles[..., PRICED:])], dim=-1)
@@ -362,7 +382,7 @@ class Forecaster:
 
 
 def trained_with_volume(directory: Path) -> bool | None:
-    """What a checkpoint directory says of its training; None where it says nothing."""
+    """Return True if a checkpoint directory records training with volume; None without a record."""
     try:
         record = json.loads((directory / RECORD_FILE).read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -371,29 +391,10 @@ def trained_with_volume(directory: Path) -> bool | None:
 
 
 def _versions(network: nn.Module) -> tuple:
-    """What changes when a network's weights do: its parameters and how often each was written to."""
+    """Return a key that changes with a network's weights: its parameters and their numbers of writes."""
     found, modules = [], [network]
-    while modules:  # network.parameters() takes several times as long, which short forecasts would feel
+    while modules:  # network.parameters() takes several times as long, which would slow down short forecasts
         module = modules.pop()
         modules.extend(filter(None, module._modules.values()))
         found.extend(module._parameters.values())
     return tuple((id(p), 0 if p is None or p.is_inference() else p._version) for p in found)
-
-
-def _check_levels(levels: Sequence[float]) -> None:
-    if not len(levels) or not all(0 < level < 1 for level in levels):
-        raise ValueError(f"quantile levels {list(levels)}: each must be between 0 and 1")
-
-
-def _by_id(df: pd.DataFrame, id_column: str | None, label: str) -> dict[object, pd.DataFrame]:
-    """The rows of each series, in the order of their first rows."""
-    if id_column is None:
-        return {"candles": df}
-    if id_column not in df:
-        raise CandleError(
-            f"{label}: no column {id_column!r}; the columns are {', '.join(map(str, df.columns))}. Name the column "
-            f"that tells the series apart, or id_column=None for a single series"
-        )
-    if df[id_column].isna().any():
-        raise CandleError(f"{label}: column {id_column!r} is empty in row {int(df[id_column].isna().argmax()) + 1}")
-    return dict(list(df.groupby(id_column, sort=False)))

@@ -1,12 +1,12 @@
-"""Transformer blocks folded for forecasting: fewer, larger products, and keys and values that are kept.
+"""Transformer blocks folded for forecasting: fewer, larger products, and a KV cache.
 
-What `kronos_lightning.model` computes, for inference alone and to rounding the same: norm gains and attention's scale
-live inside the projections, queries, keys and values come from one product, both halves of SwiGLU from another, and
-weights lie in the parts that BLAS multiplies fastest. Features of queries and keys are reordered so that the two halves
-of a rotation lie side by side: a rotation is then one complex product, and attention does not see the order. Residual
-streams are changed in place.
+The blocks are for inference only and equal those of `kronos_lightning.model` up to rounding. Norm gains and the
+attention scale are folded into the projections; queries, keys and values come from one product, both halves of SwiGLU
+from another; and weights are stored in the parts that BLAS multiplies fastest. Features of queries and keys are
+reordered so that the two halves of a rotation are adjacent: a rotation is then one complex product, and attention does
+not depend on the order. Residual streams are changed in place.
 
-Shape letters: N series, S sample paths a series, T known candles, t new candles a path, D width, H heads, K head size.
+Shape letters: N series, S paths per series, T known candles, t new candles per path, D width, H heads, K head size.
 """
 
 import math
@@ -19,23 +19,23 @@ from torch import Tensor, nn
 from kronos_lightning.model.layers import Attention, RMSNorm, TransformerBlock, rotary_table
 
 Placement = tuple[torch.device, torch.dtype]
-FEW_ROWS = 256  # up to here products in parts are faster than the pass that puts their results together
+FEW_ROWS = 256  # up to this number of rows, a batched product of all parts plus an addition is faster than a loop
 
 
 def fold(weight: Tensor, place: Placement, gain: Tensor | float = 1.0) -> Tensor:
-    """Weight ``(out, in)`` of a linear map, times a gain of its inputs, as ``(in, out)``."""
+    """Multiply the weight ``(out, in)`` of a linear map by a gain of its inputs; return it as ``(in, out)``."""
     return (weight.detach().float() * gain).t().contiguous().to(*place)
 
 
 class Product:
-    """A linear map whose output columns come in equal parts, each with its own contiguous weight.
+    """Linear map whose output columns are divided into equal parts, each with its own contiguous weight.
 
-    BLAS deals parts to the cores, which for few rows is up to twice as fast as one wide product.
+    BLAS distributes the parts over the cores, which for few rows is up to twice as fast as one wide product.
 
     Args:
         weight: folded, ``(in, out)``.
         bias: ``(out,)``.
-        parts: P; it must divide the columns.
+        parts: number of parts, P; it must divide the number of columns.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, parts: int = 1):
@@ -45,18 +45,18 @@ class Product:
 
     @classmethod
     def of(cls, linear: nn.Linear, place: Placement) -> "Product":
-        """A linear layer's."""
+        """Build the product of a linear layer."""
         return cls(fold(linear.weight, place), linear.bias.detach().to(*place), math.gcd(2, linear.out_features))
 
     def split(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
-        """Rows ``(R, in)`` → ``(P, R, out / P)``; `out` is room for it."""
+        """Map rows ``(R, in)`` → ``(P, R, out / P)``; `out` is a buffer for the result."""
         rows = rows.expand(self.parts, *rows.shape)
         if self.bias is None:
             return torch.bmm(rows, self.weight, out=out)
         return torch.baddbmm(self.bias, rows, self.weight, out=out)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``(…, in)`` → ``(…, out)``."""
+        """Map x ``(…, in)`` → ``(…, out)``."""
         return self.split(x.flatten(0, -2)).transpose(0, 1).reshape(*x.shape[:-1], self.parts * self.weight.size(2))
 
     def add_to(self, target: Tensor, rows: Tensor) -> None:
@@ -78,7 +78,7 @@ class Product:
 
 
 def over_norm(x: Tensor, epsilon: Tensor) -> Tensor:
-    """Rows over their Euclidean norm, with `epsilon` as one more component."""
+    """Divide rows by their Euclidean norm, in which `epsilon` is an additional component."""
     if x.dtype == torch.float32:
         return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(epsilon)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
@@ -86,12 +86,12 @@ def over_norm(x: Tensor, epsilon: Tensor) -> Tensor:
 
 
 def gated(gate: Tensor, value: Tensor) -> Tensor:
-    """SwiGLU's product; `gate` is used up."""
+    """Compute SwiGLU's product; `gate` is overwritten."""
     return F.silu(gate, inplace=True).mul_(value)
 
 
 class FusedNorm:
-    """Root-mean-square normalisation. Its gain is `gain`, for `fold`; only `gained` multiplies it on."""
+    """Root-mean-square normalisation; `gain` is meant for `fold`, and only `gained` applies it here."""
 
     def __init__(self, norm: RMSNorm, place: Placement, compiled: bool = False):
         self.over_norm = torch.compile(over_norm, dynamic=True) if compiled else over_norm
@@ -101,21 +101,21 @@ class FusedNorm:
         self.epsilon = torch.tensor((norm.eps * width) ** 0.5, device=place[0])
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rows of x over their norm: the root of the mean square is √D smaller, which stands in the gain."""
+        """Divide rows of x by their norm; the root mean square is √D smaller, and the gain contains this factor."""
         return self.over_norm(x, self.epsilon)
 
     def gained(self, x: Tensor) -> Tensor:
-        """With the gain."""
+        """Normalise x and apply the gain."""
         return self(x).mul_(self.placed_gain)
 
 
 def pairs(x: Tensor) -> Tensor:
-    """Neighbouring features ``(…, W)`` as complex numbers ``(…, W/2)``; half precision has none and stays."""
+    """View adjacent features ``(…, W)`` as complex numbers ``(…, W/2)``; half precision is returned unchanged."""
     return torch.view_as_complex(x.view(*x.shape[:-1], x.size(-1) // 2, 2)) if x.dtype == torch.float32 else x
 
 
 def rotate_(x: Tensor, factors: Tensor) -> None:
-    """Rotate what `pairs` gave, in place, by complex factors ``(…, W/2)``."""
+    """Rotate the result of `pairs` in place by complex factors ``(…, W/2)``."""
     if x.is_complex():
         x.mul_(factors)
     else:
@@ -123,15 +123,16 @@ def rotate_(x: Tensor, factors: Tensor) -> None:
 
 
 class Memory:
-    """Keys and values of one layer: of a series' known candles once, and of each path's own candles.
+    """KV cache of one layer: known candles once per series, and own candles of each path.
 
-    Several paths read the known candles in one product. A single path has its own candles right behind them.
+    Several paths read the known candles in one product. A single path has its own candles right behind the known
+    candles.
 
     Args:
-        attention: whose keys and values.
-        n, known: series and their known candles, N and T.
-        paths: S.
-        capacity: own candles at most.
+        attention: layer that reads the cache.
+        n, known: number of series and of their known candles, N and T.
+        paths: number of paths per series, S.
+        capacity: maximum number of own candles per path.
         place: device and precision.
     """
 
@@ -148,18 +149,18 @@ class Memory:
         self.own_key, self.own_value = self.own[0].mT, self.own[1]
 
     def fill(self, key_value: Tensor) -> None:
-        """Take in keys and values ``(2, N, G, H/G, T, K)`` of the known candles."""
+        """Store keys and values ``(2, N, G, H/G, T, K)`` of the known candles."""
         self.all[:, :, : self.known].view(key_value.shape).copy_(key_value)
 
     def append(self, key_value: Tensor, new: int) -> None:
-        """Take in keys and values ``(2, N·H, S·t, K)`` of the next t = `new` candles of every path."""
+        """Store keys and values ``(2, N·H, S·t, K)`` of the next t = `new` candles of every path."""
         if not self.single:
             key_value = key_value.view(2, -1, new, key_value.size(3))  # (2, N·H·S, t, K)
         self.own.narrow(2, self.length, new).copy_(key_value)
         self.length += new
 
     def attend(self, query: Tensor, new: int, padding: Tensor | None) -> Tensor:
-        """What queries ``(N·H, S·t, K)`` of the last t = `new` candles read, as rows ``(N·S·t, D)``.
+        """Attend with queries ``(N·H, S·t, K)`` of the last t = `new` candles; return rows ``(N·S·t, D)``.
 
         `padding` ``(N, 1, 1, T)`` is −∞ at known positions that a shorter series does not have.
         """
@@ -192,12 +193,12 @@ class Memory:
 
 
 class FusedAttention:
-    """Attention whose projections come from one product, in G groups of heads.
+    """Attention with projections from one product, in G groups of heads.
 
     Args:
-        attention: the layer.
+        attention: layer to fold.
         place: device and precision.
-        gain: of the norm before it.
+        gain: gain of the preceding norm.
     """
 
     def __init__(self, attention: Attention, place: Placement, gain: Tensor | float = 1.0):
@@ -207,23 +208,23 @@ class FusedAttention:
         self.out = Product.of(attention.out_proj, place)
 
     def folded(self, name: str) -> tuple[Tensor, Tensor]:
-        """Weight ``(D, D)`` and bias of the projection to queries (q), keys (k) or values (v)."""
+        """Return weight ``(D, D)`` and bias of the projection to queries (q), keys (k) or values (v)."""
         linear = getattr(self.layer, f"{name}_proj")
         scale = self.head_dim**-0.5 if name == "q" else 1.0
         weight, bias = linear.weight.detach().float() * scale, linear.bias.detach().float() * scale
-        if name != "v":  # the halves of every head, side by side
+        if name != "v":  # interleave the two halves of every head
             order = torch.arange(len(bias), device=bias.device).view(self.heads, 2, -1).mT.flatten()
             weight, bias = weight[order], bias[order]
         return fold(weight, self.place, self.gain), bias.to(*self.place)
 
     def rotations(self, length: int) -> Tensor:
-        """Rotary factors of positions 0 … length−1 for the heads of a group: complex ``(length, W/2)``."""
+        """Return the rotary factors of positions 0 … length−1 for the heads of a group: complex ``(length, W/2)``."""
         table = rotary_table(length, self.head_dim, self.place[0]).squeeze(2)
         return torch.complex(*table).repeat(1, self.heads // self.groups)
 
 
 class Projection:
-    """Queries, keys or values, or several of them, of candles; rotated if they have positions."""
+    """Projection of candles to queries, keys and values or some of these; queries and keys are rotated by position."""
 
     def __init__(self, attention: FusedAttention, names: str):
         weights, biases = zip(*(attention.folded(name) for name in names), strict=True)
@@ -233,23 +234,23 @@ class Projection:
         self.place = attention.place
 
     def room(self, shape: torch.Size) -> "Room":
-        """Room for the projections of candles ``(N, …, D)``."""
+        """Create a buffer for the projections of candles ``(N, …, D)``."""
         return Room(self, shape[:-1], self.place)
 
     def __call__(self, rows: Tensor, factors: Tensor | None, room: "Room") -> None:
-        """Fill the room with the projections of rows ``(R, D)``; `factors` ``(…, W/2)``, None for no positions."""
+        """Fill the buffer with the projections of rows ``(R, D)``; `factors` ``(…, W/2)``, None without positions."""
         self.product.split(rows, room.flat)
         if factors is not None:
             rotate_(room.turned, factors)
 
 
 class Room:
-    """Where the projections of one layer after the other go.
+    """Buffer for the projections of one layer at a time.
 
     flat: ``(parts·G, R, W)`` with W features of a group's heads.
-    turned: its parts that are rotated, ``(…, N, …, W)``.
-    heads: ``(parts, G, N, …, H/G, K)``; of known candles also
-    known: ``(parts, N, G, H/G, T, K)``.
+    turned: the parts of `flat` that are rotated, ``(…, N, …, W)``.
+    heads: ``(parts, G, N, …, H/G, K)``.
+    known: ``(parts, N, G, H/G, T, K)``, only for known candles.
     """
 
     def __init__(self, projection: Projection, leading: torch.Size, place: Placement):
@@ -268,12 +269,12 @@ class Room:
         self.one = self.flat.view(self.shape) if self.rows == 1 else None
 
     def of_paths(self) -> Tensor:
-        """Projections of paths' candles, contiguous ``(parts, N·H, S·t, K)``."""
+        """Return the projections of the paths' candles, contiguous ``(parts, N·H, S·t, K)``."""
         return self.paths.reshape(self.shape) if self.one is None else self.one
 
 
 class FusedBlock:
-    """One pre-norm transformer block; `compiled`: its norms and gates by torch.compile."""
+    """Fused pre-norm transformer block; with `compiled`, torch.compile compiles its norms and gates."""
 
     def __init__(self, block: TransformerBlock, place: Placement, compiled: bool):
         self.norm1, self.norm2 = FusedNorm(block.norm1, place, compiled), FusedNorm(block.norm2, place, compiled)
@@ -290,7 +291,7 @@ class FusedBlock:
         self.down.add_to(rows, self.gated(gate, value))
 
     def prefill(self, rows: Tensor, memory: Memory | None, factors: Tensor, room: Room, up_room: Tensor) -> None:
-        """Pass the known candles, rows ``(N·T, D)``, causally; keep their keys and values if there is a memory."""
+        """Pass the known candles, rows ``(N·T, D)``, causally; store keys and values if `memory` is given."""
         self.project(self.norm1(rows), factors, room)
         if memory is not None:
             memory.fill(room.known[1:])
@@ -303,7 +304,7 @@ class FusedBlock:
     def extend(
         self, rows: Tensor, memory: Memory, factors: Tensor, padding: Tensor | None, room: Room, up_room: Tensor
     ) -> None:
-        """Pass the next t candles of every path, rows ``(N·S·t, D)``, and keep their keys and values."""
+        """Pass the next t candles of every path, rows ``(N·S·t, D)``, and store their keys and values."""
         self.project(self.norm1(rows), factors, room)
         qkv, new = room.of_paths(), room.new
         memory.append(qkv[1:], new)
@@ -312,7 +313,7 @@ class FusedBlock:
 
 
 class FusedStack:
-    """Blocks in a row."""
+    """Sequence of fused transformer blocks."""
 
     def __init__(self, blocks: Iterable[TransformerBlock], place: Placement, compiled: bool = False):
         self.blocks = [FusedBlock(block, place, compiled) for block in blocks]
@@ -320,7 +321,7 @@ class FusedStack:
         self._rotations: Tensor | None = None
 
     def rotations(self, length: int) -> Tensor | None:
-        """Rotary factors of positions 0 … length−1 for all blocks, computed once."""
+        """Return the rotary factors of positions 0 … length−1 for all blocks, computed once."""
         if not self.blocks:
             return None
         if self._rotations is None or len(self._rotations) < length:
@@ -328,7 +329,7 @@ class FusedStack:
         return self._rotations[:length]
 
     def memories(self, n: int, known: int, paths: int, capacity: int) -> list[Memory]:
-        """Empty memories of all blocks; see `Memory`."""
+        """Create empty KV caches for all blocks; see `Memory`."""
         return [Memory(block.attention, n, known, paths, capacity, self.place) for block in self.blocks]
 
     def prefill(self, x: Tensor, memories: list[Memory] | None = None) -> None:
@@ -350,7 +351,7 @@ class FusedStack:
     ) -> None:
         """Pass the next candles ``(N, S, t, D)`` of every path; see `FusedBlock.extend`.
 
-        `rooms` from `rooms`, for many calls of the same shape.
+        Pass the buffers from `rooms` to reuse them in many calls of the same shape.
         """
         if not self.blocks:
             return
@@ -360,7 +361,7 @@ class FusedStack:
             block.extend(rows, memory, factors, padding, *rooms)
 
     def rooms(self, shape: torch.Size) -> tuple[Room, Tensor] | None:
-        """Room for the intermediate results of candles of this shape."""
+        """Create buffers for the intermediate results of candles of this shape; None without blocks."""
         if not self.blocks:
             return None
         first = self.blocks[0]

@@ -1,4 +1,4 @@
-"""Plots of candles and forecasts. Figures are made without pyplot, so nothing has to be closed."""
+"""Plots of candles and forecasts, created without pyplot, so that no figure has to be closed."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def draw_candles(axes: Axes, candles: np.ndarray, x: np.ndarray, alpha: float = 
 
 
 def draw_fan(axes: Axes, paths: np.ndarray, x: np.ndarray) -> None:
-    """Draw median and 50/80/95 % bands of close paths ``(S, h)`` at positions x ``(h,)``; one path as a line."""
+    """Draw median and 50/80/95 % bands of close paths ``(S, h)`` at positions x ``(h,)``; a single path is a line."""
     if len(paths) > 1:
         for lower, upper, color in BANDS:
             edges, label = np.quantile(paths, [lower, upper], axis=0), f"{upper - lower:.0%} of the paths"
@@ -29,7 +29,7 @@ def draw_fan(axes: Axes, paths: np.ndarray, x: np.ndarray) -> None:
 
 
 def forecast_axes(axes: Axes, context: np.ndarray, paths: np.ndarray, actual: np.ndarray, title: str) -> None:
-    """One forecast against reality on given axes; see `forecast_figure` for the shapes."""
+    """Draw a forecast and the realised candles on given axes; see `forecast_figure` for the shapes."""
     past, future = np.arange(-len(context) + 1, 1), np.arange(1, len(actual) + 1)
     draw_candles(axes, context, past)
     draw_candles(axes, actual, future, alpha=0.35)
@@ -44,14 +44,14 @@ def forecast_axes(axes: Axes, context: np.ndarray, paths: np.ndarray, actual: np
 def forecast_figure(
     contexts: np.ndarray, paths: np.ndarray, actuals: np.ndarray, titles: Sequence[str], heading: str
 ) -> Figure:
-    """Forecasts against reality, side by side.
+    """Plot forecasts with the realised candles, side by side.
 
     Args:
-        contexts: ``(N, T, ≥4)`` last known candles.
-        paths: ``(N, S, h, ≥4)`` sample paths.
-        actuals: ``(N, h, ≥4)`` what came.
-        titles: of each.
-        heading: over all.
+        contexts: last known candles, ``(N, T, ≥4)``.
+        paths: sample paths, ``(N, S, h, ≥4)``.
+        actuals: realised candles, ``(N, h, ≥4)``.
+        titles: title of each plot.
+        heading: title above all plots.
     """
     figure = Figure(figsize=(4.6 * len(contexts), 3.6), layout="constrained")
     for axes, *forecast in zip(figure.subplots(1, len(contexts), squeeze=False)[0], contexts, paths, actuals, titles,
@@ -64,13 +64,13 @@ def forecast_figure(
 
 
 def live_figure(known: np.ndarray, paths: np.ndarray, stamps: pd.DatetimeIndex, title: str) -> Figure:
-    """Fan chart of a forecast nobody knows the outcome of, volume below.
+    """Plot a fan chart of a forecast with unknown outcome, with volume below.
 
     Args:
         known: last known candles, ``(T, C)``.
         paths: sample paths, ``(S, h, C)``.
         stamps: open times of known and forecast candles, ``(T + h,)``.
-        title: above the chart.
+        title: title above the chart.
     """
     figure = Figure(figsize=(11, 6), layout="constrained")
     prices, volumes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])

@@ -1,4 +1,4 @@
-"""Drawing tokens from logits: temperature, top-k and top-p compose; temperature 0 is greedy."""
+"""Token sampling from logits: temperature, top-k and top-p can be combined; temperature 0 is greedy."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,11 +13,11 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 class Sampling(Section):
-    """How the next token is drawn.
+    """Rules for drawing the next token.
 
-    temperature: divides the logits; 0 takes the likeliest token.
-    top_k: keep the k likeliest tokens; 0 keeps all.
-    top_p: of those keep the fewest that hold this much probability; 1 keeps all. Below 1 the paths get too narrow
+    temperature: divides the logits; 0 takes the most likely token.
+    top_k: keep the k most likely tokens; 0 keeps all.
+    top_p: of these tokens keep the smallest set with this probability; 1 keeps all. Below 1 the paths become too narrow
         for probabilities and intervals.
     """
 
@@ -27,17 +27,17 @@ class Sampling(Section):
 
     @classmethod
     def of(cls, settings: "Sampling") -> "Sampling":
-        """Just the sampling of settings that hold more."""
+        """Return only the sampling fields of settings that have more fields."""
         return cls(temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is always taken (below 1e-6 float32 could not tell temperatures apart)."""
+        """True if the most likely token is always taken (float32 cannot distinguish temperatures below 1e-6)."""
         return self.temperature < 1e-6 or self.top_k == 1
 
 
 def token_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Probabilities ``(…, V)`` from which a token is drawn, float32."""
+    """Return the probabilities ``(…, V)`` from which a token is drawn, float32."""
     logits = logits.float()
     if sampling.greedy:
         return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.size(-1)).float()
@@ -49,7 +49,7 @@ def token_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     probabilities = logits.softmax(dim=-1)
     if sampling.top_p < 1:
         ranked, order = probabilities.sort(dim=-1, descending=True)
-        before = ranked.cumsum(dim=-1) - ranked  # probability of all likelier tokens
+        before = ranked.cumsum(dim=-1) - ranked  # probability of all more likely tokens
         ranked = ranked.masked_fill(before > sampling.top_p, 0.0)
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, ranked)
         probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
@@ -57,15 +57,15 @@ def token_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 
 
 def draw(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
-    """Token ids by inverse transform sampling: S of each distribution.
+    """Draw S token ids from each distribution by inverse transform sampling.
 
     Args:
-        logits: ``(…, V)``.
+        logits: logits of the distributions, ``(…, V)``.
         sampling: temperature and filters.
-        uniforms: random numbers in [0, 1), ``(…, S)``; of no account when greedy.
+        uniforms: random numbers in [0, 1), ``(…, S)``; greedy sampling ignores their values.
 
     Returns:
-        int64, shaped as `uniforms`.
+        int64, in the shape of `uniforms`.
     """
     if sampling.greedy:
         return logits.argmax(dim=-1, keepdim=True).expand(uniforms.shape)
@@ -74,13 +74,17 @@ def draw(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
 
 
 def draw_uniforms(generators: Generators, series: int, num_paths: int, horizon: int) -> Tensor:
-    """Random numbers ``(N, S, h, 2)`` on the CPU, so that a seed gives the same paths on every device.
+    """Draw random numbers ``(N, S, h, 2)`` on the CPU, so that a seed gives the same paths on every device.
 
-    They end at 1 − 2⁻²²: times a sum of probabilities they stay below it, whatever the rounding.
+    Their maximum is 1 − 2⁻²²: multiplied by a sum of probabilities, they stay below this sum despite rounding.
 
     Args:
-        generators: one that all series draw from in their order, or one a series; None for torch's own.
+        generators: one generator that all series draw from in their order, or one generator per series; None for
+            torch's global generator.
         series, num_paths, horizon: N, S, h.
+
+    Raises:
+        ValueError: the number of generators differs from the number of series.
     """
     if isinstance(generators, torch.Generator) or generators is None:
         generators = [generators] * series

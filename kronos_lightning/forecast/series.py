@@ -1,4 +1,4 @@
-"""From DataFrames to what the forecaster reads: checked candles of one series, and the stamps of those to come.
+"""Input series of the forecaster, from DataFrames: checked candles of one series, and open times of future candles.
 
 Shape letters: T known candles, h horizon, C = 6 features.
 """
@@ -17,9 +17,11 @@ Stamps = pd.DatetimeIndex | pd.Series | Sequence
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One market's known candles and the open times to forecast.
+    """Known candles of one market and the open times to forecast.
 
-    values: float32 ``(T, C)``; stamps: ``(T,)``; future: ``(h,)``.
+    values: known candles, float32 ``(T, C)``.
+    stamps: open times of the known candles, ``(T,)``.
+    future: open times of the future candles, ``(h,)``.
     """
 
     values: np.ndarray
@@ -27,7 +29,7 @@ class Series:
     future: pd.DatetimeIndex
 
     def last(self, count: int) -> "Series":
-        """With the last `count` known candles."""
+        """Return the series with only the last `count` known candles."""
         return Series(values=self.values[-count:], stamps=self.stamps[-count:], future=self.future)
 
     @property
@@ -36,7 +38,7 @@ class Series:
         return float(self.values[-1, CLOSE])
 
     def features(self) -> tuple[np.ndarray, np.ndarray]:
-        """Time features of known ``(T, 5)`` and future ``(h, 5)`` candles, int8."""
+        """Return the time features of known ``(T, 5)`` and future ``(h, 5)`` candles, int8."""
         return time_features(self.stamps), time_features(self.future)
 
 
@@ -49,11 +51,12 @@ def read_series(
 ) -> Series:
     """Check one series of candles; the frame is not changed.
 
-    Rows are put in time order. Stamps without a zone are UTC. Missing `volume` is zero, missing `amount` is volume ×
-    mean price. Without `future` the candles must be evenly spaced, and the stamps go on at that distance.
+    Rows are sorted by time. Stamps without a zone are UTC. Without a `volume` column, volume and amount are zero;
+    missing `amount` is volume × mean price. Without `future` the candles must be evenly spaced, and the future stamps
+    continue at that distance.
 
     Raises:
-        CandleError: what is wrong, where, and what to do.
+        CandleError: the series is invalid; the message says what is wrong, where, and what to do.
     """
     if horizon < 1:
         raise CandleError(f"{label}: horizon {horizon}; it must be at least 1")
@@ -80,7 +83,11 @@ def read_series(
 
 
 def candle_values(frame: pd.DataFrame, label: str) -> np.ndarray:
-    """The candles as float32 ``(T, C)``; missing volume and amount are made, anything else missing is an error."""
+    """Return the candles as float32 ``(T, C)``, with missing volume and amount filled in.
+
+    Raises:
+        CandleError: a price column is missing, or a value is not a finite number.
+    """
     missing = [name for name in PRICES if name not in frame]
     if missing:
         raise CandleError(
@@ -110,7 +117,11 @@ def candle_values(frame: pd.DataFrame, label: str) -> np.ndarray:
 
 
 def as_stamps(stamps: Stamps, label: str) -> pd.DatetimeIndex:
-    """Open times with their zone; without one they are UTC."""
+    """Parse open times with their zone; stamps without a zone are taken as UTC.
+
+    Raises:
+        CandleError: a stamp is missing or not a date.
+    """
     try:
         index = pd.DatetimeIndex(pd.to_datetime(stamps))
     except (TypeError, ValueError) as error:
@@ -131,3 +142,17 @@ def _continued(stamps: pd.DatetimeIndex, horizon: int, label: str) -> pd.Datetim
             f"candles after the last gap alone, or the future timestamps where the market has sessions"
         )
     return pd.date_range(stamps[-1] + step, periods=horizon, freq=step)
+
+
+def rows_by_id(df: pd.DataFrame, id_column: str | None, label: str) -> dict[object, pd.DataFrame]:
+    """Return the rows of each series, with series in the order of their first rows."""
+    if id_column is None:
+        return {"candles": df}
+    if id_column not in df:
+        raise CandleError(
+            f"{label}: no column {id_column!r}; the columns are {', '.join(map(str, df.columns))}. Name the column "
+            f"that tells the series apart, or id_column=None for a single series"
+        )
+    if df[id_column].isna().any():
+        raise CandleError(f"{label}: column {id_column!r} is empty in row {int(df[id_column].isna().argmax()) + 1}")
+    return dict(list(df.groupby(id_column, sort=False)))

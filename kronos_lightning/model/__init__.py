@@ -1,4 +1,4 @@
-"""The Kronos model, in plain torch."""
+"""The Kronos model in plain PyTorch."""
 
 from kronos_lightning.model.predictor import Kronos, token_losses
 from kronos_lightning.model.pretrained import CheckpointError

@@ -1,6 +1,6 @@
-"""Parts of a training step for which torch has no fast way on the CPU: fewer passes over memory, faster random bits.
+"""CPU kernels for parts of a training step that are slow in torch: fewer passes over memory, faster random bits.
 
-Other devices, and torch.compile, have fused kernels of their own and take torch's functions instead.
+Other devices and torch.compile have fused kernels of their own and use torch's functions instead.
 
 Shape letters: B batch, T tokens, D d_model, H heads, K head size.
 """
@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BITS = 16  # of a dropout decision: a probability is met to 2^-17
-LONGEST = 1024  # keys whose attention weights are kept in memory
+BITS = 16  # random bits per dropout decision: a probability is exact to within 2^-17
+LONGEST = 1024  # maximum number of keys for which attention weights are kept in memory
 
 
 def by_hand(x: Tensor) -> bool:
-    """Whether the ways of this file are the faster ones."""
+    """Return True if the custom CPU kernels are faster here."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """Dropout in training, any shape. One random number of 64 bits decides over four elements, not one over each."""
+    """Apply training dropout to a tensor of any shape; one random number of 64 bits decides for four elements."""
     if p == 0:
         return x
     if p == 1 or not by_hand(x):
@@ -30,7 +30,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 def _kept(x: Tensor, p: float) -> Tensor:
-    """What dropout multiplies `x` by: 0 or 1 / (1 − p)."""
+    """Draw the factors by which dropout multiplies `x`: 0 or 1 / (1 − p)."""
     dropped = round(p * 2**BITS)
     bits = torch.empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None)
     bits = bits.view(torch.int16)[: x.numel()].view(x.shape)
@@ -39,21 +39,21 @@ def _kept(x: Tensor, p: float) -> Tensor:
 
 
 def attention_in_training(q: Tensor, k: Tensor, v: Tensor, p: float, causal: bool) -> Tensor:
-    """Scaled dot-product attention of ``(B, H, T, K)``, with dropout of the weights."""
+    """Compute scaled dot-product attention of ``(B, H, T, K)`` tensors, with dropout of the weights."""
     if q.device.type == "cpu" and k.size(2) <= LONGEST and (p == 0 or (p < 1 and by_hand(q))):
         return Attend.apply(*(part.flatten(0, 1) for part in (q, k, v)), p, causal).view(q.shape)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
 
 
 class Attend(torch.autograd.Function):
-    """Attention of ``(B·H, T, K)`` that keeps its weights, where torch computes them anew for the gradient."""
+    """Attention of ``(B·H, T, K)`` that keeps its weights for the gradient, where torch recomputes them."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, p: float, causal: bool) -> Tensor:
         hidden = torch.zeros(q.size(1), k.size(1), dtype=q.dtype)
         if causal:
             hidden.fill_(-torch.inf).triu_(1)
-        with torch.autocast("cpu", enabled=False):  # it would have the softmax in float32, and so in twice the memory
+        with torch.autocast("cpu", enabled=False):  # autocast would run the softmax in float32, in twice the memory
             weights = torch.baddbmm(hidden, q, k.mT, alpha=q.size(-1) ** -0.5).softmax(dim=-1)
             kept = _kept(weights, p) if p else None
             ctx.save_for_backward(q, k, v, weights, kept)
@@ -71,7 +71,7 @@ class Attend(torch.autograd.Function):
 
 
 class Rotation(torch.autograd.Function):
-    """Rotate the first half of the last axis against the second; the gradient is rotated back."""
+    """Rotation of the first half of the last axis against the second half; the gradient is rotated back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor, sense: int) -> Tensor:
 
 
 class RootMeanSquareNorm(torch.autograd.Function):
-    """``x / sqrt(mean(x²) + eps) · gain`` over the last axis."""
+    """Root-mean-square norm ``x / sqrt(mean(x²) + eps) · gain`` over the last axis."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:

@@ -17,7 +17,7 @@ ROTARY_BASE = 10_000.0
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, faster on the CPU."""
+    """Variant of `torch.nn.Dropout` that is faster on the CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p) if self.training else x
@@ -26,7 +26,7 @@ class Dropout(nn.Dropout):
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation over the last axis, computed in float32.
 
-    Under autocast the result has its precision at once: what reads it would cast it anyway, and more than once.
+    Under autocast the result is cast to the autocast precision once; otherwise every layer that reads it would cast it.
     """
 
     def __init__(self, dim: int, eps: float = 1e-5):
@@ -44,7 +44,7 @@ class RMSNorm(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU: ``w2(silu(w1 x) * w3 x)``, dropout after."""
+    """SwiGLU feed-forward layer ``w2(silu(w1 x) * w3 x)``, followed by dropout."""
 
     def __init__(self, d_model: int, ff_dim: int, dropout: float):
         super().__init__()
@@ -58,16 +58,17 @@ class FeedForward(nn.Module):
 
 
 def inverse_frequencies(head_dim: int, device: torch.device | None = None) -> Tensor:
-    """Rotary frequencies, ``(K/2,)``, always float32."""
+    """Return the rotary frequencies ``(K/2,)``, always in float32."""
     exponent = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
     return 1.0 / ROTARY_BASE**exponent
 
 
 def rotary_table(length: int, head_dim: int, device: torch.device) -> Tensor:
-    """Cosines and sines of positions 0 … T−1: ``(2, T, 1, K/2)`` in float32.
+    """Return the cosines and sines of positions 0 … T−1: ``(2, T, 1, K/2)`` in float32.
 
-    Computed anew from the formula, never from the ``inv_freq`` buffer and never kept: a half-precision model
-    keeps exact angles, and a table made under ``inference_mode`` cannot reach a later training step.
+    Every call computes the table from the formula; it is never read from the ``inv_freq`` buffer and never cached.
+    Angles therefore stay exact in a half-precision model, and a table made under ``inference_mode`` cannot reach a
+    later training step.
     """
     positions = torch.arange(length, device=device, dtype=torch.float32)
     angles = torch.outer(positions, inverse_frequencies(head_dim, device)).unsqueeze(1)  # (T, 1, K/2)
@@ -75,17 +76,20 @@ def rotary_table(length: int, head_dim: int, device: torch.device) -> Tensor:
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate the first half of the features against the second: x ``(B, H, T, K)``, table of the same positions."""
+    """Rotate the first half of the features against the second half.
+
+    `x` is ``(B, H, T, K)``; `table` is a `rotary_table` of the same positions. The result has the shape of `x`.
+    """
     cos, sin = table.squeeze(2)
     if by_hand(x):
         return Rotation.apply(x.float(), cos, sin).type_as(x)
-    halves = x.float().unflatten(-1, (2, -1))  # (B, H, T, 2, K/2); a compiler writes torch.cat in float32
+    halves = x.float().unflatten(-1, (2, -1))  # (B, H, T, 2, K/2); a compiler would write torch.cat in float32
     crossed = halves.flip(-2) * torch.stack([-sin, sin], dim=-2)
     return (halves * cos.unsqueeze(-2) + crossed).flatten(-2).type_as(x)
 
 
 class RotaryFrequencies(nn.Module):
-    """Holds the ``inv_freq`` buffer that published checkpoints carry; angles come from `rotary_table`."""
+    """Container of the ``inv_freq`` buffer in published checkpoints; angles come from `rotary_table`."""
 
     def __init__(self, head_dim: int):
         super().__init__()
@@ -93,7 +97,7 @@ class RotaryFrequencies(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head scaled dot-product attention; the same class attends to itself or to another sequence."""
+    """Multi-head scaled dot-product attention, for self-attention and cross-attention."""
 
     def __init__(self, d_model: int, n_heads: int, attn_dropout_p: float, resid_dropout_p: float):
         super().__init__()
@@ -108,10 +112,10 @@ class Attention(nn.Module):
         self.resid_dropout = Dropout(resid_dropout_p)
 
     def forward(self, query: Tensor, memory: Tensor, rotary: Tensor | None, causal: bool) -> Tensor:
-        """Attend from query ``(B, Tq, D)`` to memory ``(B, Tk, D)``; result ``(B, Tq, D)``.
+        """Attend from query ``(B, Tq, D)`` to memory ``(B, Tk, D)``; return ``(B, Tq, D)``.
 
-        `rotary` is the table of positions 0 … Tk−1, or None for no positions. The queries are the last Tq of
-        those positions. `causal` needs Tq = Tk; a single query at the end sees all keys without it.
+        `rotary` is the table of positions 0 … Tk−1, or None for no positions. The queries take the last Tq of these
+        positions. `causal` needs Tq = Tk; a single query at the end sees all keys and needs no mask.
         """
         q, k, v = (
             rearrange(project(x), "b t (h k) -> b h t k", h=self.n_heads)
@@ -127,7 +131,7 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm causal self-attention and pre-norm feed-forward, both residual."""
+    """Transformer block: pre-norm causal self-attention and pre-norm feed-forward layer, both residual."""
 
     def __init__(
         self,
@@ -151,7 +155,7 @@ class TransformerBlock(nn.Module):
 
 
 def run_blocks(blocks: nn.ModuleList, x: Tensor) -> Tensor:
-    """Pass ``(B, T, D)`` through the blocks with one rotary table for all of them."""
+    """Pass ``(B, T, D)`` through the blocks, which share one rotary table."""
     if len(blocks) == 0:
         return x
     rotary = rotary_table(x.size(1), blocks[0].self_attn.head_dim, x.device)
@@ -161,7 +165,7 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor) -> Tensor:
 
 
 class HierarchicalEmbedding(nn.Module):
-    """Embed coarse and fine token ids and fuse them: two ``(B, T)`` → ``(B, T, D)``."""
+    """Fused embedding of coarse and fine token ids: two ``(B, T)`` → ``(B, T, D)``."""
 
     def __init__(self, s1_bits: int, s2_bits: int, d_model: int):
         super().__init__()
@@ -213,9 +217,10 @@ class TimeEmbedding(nn.Module):
 
 
 class DependencyAwareLayer(nn.Module):
-    """Condition the context on the coarse token of the same step, for the fine head.
+    """Layer that conditions the context on the coarse token of the same step, for the fine head.
 
-    Cross-attention with the coarse token's embedding as query and the context as memory, added to the context.
+    Cross-attention takes the coarse token's embedding as query and the context as memory; its result is added to the
+    context, and the sum is normalised.
     """
 
     N_HEADS = 4
@@ -226,22 +231,22 @@ class DependencyAwareLayer(nn.Module):
         self.norm = RMSNorm(d_model)
 
     def forward(self, context: Tensor, s1_embedding: Tensor) -> Tensor:
-        """All positions at once, causal: context and s1_embedding ``(B, T, D)`` → ``(B, T, D)``."""
+        """Condition all positions at once, causally: context and s1_embedding ``(B, T, D)`` → ``(B, T, D)``."""
         rotary = rotary_table(context.size(1), self.cross_attn.head_dim, context.device)
         return self.norm(context + self.cross_attn(s1_embedding, context, rotary, causal=True))
 
     def last(self, context: Tensor, s1_embedding: Tensor, positions: bool) -> Tensor:
-        """The last position alone: context ``(B, T, D)``, s1_embedding ``(B, 1, D)`` → ``(B, 1, D)``.
+        """Condition the last position only: context ``(B, T, D)``, s1_embedding ``(B, 1, D)`` → ``(B, 1, D)``.
 
-        `positions` = False decodes as the published weights' own code does (no rotary angle at all), True with
-        the relative positions that the layer was trained with.
+        `positions` = False decodes like the code that was published with the weights (without rotary angles); True
+        applies the relative positions with which the layer was trained.
         """
         table = rotary_table(context.size(1), self.cross_attn.head_dim, context.device) if positions else None
         return self.norm(context[:, -1:] + self.cross_attn(s1_embedding, context, table, causal=False))
 
 
 class DualHead(nn.Module):
-    """Linear heads to the coarse and fine vocabularies."""
+    """Linear heads for the coarse and fine vocabularies."""
 
     def __init__(self, s1_bits: int, s2_bits: int, d_model: int):
         super().__init__()

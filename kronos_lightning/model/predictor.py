@@ -1,4 +1,4 @@
-"""The Kronos predictor: an autoregressive transformer over pairs of candle tokens.
+"""Kronos predictor: an autoregressive transformer over pairs of candle tokens.
 
 Shape letters: B batch, T tokens, D d_model, V1 = 2^s1_bits, V2 = 2^s2_bits.
 """
@@ -25,10 +25,10 @@ class Kronos(nn.Module, PretrainedModule):
     """Decoder-only transformer with a coarse head and a fine head conditioned on the coarse token.
 
     Args:
-        s1_bits, s2_bits: code lengths; they must be the tokenizer's.
+        s1_bits, s2_bits: code lengths; they must equal the tokenizer's.
         n_layers, d_model, n_heads, ff_dim: depth, width, attention heads, feed-forward width.
         ffn_dropout_p, attn_dropout_p, resid_dropout_p, token_dropout_p: dropout probabilities.
-        learn_te: learned time embeddings, else fixed sinusoidal ones.
+        learn_te: True trains the time embeddings; False keeps fixed sinusoidal embeddings.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Kronos(nn.Module, PretrainedModule):
         stamp: Tensor | None = None,
         s1_next: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Logits of the next token at every position, causal in train and eval mode alike.
+        """Return the logits of the next token at every position, causal in train and eval mode.
 
         Args:
-            s1_ids, s2_ids: int64 ``(B, T)``, the tokens seen.
-            stamp: int ``(B, T, 5)``, minute hour weekday day month of those tokens.
-            s1_next: int64 ``(B, T)``, the coarse tokens that condition the fine head. The targets make it teacher
-                forcing; None draws them from the model's own coarse distribution.
+            s1_ids, s2_ids: int64 ``(B, T)``, the known tokens.
+            stamp: int ``(B, T, 5)``, minute hour weekday day month of these tokens; None adds no time embedding.
+            s1_next: int64 ``(B, T)``, the coarse tokens that condition the fine head. Pass the targets for teacher
+                forcing; None draws the tokens from the model's own coarse distribution.
 
         Returns:
             s1 logits ``(B, T, V1)`` and s2 logits ``(B, T, V2)``.
@@ -95,24 +95,24 @@ class Kronos(nn.Module, PretrainedModule):
         return s1_logits, self.head.proj_s2(conditioned)
 
     def decode_s1(self, s1_ids: Tensor, s2_ids: Tensor, stamp: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Coarse logits ``(B, T, V1)`` and context ``(B, T, D)`` of every position."""
+        """Return the coarse logits ``(B, T, V1)`` and the context ``(B, T, D)`` of every position."""
         context = self.encode_context(s1_ids, s2_ids, stamp)
         return self.head.proj_s1(context), context
 
     def encode_context(self, s1_ids: Tensor, s2_ids: Tensor, stamp: Tensor | None = None) -> Tensor:
-        """Normalised hidden state ``(B, T, D)`` that both heads read."""
+        """Return the normalised hidden state ``(B, T, D)`` that both heads read."""
         x = self.embedding(s1_ids, s2_ids)
         if stamp is not None:
             x = x + self.time_emb(stamp)
         return self.norm(run_blocks(self.transformer, self.token_drop(x)))
 
     def decode_s2(self, context: Tensor, s1_next: Tensor, positions: bool = False) -> Tensor:
-        """Fine logits ``(B, 1, V2)`` of the last position, given its coarse token.
+        """Return the fine logits ``(B, 1, V2)`` of the last position, given its coarse token.
 
         Args:
             context: ``(B, T, D)`` from `decode_s1`.
             s1_next: int64 ``(B, 1)``, the coarse token chosen for the next candle.
-            positions: rotary positions in the dependency layer; see `DependencyAwareLayer.last`.
+            positions: True uses rotary positions in the dependency layer; see `DependencyAwareLayer.last`.
         """
         conditioned = self.dep_layer.last(context, self.embedding.emb_s1(s1_next), positions)
         return self.head.proj_s2(conditioned)
@@ -121,9 +121,10 @@ class Kronos(nn.Module, PretrainedModule):
 def token_losses(
     s1_logits: Tensor, s2_logits: Tensor, s1_ids: Tensor, s2_ids: Tensor, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Coarse and fine cross-entropy of every position, nats, each ``(B, T)``; the loss is half of their mean sum.
+    """Return the coarse and fine cross-entropy of every position in nats, each ``(B, T)``.
 
-    `label_smoothing` is the share of the target that goes to all tokens alike.
+    The training loss is half of the mean of their sum. `label_smoothing` is the share of the target that is spread
+    evenly over all tokens.
     """
     s1_loss, s2_loss = (
         F.cross_entropy(

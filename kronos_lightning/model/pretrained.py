@@ -1,4 +1,4 @@
-"""Reading and writing checkpoint directories: `config.json` + `model.safetensors`, local or on the Hub."""
+"""Checkpoint directories with `config.json` and `model.safetensors`, local or on the Hugging Face Hub."""
 
 import json
 import os
@@ -14,30 +14,30 @@ from kronos_lightning.errors import KronosError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-RECORD_FILE = "training.json"  # beside them, where the network was trained here: on what
+RECORD_FILE = "training.json"  # metadata of the training, next to these files if the network was trained here
 
 
 class CheckpointError(KronosError, ValueError):
-    """A checkpoint cannot be found or does not fit; the message says what to do."""
+    """Error for a checkpoint that cannot be found or does not fit; the message says what to do."""
 
 
 class PretrainedModule(PyTorchModelHubMixin):
-    """`save_pretrained` and `push_to_hub` from huggingface_hub, and a `from_pretrained` that is strict.
+    """Mixin with `save_pretrained` and `push_to_hub` from huggingface_hub, and with a strict `from_pretrained`.
 
-    Strict means: only safetensors are read (nothing is unpickled), every key must be there and fit, and no key of
+    Strict means: only safetensors are read (nothing is unpickled), every key must be present and fit, and no key of
     `config.json` is ignored.
     """
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, *, revision: str | None = None) -> Self:
-        """Load a local directory or a Hub repository.
+        """Load a model in eval mode from a local directory or a Hub repository.
 
         Args:
-            name_or_path: an existing directory, else a Hub name such as ``NeoQuasar/Kronos-small``.
-            revision: commit, tag or branch on the Hub; of no account for a directory.
+            name_or_path: an existing directory, or else a Hub name such as ``NeoQuasar/Kronos-small``.
+            revision: commit, tag or branch on the Hub; ignored for a directory.
 
         Raises:
-            CheckpointError: nothing found, Hub unreachable, or the files do not describe this model.
+            CheckpointError: nothing was found, the Hub is unreachable, or the files do not describe this model.
         """
         directory = Path(name_or_path).expanduser()
         if directory.is_dir():
@@ -63,11 +63,11 @@ class PretrainedModule(PyTorchModelHubMixin):
 
     @property
     def config(self) -> dict:
-        """The constructor's arguments, as they stand in `config.json`."""
+        """Arguments of the constructor, as written to `config.json`."""
         return dict(self._hub_mixin_config)
 
     def config_changed(self, **changes: float) -> None:
-        """Note that the network is no more what its constructor made: `config.json` will say so."""
+        """Record changes made to the network after construction, so that `config.json` includes them."""
         self._hub_mixin_config = self.config | changes
 
 

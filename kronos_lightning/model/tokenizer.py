@@ -1,4 +1,4 @@
-"""The Kronos tokenizer: candles to pairs of discrete tokens (coarse s1, fine s2) and back.
+"""Kronos tokenizer: candles to pairs of discrete tokens (coarse s1, fine s2) and back.
 
 Shape letters: B batch, T candles, C features (open high low close volume amount), D d_model, N bits.
 """
@@ -16,7 +16,7 @@ from kronos_lightning.model.quantizer import BinarySphericalQuantizer, bits_to_i
 
 @dataclass
 class TokenizerOutput:
-    """What a pass through the tokenizer gives."""
+    """Output of a forward pass through the tokenizer."""
 
     coarse: Tensor  # (B, T, C) decoded from the s1 bits alone
     full: Tensor  # (B, T, C) decoded from all bits
@@ -24,7 +24,7 @@ class TokenizerOutput:
     quantizer_loss: Tensor  # scalar; negative values are normal (entropy term)
 
     def loss(self, x: Tensor) -> Tensor:
-        """Training loss, ``(MSE(coarse, x) + MSE(full, x) + quantiser loss) / 2``."""
+        """Return the training loss, ``(MSE(coarse, x) + MSE(full, x) + quantiser loss) / 2``."""
         return (F.mse_loss(self.coarse, x) + F.mse_loss(self.full, x) + self.quantizer_loss) / 2
 
 
@@ -32,11 +32,11 @@ class KronosTokenizer(nn.Module, PretrainedModule):
     """Encoder, binary spherical quantiser and decoder (arXiv 2508.02739, section 3).
 
     Args:
-        d_in: features of a candle, C.
+        d_in: number of features per candle, C.
         d_model, n_heads, ff_dim: width, attention heads, feed-forward width.
-        n_enc_layers, n_dec_layers: encoder and decoder depth, the in- and output layer counted in.
+        n_enc_layers, n_dec_layers: encoder and decoder depth, including the input and output layer.
         ffn_dropout_p, attn_dropout_p, resid_dropout_p: dropout probabilities.
-        s1_bits, s2_bits: length of the coarse and fine code.
+        s1_bits, s2_bits: lengths of the coarse and fine code.
         beta, gamma0, gamma, zeta, group_size: see `BinarySphericalQuantizer`.
     """
 
@@ -85,10 +85,10 @@ class KronosTokenizer(nn.Module, PretrainedModule):
         return TokenizerOutput(coarse, full, code, quantizer_loss)
 
     def encode(self, x: Tensor, half: bool = False) -> tuple[Tensor, Tensor] | Tensor:
-        """Token ids of normalised candles x ``(B, T, C)``.
+        """Return the token ids of normalised candles x ``(B, T, C)``.
 
         Returns:
-            ``(s1_ids, s2_ids)``, each int64 ``(B, T)``, with `half`; else one composite id ``(B, T)``.
+            ``(s1_ids, s2_ids)``, each int64 ``(B, T)``, if `half` is set; otherwise one composite id ``(B, T)``.
         """
         bits = self.tokenizer["bsq"].bits(self._embed(x))
         if half:
@@ -96,7 +96,7 @@ class KronosTokenizer(nn.Module, PretrainedModule):
         return bits_to_index(bits)
 
     def decode(self, ids: tuple[Tensor, Tensor] | Tensor, half: bool = False) -> Tensor:
-        """Normalised candles ``(B, T, C)`` from what `encode` gives with the same `half`."""
+        """Decode token ids, as returned by `encode` with the same `half`, into normalised candles ``(B, T, C)``."""
         if half:
             s1_ids, s2_ids = ids
             bits = torch.cat([index_to_bits(s1_ids, self.s1_bits), index_to_bits(s2_ids, self.s2_bits)], dim=-1)

@@ -1,1 +1,1 @@
-"""From a checked configuration to results: plain functions that join the parts, without console or Hydra's main."""
+"""Pipeline from a checked configuration to results: plain functions, independent of console and Hydra's main."""

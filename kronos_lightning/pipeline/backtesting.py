@@ -1,4 +1,4 @@
-"""From configuration and forecasts to the backtest and what it is compared with. Shape letter: N cutoffs."""
+"""Backtest of forecasts by the configuration, with its comparisons. Shape letter: N cutoffs."""
 
 import math
 from dataclasses import dataclass
@@ -24,23 +24,24 @@ from kronos_lightning.data import Candles
 from kronos_lightning.data.candles import read_candles
 from kronos_lightning.forecast import ForecastSet
 
-COSTS_DRAWN = 41  # points of the curve over costs
+COSTS_DRAWN = 41  # number of points of the cost curve
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trading:
-    """The backtest and what it is compared with, all on the same candles but the search.
+    """Backtest and its comparisons; all on the same candles, except the search.
 
-    market: the candles, from the first cutoff to the last forecast one.
-    run, hold, flat: the strategy's backtest, buying and holding, never trading.
-    signals: how many of each.
-    strategy, parameters_from: what made the signals, and where its parameters come from, in words.
+    settings: execution rules and settings of the comparisons.
+    market: the candles, from the first cutoff to the last forecast candle.
+    run, hold, flat: backtests of the strategy, of buy-and-hold, and of never trading.
+    signals: number of signals of each kind.
+    strategy, parameters_from: strategy that made the signals, and the source of its parameters as text.
     random: total returns of strategies with the same signals at random times.
-    break_even_fee: cost per side at which the strategy loses nothing; NaN = there is none, infinite = above 5 %.
-    costs, returns_at_costs: total return of the strategy by cost per side.
-    sharpe_interval: 95 % bootstrap interval of the strategy's Sharpe ratio, a year.
+    break_even_fee: cost per side at which the strategy breaks even; NaN = none, infinite = above 5 %.
+    costs, returns_at_costs: costs per side, and the strategy's total return at each.
+    sharpe_interval: 95 % bootstrap interval of the strategy's annual Sharpe ratio.
     probabilistic_sharpe: probability that the strategy's true Sharpe ratio is above zero.
-    search: parameters and costs tried on the validation range; None without forecasts of it.
+    search: parameters and costs tried on the validation range; None without forecasts of that range.
     """
 
     settings: BacktestSection
@@ -61,7 +62,7 @@ class Trading:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Figures of the strategy."""
+        """Metrics of the strategy."""
         return figures(self.run)
 
     @property
@@ -72,14 +73,14 @@ class Trading:
 
 @dataclass(frozen=True, kw_only=True)
 class _TradedRange:
-    """Candles that forecasts span, and which of the forecasts may act on them."""
+    """Candles spanned by forecasts, with the forecasts that may act on them."""
 
     market: MarketData
     forecasts: ForecastSet
-    rows: np.ndarray  # (N,) candles of the cutoffs, −1 where none is acted on
+    rows: np.ndarray  # (N,) rows of the cutoffs in `market`, −1 for cutoffs that are not acted on
 
     def signals(self, strategy: Strategy) -> tuple[np.ndarray, np.ndarray]:
-        """Signals of the cutoffs that are acted on, and their rows."""
+        """Return the signals of the cutoffs that are acted on, and their rows."""
         acted = self.rows >= 0
         return strategy.signals(self.forecasts)[acted], self.rows[acted]
 
@@ -89,16 +90,17 @@ def trade(
 ) -> Trading:
     """Backtest the forecasts' signals from the first cutoff to the last forecast candle.
 
-    Parameters and costs are tried on the validation range; on the test range the strategy runs once, with one choice.
+    Parameters and costs are searched on the validation range. On the test range the strategy runs once, with one choice
+    of parameters.
 
     Args:
         settings: the whole configuration.
-        candles: all of them.
+        candles: all candles.
         forecasts: of the test range.
-        validation: forecasts of the validation range.
+        validation: forecasts of the validation range; None = no search.
 
     Raises:
-        ValueError: parameters=validation without forecasts of it.
+        ValueError: parameters=validation without forecasts of the validation range, if a parameter is free.
     """
     rules, intrabar = settings.backtest, None
     if rules.intrabar_csv is not None:
@@ -140,7 +142,7 @@ def trade(
 def _traded_range(
     rules: BacktestSection, candles: Candles, intrabar: Candles | None, forecasts: ForecastSet
 ) -> _TradedRange:
-    """Candles that the forecasts span; every n-th forecast acts."""
+    """Select the candles spanned by the forecasts; every n-th forecast acts."""
     rows = candles.rows_at(forecasts.cutoffs)
     first, last = rows[0], candles.rows_at(forecasts.stamps[-1:, -1])[0]
     market = MarketData.of(
@@ -151,7 +153,7 @@ def _traded_range(
 
 
 def _chosen(rules: BacktestSection, strategy: Strategy, search: ParameterSearch | None) -> tuple[Strategy, str]:
-    """Strategy for the test range, and where its parameters come from."""
+    """Return the strategy for the test range, and the source of its parameters as text."""
     if rules.parameters == "configured":
         return strategy, "as configured"
     if not strategy.free:

@@ -1,4 +1,4 @@
-"""From the checked configuration to forecasts: the model's, calibrated, and those of all that it is compared with."""
+"""Forecasts of the model and of its competitors by the configuration, with calibration."""
 
 import logging
 import math
@@ -23,7 +23,7 @@ from kronos_lightning.forecast.calibration import FILE, Calibration, Calibration
 from kronos_lightning.forecast.distribution import crps, probability_up
 from kronos_lightning.runs.checkpoint_lookup import Sources, find_candidate, find_forecaster
 
-LARGEST = 4 * 2**30  # bytes of one set of sample paths; measuring them takes several times as many
+LARGEST = 4 * 2**30  # maximum bytes of one set of sample paths; scoring them needs several times this memory
 WAY_OUT = "; or calibration.fit=false, for figures as sampled"
 
 log = logging.getLogger("evaluate")
@@ -31,14 +31,15 @@ log = logging.getLogger("evaluate")
 
 @dataclass(frozen=True, kw_only=True)
 class RangeForecasts:
-    """Forecasts of one test range: a whole evaluation, or a fold of it.
+    """Forecasts of one test range: of a whole evaluation, or of a fold.
 
-    sources: where the measured networks came from.
-    sampled: forecasts of the model, as it samples them with the calibrated temperature and top-p.
-    calibrated: the same calibrated on validation; None without calibration, and then the next two are None too.
-    moving: closes of the same paths corrected adaptively, ``(N, S, h)``.
+    sources: origin of the measured networks.
+    sampled: the model's forecasts as sampled, with the calibrated temperature and top-p.
+    calibrated: the same forecasts, calibrated on validation. Without calibration this and the next two are None.
+    moving: closes of the same paths with the adaptive correction, ``(N, S, h)``.
     validation: calibrated forecasts of the validation range.
-    compared: closes of the other checkpoints' paths ``(N, S, h)``, by name, and where they came from.
+    compared: closes of the other checkpoints' paths ``(N, S, h)``, by name.
+    compared_sources: origin of the other checkpoints, by name.
     """
 
     sources: Sources
@@ -51,20 +52,26 @@ class RangeForecasts:
 
     @property
     def forecasts(self) -> ForecastSet:
-        """Those that are judged and traded: calibrated where they are."""
+        """Forecasts that are judged and traded: calibrated if there is a calibration."""
         return self.calibrated or self.sampled
 
     @property
     def calibration(self) -> Calibration | None:
-        """Fitted on validation; in a walk-forward that of the last fold."""
+        """Calibration fitted on validation, or None; in a walk-forward that of the last fold."""
         return self.forecasts.calibration
 
 
 def forecast_range(
     settings: Evaluation, datamodule: CandleDataModule, candles: Candles, trainer: L.Trainer
 ) -> RangeForecasts:
-    """Calibrate on the validation range, forecast the test range, on all devices of the trainer."""
-    build_baselines(settings, candles.interval)  # whatever is wrong with them is told before the forecasts
+    """Calibrate on the validation range and forecast the test range, on all devices of the trainer.
+
+    Raises:
+        ConfigError: no baseline exists for these candles, or the paths would take more than 4 GiB.
+        RunError: a checkpoint is unusable.
+        CalibrationError: there is too little to calibrate on.
+    """
+    build_baselines(settings, candles.interval)  # report errors of the baselines before the forecasts
     forecaster, sources = find_forecaster(settings, datamodule)
     members = dict.fromkeys(member for name in settings.compare for member in name.split("+"))
     others = {member: find_candidate(settings, member, sources, datamodule) for member in members}
@@ -75,7 +82,7 @@ def forecast_range(
         seen = run.forecast("validation", run.cutoffs("val", settings.calibration.max_cutoffs), forecaster)
         calibration, scores = fit_calibration(settings, candles.symbol, seen, forecaster.sampling)
         validation = seen.calibrated(calibration)
-        if trainer.is_global_zero and settings.tokenizer == "auto":  # with the tokenizer that stays with the checkpoint
+        if trainer.is_global_zero and settings.tokenizer == "auto":  # only with the checkpoint's own tokenizer
             keep(calibration, sources)
     cutoffs = run.cutoffs("test", settings.evaluation.max_cutoffs)
     sampled = run.forecast("test", cutoffs, forecaster)
@@ -97,7 +104,7 @@ def forecast_range(
 
 
 def join(parts: Sequence[RangeForecasts]) -> RangeForecasts:
-    """The parts of a walk-forward after one another. Sources and calibration are those of the last fold."""
+    """Concatenate the folds of a walk-forward; sources and calibration are those of the last fold."""
     if len(parts) == 1:
         return parts[0]
     last = parts[-1]
@@ -107,7 +114,7 @@ def join(parts: Sequence[RangeForecasts]) -> RangeForecasts:
         sampled=ForecastSet.join([part.sampled for part in parts]),
         calibrated=ForecastSet.join([part.calibrated for part in parts]) if fitted else None,
         moving=np.concatenate([part.moving for part in parts]) if fitted else None,
-        validation=parts[0].validation,  # the only one that is earlier than every test candle
+        validation=parts[0].validation,  # the only validation range before every test candle
         compared={name: np.concatenate([part.compared[name] for part in parts]) for name in last.compared},
     )
 
@@ -115,7 +122,7 @@ def join(parts: Sequence[RangeForecasts]) -> RangeForecasts:
 def fit_calibration(
     settings: Evaluation, symbol: str, validation: ForecastSet, sampling: Sampling
 ) -> tuple[Calibration, np.ndarray]:
-    """From validation forecasts; also their conformity scores, which the adaptive correction starts from."""
+    """Fit a calibration to validation forecasts; return it and the conformity scores for the adaptive correction."""
     close, last, actual = validation.close_paths, validation.last_close, validation.actual_close
     scores = conformity(close, last, actual)
     widening = tuple(tuple(step) for step in fit_widening(scores).tolist())
@@ -144,7 +151,7 @@ def fit_calibration(
 
 
 def adaptively_corrected(forecasts: ForecastSet, scores: np.ndarray) -> np.ndarray:
-    """Closes ``(N, S, h)`` corrected by the conformity scores known so far; see `evaluation.calibration.adaptive`."""
+    """Correct closes ``(N, S, h)`` by the conformity scores known so far; see `evaluation.calibration.adaptive`."""
     return adaptive(
         forecasts.close_paths,
         forecasts.last_close,
@@ -156,7 +163,10 @@ def adaptively_corrected(forecasts: ForecastSet, scores: np.ndarray) -> np.ndarr
 
 
 def keep(calibration: Calibration, sources: Sources) -> None:
-    """Store a calibration beside the checkpoint it belongs to, if that is a folder here and knows this market."""
+    """Store a calibration next to its checkpoint.
+
+    A checkpoint without a local folder, or trained on other markets only, is skipped with a message.
+    """
     symbol, only = calibration.about["symbol"], "The calibration is kept in the report's folder alone: "
     if sources.directory is None:
         log.info("%sthis checkpoint has no folder here", only)
@@ -165,7 +175,7 @@ def keep(calibration: Calibration, sources: Sources) -> None:
         log.info("%sthis checkpoint was not trained on %s", only, symbol)
         return
     earlier = Calibration.load(sources.directory)
-    before = symbol if earlier is None else earlier.about.get("symbol", symbol)  # older files do not tell
+    before = symbol if earlier is None else earlier.about.get("symbol", symbol)  # older files do not record the symbol
     if before != symbol:
         log.warning("The calibration for %s takes the place of that for %s beside the checkpoint", symbol, before)
     try:
@@ -177,10 +187,10 @@ def keep(calibration: Calibration, sources: Sources) -> None:
 
 
 def build_baselines(settings: Evaluation, interval: pd.Timedelta) -> dict[str, Baseline]:
-    """The baselines that the configuration names and that exist for candles of this length, by name.
+    """Build the configured baselines that exist for candles of this length, by name.
 
     Raises:
-        ConfigError: there is none for such candles.
+        ConfigError: none of them exists for such candles.
     """
     named = {name: instantiate(settings.baselines[name], _convert_="all") for name in settings.evaluation.baselines}
     found = {name: baseline for name, baseline in named.items() if baseline.applies_to(interval)}
@@ -190,7 +200,7 @@ def build_baselines(settings: Evaluation, interval: pd.Timedelta) -> dict[str, B
 
 
 def baseline_paths(settings: Evaluation, candles: Candles, forecasts: ForecastSet) -> dict[str, np.ndarray]:
-    """Closes of every baseline's sample paths ``(N, S, h)`` on the same cutoffs."""
+    """Sample the paths of every baseline on the same cutoffs; return their closes ``(N, S, h)`` by name."""
     rows, found = candles.rows_at(forecasts.cutoffs), build_baselines(settings, candles.interval)
     for name in settings.evaluation.baselines:
         if name not in found:
@@ -202,7 +212,7 @@ def baseline_paths(settings: Evaluation, candles: Candles, forecasts: ForecastSe
 
 
 def overlap(forecasts: ForecastSet) -> int:
-    """How many neighbouring cutoffs share target candles."""
+    """Return the number of neighbouring cutoffs that share target candles."""
     if len(forecasts) < 2:
         return 1
     candle = (
@@ -245,7 +255,13 @@ class _Runner:
         return rolling_forecasts(cutoffs, forecaster, settings.forecast.num_paths, settings.seed, self.trainer)
 
     def best_sampling(self, what: str, forecaster: Forecaster) -> Forecaster:
-        """The forecaster with the temperature and top-p of lowest CRPS on validation, its own ones among them."""
+        """Return the forecaster with the temperature and top-p of lowest CRPS on validation.
+
+        The forecaster's own temperature and top-p compete too.
+
+        Raises:
+            CalibrationError: there is only one path, or too few validation cutoffs.
+        """
         options, sampling = self.settings.calibration, forecaster.sampling
         few = self.cutoffs("val", min(options.search_cutoffs, options.max_cutoffs or options.search_cutoffs))
         known = len(self.cutoffs("val", options.max_cutoffs).rows)

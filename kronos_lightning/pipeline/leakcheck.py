@@ -1,7 +1,7 @@
-"""Prove that nothing looks ahead, on cutoffs of your own test range.
+"""Proof that nothing looks ahead, on cutoffs of your own test range.
 
 Changes every candle after a cutoff and compares features, tokens, logits, forecasts, baselines, signals, fills and
-equity up to that cutoff bit for bit.
+equity up to that cutoff bit by bit.
 """
 
 import logging
@@ -37,23 +37,24 @@ from .backtesting import Trading, trade
 from .forecasting import adaptively_corrected, build_baselines, fit_calibration
 from .notices import PRETRAINING_END
 
-PAIRS = 4  # places in the test range, with two neighbouring cutoffs each: their outcomes overlap
-PATHS = 5  # sample paths a cutoff at most
-ANY_MOVE = {"buy_threshold": 0.0, "sell_threshold": 0.0, "search_thresholds": [0.0]}  # is a signal
+PAIRS = 4  # places in the test range, with two neighbouring cutoffs each, whose outcomes overlap
+PATHS = 5  # maximum number of sample paths per cutoff
+ANY_MOVE = {"buy_threshold": 0.0, "sell_threshold": 0.0, "search_thresholds": [0.0]}  # every move signals
 FORCED = {"parameters": "configured", "side": "long_short"}
 NO_EXIT = {"stop_loss": None, "take_profit": None}
-CHEAP = {"random_runs": 1, "intrabar_csv": None}  # what does not change signals, fills and equity; files cannot mutate
+CHEAP = {"random_runs": 1, "intrabar_csv": None}  # no effect on signals, fills and equity; files cannot mutate
 
 log = logging.getLogger("leakcheck")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What was found on one test range.
+    """Findings on one test range.
 
     label: of the data.
     cutoffs: open times of the last known candles.
-    about: versions, revision, fingerprints of the candles, settings, checkpoints.
+    findings: one per subject.
+    about: metadata: versions, revision, fingerprints of the candles, settings, checkpoints.
     """
 
     label: str
@@ -62,16 +63,16 @@ class Certificate:
     about: dict[str, Any]
 
     def named(self, verdict: str) -> list[ProofResult]:
-        """The findings with a verdict."""
+        """Return the findings with a verdict."""
         return [finding for finding in self.findings if finding.verdict == verdict]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """The steps of evaluate.py as functions of the candles, on few cutoffs with few paths.
+    """Steps of evaluate.py as functions of the candles, on few cutoffs with few paths.
 
-    forecast: of the test range. validate: of the validation range.
-    calibration: None = forecasts stay as sampled.
+    forecast: forecasts of the test range. validate: forecasts of the validation range.
+    calibration: None = forecasts are used as sampled.
     """
 
     settings: Evaluation
@@ -82,24 +83,24 @@ class Pipeline:
 
     @property
     def forced_strategy(self) -> dict[str, Any]:
-        """A strategy whose every signal is an order."""
+        """Configuration of a strategy whose every signal is an order."""
         node = self.settings.strategy
         if issubclass(get_class(node["_target_"]), ThresholdStrategy):
             return node | ANY_MOVE
         return {"_target_": f"{ThresholdStrategy.__module__}.ThresholdStrategy", "signal": "median"} | ANY_MOVE
 
     def fit(self, candles: Candles) -> tuple[Calibration, np.ndarray]:
-        """Calibration and conformity scores from the validation range."""
+        """Fit calibration and conformity scores on the validation range."""
         return fit_calibration(self.settings, candles.symbol, self.validate(candles), self.forecaster.sampling)
 
     def calibrated(self, forecasts: ForecastSet) -> ForecastSet:
-        """Forecasts as the backtest gets them."""
+        """Return forecasts as the backtest gets them."""
         return forecasts if self.calibration is None else forecasts.calibrated(self.calibration)
 
     def trades(
         self, validation: ForecastSet | None, strategy: dict[str, Any] | None = None, **changes: Any
     ) -> Callable[[Candles], Trading]:
-        """The backtest, with another strategy and changes to its settings."""
+        """Build the backtest as a function of the candles, with another strategy and changed settings."""
         backtest = self.settings.backtest.model_copy(update=CHEAP | changes)
         evaluation = self.settings.evaluation.model_copy(update={"bootstrap_samples": 2})
         chosen = {"backtest": backtest, "evaluation": evaluation, "strategy": strategy or self.settings.strategy}
@@ -113,13 +114,13 @@ class Pipeline:
 
 
 def certify(settings: Evaluation, datamodule: CandleDataModule, trainer: L.Trainer) -> Certificate:
-    """All that can be proved on one test range."""
+    """Check everything that can be proved on one test range."""
     (candles,), data = datamodule.read(), settings.data
     forecaster, sources = find_forecaster(settings, datamodule)
     kept = Calibration.load(sources.directory) if sources.directory is not None else None
     if kept is not None:
         sampling = forecaster.with_calibration(kept).sampling
-        forecaster = replace(forecaster, sampling=sampling)  # the pipeline calibrates by itself
+        forecaster = replace(forecaster, sampling=sampling)  # the pipeline applies the calibration itself
     masks = datamodule.target_masks(candles.frame["timestamps"])
 
     def forecasts_of(mask: np.ndarray, at_most: int) -> Callable[[Candles], ForecastSet]:
@@ -134,7 +135,7 @@ def certify(settings: Evaluation, datamodule: CandleDataModule, trainer: L.Train
 
     places = pairs(candles, masks["test"], data.lookback, data.horizon)
     known = len(window_starts(candles.frame["segment"].to_numpy(), masks["val"], data.lookback, data.horizon))
-    enough = -(-known // max(1, known // FEWEST))  # at equal distance, and as few as can be calibrated on
+    enough = -(-known // max(1, known // FEWEST))  # at equal distance, and the minimum for a calibration
     test, val = forecasts_of(places, 2 * PAIRS), forecasts_of(masks["val"], enough)
     pipeline = Pipeline(settings=settings, forecaster=forecaster, forecast=test, validate=val, calibration=kept)
     original = test(candles)
@@ -169,7 +170,7 @@ def certify(settings: Evaluation, datamodule: CandleDataModule, trainer: L.Train
 
 
 def pairs(candles: Candles, target: np.ndarray, lookback: int, horizon: int) -> np.ndarray:
-    """Bool mask of the candles that neighbouring cutoffs at some places of a range forecast."""
+    """Return a bool mask of the candles forecast by pairs of neighbouring cutoffs at a few places of a range."""
     starts = window_starts(candles.frame["segment"].to_numpy(), target, lookback, horizon)
     chosen = starts[np.unique(np.linspace(0, max(len(starts) - 2, 0), PAIRS).astype(int))]
     firsts = chosen[:, None] + lookback + np.arange(horizon + 1)
@@ -177,7 +178,7 @@ def pairs(candles: Candles, target: np.ndarray, lookback: int, horizon: int) -> 
 
 
 def model_subjects(pipeline: Pipeline) -> list[Subject]:
-    """From candles to calibrated forecasts."""
+    """Build the subjects from candles to calibrated forecasts."""
     data, forecaster = pipeline.settings.data, pipeline.forecaster
     found = [
         subjects.features(data.lookback, data.horizon, data.clip),
@@ -193,13 +194,13 @@ def model_subjects(pipeline: Pipeline) -> list[Subject]:
 
 
 def baseline_subjects(settings: Evaluation, candles: Candles) -> list[Subject]:
-    """Baselines of the scoreboard."""
+    """Build the subjects of the scoreboard's baselines."""
     found = build_baselines(settings, candles.interval)
     return [subjects.baseline(name, one, settings.data.horizon, PATHS) for name, one in found.items()]
 
 
 def calibration_fit(pipeline: Pipeline) -> Subject:
-    """What validation teaches, asked for at the first cutoff of the test."""
+    """Build the subject of the calibration fitted on validation, checked at the first cutoff of the test."""
 
     def at(candles: Candles, row: int) -> Arrays:
         found, scores = pipeline.fit(candles)
@@ -215,7 +216,7 @@ def calibration_fit(pipeline: Pipeline) -> Subject:
 
 
 def moving_correction(pipeline: Pipeline, scores: np.ndarray) -> Subject:
-    """The adaptive correction, which learns from the test's own outcomes once they are known."""
+    """Build the subject of the adaptive correction, which learns from the test's own outcomes once they are known."""
 
     def corrected(candles: Candles) -> ForecastSet:
         found = pipeline.forecast(candles)
@@ -227,7 +228,7 @@ def moving_correction(pipeline: Pipeline, scores: np.ndarray) -> Subject:
 
 
 def trading_subjects(pipeline: Pipeline, candles: Candles) -> list[Subject]:
-    """Signals and the backtest, as configured and with every forecast traded."""
+    """Build the subjects of signals and backtest, as configured and with every forecast traded."""
     searched = pipeline.settings.backtest.parameters == "validation"
     validation = pipeline.validate(candles) if searched else None
     configured, forced = pipeline.trades(validation), pipeline.trades(None, pipeline.forced_strategy, **FORCED)
@@ -240,7 +241,7 @@ def trading_subjects(pipeline: Pipeline, candles: Candles) -> list[Subject]:
         for name, trades in named.items():
             strategy = trades(candles).strategy
             found[f"signals, {name}"] = strategy.signals(forecasts)[known]
-            if isinstance(strategy, ThresholdStrategy):  # which shows more than its signals do
+            if isinstance(strategy, ThresholdStrategy):  # its expected return shows more than its signals
                 found[f"expected return, {name}"] = strategy.expected_return(forecasts)[known]
         return found | {"P(up)": forecasts.probability_up[known]}
 
@@ -268,9 +269,9 @@ def trading_subjects(pipeline: Pipeline, candles: Candles) -> list[Subject]:
 
 
 def fill_subjects(pipeline: Pipeline) -> list[Subject]:
-    """Orders of a close, filled at the next open: at that price, and by nothing else of its candle.
+    """Build the subjects of orders decided at a close and filled at the next open: only that price may matter.
 
-    Without stop and target, because those are filled inside a candle.
+    Without stop loss and take profit, because those are filled inside a candle.
     """
     forced = pipeline.trades(None, pipeline.forced_strategy, **FORCED, **NO_EXIT)
 
@@ -292,7 +293,7 @@ def fill_subjects(pipeline: Pipeline) -> list[Subject]:
 
 
 def _until(trading: Trading, candles: Candles, row: int) -> tuple[Backtest, int]:
-    """A backtest, and how many of its candles there are up to a row."""
+    """Return a backtest and the number of its candles up to a row."""
     run = trading.run
     return run, int(run.stamps.searchsorted(candles.frame["timestamps"].iloc[row], side="right"))
 
@@ -305,7 +306,7 @@ def records(
     calibration: Calibration | None,
     forecasts: ForecastSet,
 ) -> list[ProofResult]:
-    """What files and checkpoints tell of the time before the test."""
+    """Check what files and checkpoints record: splits, training data, calibration, pretraining, intrabar candles."""
     files = {split: pd.read_parquet(datamodule.path(split), columns=["timestamps", "target"]) for split in SPLITS}
     first = files["test"].loc[files["test"]["target"], "timestamps"].min()
     found = check_splits(files, candles.frame["timestamps"], settings.data.embargo)

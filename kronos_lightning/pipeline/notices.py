@@ -1,4 +1,4 @@
-"""Notices: leaks, contamination, synthetic candles and all else that changes how an evaluation is to be read."""
+"""Notices: leaks, contamination, synthetic candles and everything else that limits the meaning of an evaluation."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from kronos_lightning.settings import end_of
 
 from .forecasting import RangeForecasts
 
-PRETRAINING_END = "2024-06-30"  # of the published weights' data (arXiv 2508.02739); Binance is in it
-ENOUGH_PATHS = 39  # the first and last of them are the ends of a 95 % interval
+PRETRAINING_END = "2024-06-30"  # end of the published weights' training data (arXiv 2508.02739), which contain Binance
+ENOUGH_PATHS = 39  # the lowest and the highest of 39 paths are the ends of a 95 % interval
 
 
 def notices(candles: Candles, part: RangeForecasts) -> list[str]:
-    """Sentences that a reader has to know before any figure of a test range."""
+    """List the sentences that a reader has to know before the metrics of a test range."""
     found = _notices(candles, part.sampled, part.sources)
     if part.validation is not None:
         first = pd.Timestamp(part.validation.stamps[0, 0], tz="UTC")
@@ -41,12 +41,12 @@ def notices(candles: Candles, part: RangeForecasts) -> list[str]:
 
 
 def all_notices(candles: Candles, parts: Sequence[RangeForecasts]) -> list[str]:
-    """Notices of every fold, each once."""
+    """List the notices of all folds without duplicates."""
     return list(dict.fromkeys(text for part in parts for text in notices(candles, part)))
 
 
 def _random_start(sources: Sources) -> bool:
-    """Whether the predictor's weights began at random, and not with published ones."""
+    """Return True if the predictor's weights started at random instead of from published weights."""
     return (sources.info or {"initial_weights": sources.predictor})["initial_weights"].startswith("random")
 
 

@@ -1,4 +1,4 @@
-"""The scoreboard: all forecasters on the same cutoffs, and the verdict on the model."""
+"""Scoreboard: all forecasters on the same cutoffs, and the verdict on the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ MODEL, SAMPLED, MOVING = "model", "model, as sampled", "model, adaptive"
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """All forecasters on the same cutoffs.
+    """Scores and comparisons of all forecasters on the same cutoffs.
 
-    scores: by name: the model (calibrated, where it is), the same as sampled and adaptively corrected, the other
-        checkpoints of `compare`, the baselines.
-    baselines: which of them are.
-    verdict: the model beside the best baseline.
-    beside: every other one beside that baseline.
-    helped: the model beside the other checkpoints, both as sampled.
+    scores: by name: the model (calibrated if there is a calibration), then the model as sampled and with the adaptive
+        correction, the other checkpoints of `compare`, the baselines.
+    baselines: names of the baselines.
+    verdict: comparison of the model with the best baseline.
+    beside: comparison of every other forecaster with that baseline.
+    helped: comparison of the model with each other checkpoint, both as sampled.
     """
 
     scores: dict[str, Scores]
@@ -39,11 +39,11 @@ class Board:
 
     @property
     def best(self) -> str:
-        """The best baseline."""
+        """Name of the best baseline."""
         return self.verdict.other
 
     def table(self) -> pd.DataFrame:
-        """All figures, a row a forecaster."""
+        """Build the table of all metrics, one row per forecaster."""
         rows = []
         for name, scores in self.scores.items():
             found = self.verdict if name == MODEL else self.beside[name]
@@ -54,7 +54,7 @@ class Board:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Everything that an evaluation found. parts: the folds of a walk-forward, else one."""
+    """Results of an evaluation. parts: one per fold of a walk-forward, else one."""
 
     settings: Evaluation
     candles: Candles
@@ -65,17 +65,17 @@ class EvaluationResult:
 
     @property
     def forecasts(self) -> ForecastSet:
-        """Those of the model, calibrated where they are."""
+        """Forecasts of the model, calibrated if there is a calibration."""
         return self.whole.forecasts
 
 
 def bootstrap_of(settings: Evaluation, forecasts: ForecastSet) -> Bootstrap:
-    """Resampling of cutoffs whose targets overlap."""
+    """Build the bootstrap settings for cutoffs with overlapping targets."""
     return Bootstrap(overlap=overlap(forecasts), samples=settings.evaluation.bootstrap_samples, seed=settings.seed)
 
 
 def score_all(settings: Evaluation, candles: Candles, part: RangeForecasts, baselines: dict[str, np.ndarray]) -> Board:
-    """Score the forecasters of a part beside the baselines' paths on the same cutoffs."""
+    """Score the forecasters of a part and the baselines' paths on the same cutoffs."""
     truth = Truth.of(part.sampled, candles)
     sampled = score(part.sampled.close_paths, truth)
     scores = {MODEL: sampled}
@@ -100,7 +100,7 @@ def score_all(settings: Evaluation, candles: Candles, part: RangeForecasts, base
 
 
 def by_fold(result: EvaluationResult) -> pd.DataFrame:
-    """A row a fold: the model beside its best baseline there."""
+    """Build a table with one row per fold: the model compared with its best baseline in that fold."""
     rows, at = [], 0
     bootstrap = bootstrap_of(result.settings, result.forecasts)
     for k, part in enumerate(result.parts):

@@ -1,1 +1,1 @@
-"""One look for all plots and numbers: colours, axes, number formats. No data, no model."""
+"""Shared style of plots and numbers: colours, axes and number formats, independent of data and models."""

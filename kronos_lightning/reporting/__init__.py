@@ -1,1 +1,1 @@
-"""Results as people see them: sentences, tables, plots, HTML pages, and files for machines."""
+"""Presentation of results: sentences, tables, plots, HTML pages, and machine-readable files."""

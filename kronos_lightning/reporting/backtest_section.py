@@ -17,7 +17,7 @@ SEARCH_TITLE = "Parameters and costs on the validation range"
 
 
 def trading_tables(trading: Trading) -> list[ReportTable]:
-    """Tables of the figures beside holding and never trading, and of the search on the validation range."""
+    """Build the tables of the strategy's metrics, compared with buy-and-hold and never trading, and of the search."""
     columns = [figures(run) for run in (trading.run, trading.hold, trading.flat)]
     rows = [
         [name, *((percent if name in SHARES else number)(column[name]) for column in columns), text]
@@ -30,7 +30,7 @@ def trading_tables(trading: Trading) -> list[ReportTable]:
 
 
 def trading_plots(trading: Trading, note: str) -> list[ReportPlot]:
-    """Plots of equity and trades, random strategies, costs, and the search; `note` is added to the headings."""
+    """Build the plots of equity and trades, random strategies, costs and search; `note` is added to the headings."""
     at_random = random_histogram(trading.random, trading.figures["total_return"], note)
     costs = cost_curve(trading.costs, trading.returns_at_costs, trading.settings.cost, trading.break_even_fee, note)
     plots = [

@@ -1,4 +1,4 @@
-"""HTML page of the doctor: verdict, table, and the candles with every place marked."""
+"""HTML page of the doctor: verdict, table, and a chart with every finding marked."""
 
 import numpy as np
 import pandas as pd
@@ -12,22 +12,22 @@ from .html import png, render
 
 
 def page(diagnosis: Diagnosis, raw: pd.DataFrame) -> str:
-    """A self-contained HTML page.
+    """Render a self-contained HTML page.
 
     Args:
-        diagnosis: what was found.
-        raw: the candles it was found in, as `formats.read_raw` gives them.
+        diagnosis: the doctor's findings.
+        raw: the examined candles, as returned by `formats.read_raw`.
     """
     return render("doctor.html.jinja", diagnosis=diagnosis, chart=png(chart(diagnosis, raw)), span=span(raw))
 
 
 def span(raw: pd.DataFrame) -> str:
-    """First and last stamp, such as 2024-01-01 00:00 .. 2024-12-31 23:00 UTC."""
+    """Format the first and last timestamp, such as 2024-01-01 00:00 .. 2024-12-31 23:00 UTC."""
     return f"{raw['timestamps'].min():%Y-%m-%d %H:%M} .. {raw['timestamps'].max():%Y-%m-%d %H:%M} UTC"
 
 
 def chart(diagnosis: Diagnosis, raw: pd.DataFrame) -> Figure:
-    """Close and volume over time, and below a lane for each kind of finding with a mark at each place."""
+    """Plot close and volume over time; below, one lane per kind of finding with a mark at each place."""
     marked = [f for f in diagnosis.findings if len(f.times)]
     figure = Figure(figsize=(11, 5.2 + 0.28 * len(marked)), layout="constrained")
     heights = [3.2, 1.3, 0.28 * len(marked)] if marked else [3.2, 1.3]

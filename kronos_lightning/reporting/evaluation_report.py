@@ -1,4 +1,4 @@
-"""The report of an evaluation: what a person reads, on the page and on the terminal."""
+"""Report of an evaluation for people, as a page and on the terminal."""
 
 import math
 
@@ -19,7 +19,7 @@ from .plots import fan_charts, pit_chart, reliability_chart, skill_chart, step_c
 from .verdict import sentences
 
 CORRELATIONS = {"ic", "rank_ic", "price_correlation", "return_correlation"}
-WIDTH = 140  # of the tables on the terminal, at least
+WIDTH = 140  # minimum width of the tables on the terminal
 BOARD = ("mae", "direction_accuracy", "ic", "coverage_90", "width_90", "brier")
 SHARES = {"direction_accuracy", "trend_accuracy", *(f"coverage_{i * 100:.0f}" for i in figures_of.INTERVALS)}
 
@@ -181,14 +181,14 @@ def _fold_table(result: EvaluationResult) -> ReportTable:
 
 
 def _figure(name: str, value: float) -> str:
-    """A figure for people: shares in per cent, correlations with three decimals."""
+    """Format a metric for people: shares in per cent, correlations with three decimals."""
     if name in SHARES:
         return share(value)
     return correlation(value) if name in CORRELATIONS else number(value)
 
 
 def print_tables(page: Report, console: Console) -> None:
-    """Verdict and tables on the terminal."""
+    """Print notices, tables and verdict on the terminal."""
     console.width = max(console.width, WIDTH)
     for notice in page.notices:
         console.print(notice, style="bold yellow")

@@ -1,4 +1,4 @@
-"""Files of an evaluation for machines: `metrics.json`, tables as CSV, TensorBoard."""
+"""Machine-readable files of an evaluation: `metrics.json`, tables as CSV, TensorBoard."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from .verdict import sentences
 
 
 def tables(result: EvaluationResult) -> dict[str, pd.DataFrame]:
-    """The tables for machines, by file name without ending."""
+    """Build the machine-readable tables, by file name without suffix."""
     scores = result.board.scores
     found = {"scoreboard": result.board.table()}
     for name, cut in (("by_step", None), ("by_month", "month"), ("by_regime", "regime")):
@@ -40,7 +40,7 @@ def tables(result: EvaluationResult) -> dict[str, pd.DataFrame]:
 
 
 def metrics(result: EvaluationResult) -> dict[str, Any]:
-    """`metrics.json`: all figures for machines, undefined ones as null."""
+    """Build the content of `metrics.json`: all metrics, undefined values as null."""
     board, forecasts, whole = result.board, result.forecasts, result.whole
     page_words, _ = sentences(result)
     content = {
@@ -70,7 +70,7 @@ def metrics(result: EvaluationResult) -> dict[str, Any]:
 
 
 def trading_metrics(trading: Trading) -> dict[str, Any]:
-    """Collect all figures of the backtest for `metrics.json`; undefined ones are NaN."""
+    """Collect all metrics of the backtest for `metrics.json`; undefined values are NaN."""
     run, search = trading.run, trading.search
     low, middle, high = np.quantile(trading.random, [0.05, 0.5, 0.95]).tolist()
     return {
@@ -92,7 +92,7 @@ def trading_metrics(trading: Trading) -> dict[str, Any]:
 
 
 def _search_metrics(search: ParameterSearch) -> dict[str, Any]:
-    """One free parameter by its value alone, several by name."""
+    """Collect the search results; the best value of a single free parameter is a number, several are a dict by name."""
     best = search.best if search.best is None or len(search.best) > 1 else next(iter(search.best.values()))
     return {
         "table": search.table.to_dict("records"),
@@ -103,7 +103,7 @@ def _search_metrics(search: ParameterSearch) -> dict[str, Any]:
 
 
 def weights(sources: Sources) -> dict[str, str | None]:
-    """SHA-256 of the files that were measured; None from the Hub or at random."""
+    """Hash the measured weight files with SHA-256; None for Hub or random weights."""
     places = {"predictor": sources.directory, "tokenizer": sources.tokenizer_directory}
     return {name: sha256(place / WEIGHTS_FILE) if place else None for name, place in places.items()}
 
@@ -122,7 +122,7 @@ def write(result: EvaluationResult, directory: Path) -> None:
 
 
 def hyperparameters(result: EvaluationResult) -> dict[str, str | float | bool]:
-    """Collect what evaluations differ in, for TensorBoard's table: model, training, sampling."""
+    """Collect the settings in which evaluations differ for TensorBoard's table: model, training, sampling."""
     settings, sources = result.settings, result.whole.sources
     given = {
         "model": settings.model.name,
@@ -138,7 +138,7 @@ def hyperparameters(result: EvaluationResult) -> dict[str, str | float | bool]:
 
 
 def sampling(result: EvaluationResult) -> dict[str, Any]:
-    """The `forecast` settings with the sampling that was really used; of the last fold where there are several."""
+    """Return the `forecast` settings with the sampling actually used; with several folds, that of the last fold."""
     found, calibration = result.settings.forecast.model_dump(), result.whole.calibration
     if calibration is None:
         return found

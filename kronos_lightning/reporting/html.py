@@ -1,4 +1,4 @@
-"""Self-contained HTML pages, their tables and plots. All pages extend one base template."""
+"""Self-contained HTML pages with tables and plots; all pages extend one base template."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ TEMPLATES.filters["data_url"] = lambda image: f"data:image/png;base64,{base64.b6
 
 @dataclass(frozen=True, kw_only=True)
 class ReportTable:
-    """A table of the report; with `prose` the last column is text, which the terminal leaves out."""
+    """Table of the report; with `prose` the last column is text that the terminal leaves out."""
 
     title: str
     columns: Sequence[str]
@@ -32,7 +32,7 @@ class ReportTable:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportPlot:
-    """A figure, its title and its file name without ending."""
+    """Plot of the report: its title, its file name without suffix, and the figure."""
 
     title: str
     name: str
@@ -41,7 +41,7 @@ class ReportPlot:
 
 @dataclass(kw_only=True)
 class Report:
-    """Everything the page shows, top to bottom. tone: good, bad or empty, the verdict's colour."""
+    """Content of the page, top to bottom. tone: good, bad or empty; sets the verdict's colour."""
 
     title: str
     subtitle: str
@@ -53,7 +53,7 @@ class Report:
     facts: Sequence[tuple[str, str]] = ()
 
     def write(self, directory: Path) -> None:
-        """Write `report.html` and one PNG a plot."""
+        """Write `report.html` and one PNG per plot."""
         images = {plot.name: png(plot.figure) for plot in self.plots}
         for name, image in images.items():
             (directory / f"{name}.png").write_bytes(image)
@@ -62,12 +62,12 @@ class Report:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of this package."""
+    """Render a template of this package."""
     return TEMPLATES.get_template(template).render(**values)
 
 
 def png(figure: Figure) -> bytes:
-    """Draw a figure as a PNG image."""
+    """Render a figure as a PNG image."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()

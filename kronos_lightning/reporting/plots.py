@@ -20,13 +20,13 @@ from kronos_lightning.forecast.calibration import INTERVALS
 from kronos_lightning.forecast.plots import forecast_figure
 from kronos_lightning.plotting.theme import DOWN, FORECAST, FORECASTERS, GREY, MAX_POINTS, TEXT, UP, date_axis
 
-CONTEXT_HORIZONS = 3  # candles before the cutoff in a fan chart, in horizons
+CONTEXT_HORIZONS = 3  # length of the context in a fan chart, in horizons
 PIT_BINS = 20
-MARKED = 150  # trades at most that are marked one by one
+MARKED = 150  # maximum number of trades that are marked individually
 
 
 def fan_charts(forecasts: ForecastSet, scores: Scores, candles: Candles, note: str) -> Figure:
-    """Forecasts of the best, the median and the worst cutoff by CRPS."""
+    """Plot the forecasts of the best, the median and the worst cutoff by CRPS."""
     order = np.argsort(scores.loss)
     chosen = order[[0, len(order) // 2, -1]]
     rows = candles.rows_at(forecasts.cutoffs[chosen])
@@ -42,7 +42,7 @@ def fan_charts(forecasts: ForecastSet, scores: Scores, candles: Candles, note: s
 
 
 def step_chart(scores: Mapping[str, Scores], note: str) -> Figure:
-    """CRPS and 90 % coverage by horizon step, of some forecasters by name."""
+    """Plot CRPS and 90 % coverage by horizon step, for forecasters by name."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for (name, one), colour in zip(scores.items(), FORECASTERS, strict=False):
@@ -59,7 +59,7 @@ def step_chart(scores: Mapping[str, Scores], note: str) -> Figure:
 
 
 def pit_chart(scores: Mapping[str, Scores], note: str) -> Figure:
-    """Histograms of where actual closes fell in the forecast distributions; flat is right."""
+    """Plot histograms of the actual closes' places in the forecast distributions; flat is right."""
     figure = Figure(figsize=(10, 3.0), layout="constrained")
     plots = np.atleast_1d(figure.subplots(1, len(scores), sharey=True))
     for axes, (name, one), colour in zip(plots, scores.items(), FORECASTERS, strict=False):
@@ -74,7 +74,7 @@ def pit_chart(scores: Mapping[str, Scores], note: str) -> Figure:
 
 
 def reliability_chart(scores: Mapping[str, Scores], note: str) -> Figure:
-    """Forecast P(up) against how often it went up; larger dots are of more forecasts."""
+    """Plot forecast P(up) against the observed frequency of rises; dot area grows with the number of forecasts."""
     figure = Figure(figsize=(10, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="reliable")
@@ -97,7 +97,7 @@ def reliability_chart(scores: Mapping[str, Scores], note: str) -> Figure:
 
 
 def skill_chart(model: Scores, baseline: Scores, name: str, note: str) -> Figure:
-    """Skill month by month, and the advantage added up over time."""
+    """Plot the skill by month and the cumulative advantage over time."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=[1, 1])
     months = model.truth.slices("month")
@@ -116,7 +116,7 @@ def skill_chart(model: Scores, baseline: Scores, name: str, note: str) -> Figure
 
 
 def equity_chart(market: MarketData, strategy: Backtest, hold: Backtest, note: str) -> Figure:
-    """Equity beside buy-and-hold, drawdown, and the trades on the closes; many trades as coloured stretches."""
+    """Plot equity with buy-and-hold, drawdown, and the trades on the closes; over 150 trades as coloured spans."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1.2, 3])
     thin = slice(None, None, math.ceil(len(market) / MAX_POINTS))
@@ -154,11 +154,11 @@ def equity_chart(market: MarketData, strategy: Backtest, hold: Backtest, note: s
 
 
 def random_histogram(returns: np.ndarray, strategy: float, note: str) -> Figure:
-    """Total returns of random strategies, that of the real one marked."""
+    """Plot the total returns of random strategies, with the real strategy's return marked."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots()
     low, high = min(returns.min(), strategy), max(returns.max(), strategy)
-    if high - low < 1e-9:  # all the same, such as no trade at all
+    if high - low < 1e-9:  # all returns are equal, such as without any trade
         low, high = low - 0.01, high + 0.01
     axes.hist(returns, bins=np.linspace(low, high, 32), color=GREY, alpha=0.55, label=f"{len(returns)} at random times")
     axes.axvline(strategy, color=FORECAST, linewidth=2, label=f"strategy {strategy:+.2%}")
@@ -171,7 +171,7 @@ def random_histogram(returns: np.ndarray, strategy: float, note: str) -> Figure:
 
 
 def cost_curve(costs: np.ndarray, returns: np.ndarray, cost: float, break_even: float, note: str) -> Figure:
-    """Total return by cost per side; marked the configured cost and, if it is finite, the break-even fee."""
+    """Plot total return by cost per side, with the configured cost and, unless it is NaN, the break-even fee marked."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color=GREY, linewidth=0.8)
@@ -189,7 +189,7 @@ def cost_curve(costs: np.ndarray, returns: np.ndarray, cost: float, break_even: 
 
 
 def search_map(search: ParameterSearch, cost: float, note: str) -> Figure:
-    """Sharpe ratio of every trial and cost; – where nothing was traded, a frame around the best at the own cost."""
+    """Plot the Sharpe ratio of every trial and cost; – = no trade, frame = best trial at the configured cost."""
     sharpes = search.table.assign(trial=trial_labels(search)).pivot_table(
         "sharpe_ratio", "cost", "trial", dropna=False, sort=False
     )
@@ -228,10 +228,10 @@ def _mark_trades(axes: Axes, trades: pd.DataFrame) -> None:
 
 
 def trial_label(values: dict[str, float]) -> str:
-    """Values of the free parameters, such as "0.02" or "0.02, 5"."""
+    """Format the values of the free parameters, such as "0.02" or "0.02, 5"."""
     return ", ".join(repr(value).removesuffix(".0") for value in values.values())
 
 
 def trial_labels(search: ParameterSearch) -> list[str]:
-    """Label of each row of the search's table."""
+    """Return the label of each row of the search's table."""
     return [trial_label(values) for values in search.table[list(search.parameters)].to_dict("records")]

@@ -1,4 +1,4 @@
-"""The verdict of an evaluation in words."""
+"""Verdict of an evaluation as text."""
 
 import math
 
@@ -13,7 +13,7 @@ from kronos_lightning.plotting.formats import p_value
 
 
 def sentences(result: EvaluationResult) -> tuple[list[str], str]:
-    """Say the verdict; return its sentences and its tone for the page: good, bad or empty."""
+    """Build the sentences of the verdict and its tone for the page: good, bad or empty."""
     board, verdict = result.board, result.board.verdict
     model, truth = board.scores[MODEL], board.scores[MODEL].truth
     figures = figures_of.figures(model)
@@ -44,7 +44,7 @@ def sentences(result: EvaluationResult) -> tuple[list[str], str]:
 
 
 def trading_sentence(trading: Trading) -> str:
-    """The strategy's verdict in words."""
+    """Build the sentence of the strategy's verdict."""
     got = trading.figures
     if got["trades"] == 0:
         return "Strategy: it never traded; no forecast passed a threshold in time."

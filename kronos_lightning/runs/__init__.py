@@ -1,1 +1,1 @@
-"""Runs: their folders, what they are built from, where their weights come from."""
+"""Runs: their folders, the objects they are built from, and the origin of their weights."""

@@ -1,4 +1,4 @@
-"""Data modules, networks and Lightning modules from the checked configuration."""
+"""Construction of data modules, networks and Lightning modules from the checked configuration."""
 
 import logging
 from pathlib import Path
@@ -26,16 +26,19 @@ log = logging.getLogger(__name__)
 
 
 def build_datamodule(config: DataSection) -> CandleDataModule:
-    """Data module with the source that the configuration names."""
+    """Build the data module with the candle source named in the configuration."""
     return CandleDataModule(config, instantiate(config.source_node, _convert_="all"))
 
 
 def build_module(
     settings: Training, datamodule: CandleDataModule, kept: Path | None = None
 ) -> tuple[StageModule, dict[str, Any]]:
-    """The stage's module, and where its weights came from (for `run_info.json`).
+    """Build the Lightning module of a stage; return it and the origin of its weights for `run_info.json`.
 
-    `kept` is the frozen tokenizer of a run that goes on; None = as the configuration says.
+    Args:
+        settings: the training's configuration.
+        datamodule: prepared data of the training.
+        kept: directory of the frozen tokenizer of a resumed run; None = the tokenizer that the configuration names.
     """
     recipe, data = build_recipe(settings, datamodule), settings.data
     if not isinstance(settings.stage, PredictorStage):
@@ -54,7 +57,7 @@ def build_module(
 
 
 def build_recipe(settings: Training, datamodule: CandleDataModule) -> Recipe:
-    """Stage, regularisation and window of a training."""
+    """Build the recipe of a training: stage, regularisation and window."""
     regularization = settings.regularization
     return Recipe(
         stage=settings.stage,
@@ -69,7 +72,10 @@ def build_recipe(settings: Training, datamodule: CandleDataModule) -> Recipe:
 def scale(
     settings: Training, module: StageModule, datamodule: CandleDataModule, processes: int
 ) -> dict[str, int | float]:
-    """Set batch size and learning rate for so many processes by the rules of `scaling`; what came out."""
+    """Scale batch size and learning rate to the world size by the rules of `scaling`; return the resolved values.
+
+    Sets `datamodule.batch_size` and `module.recipe` in place.
+    """
     rules, accumulated = settings.scaling, settings.trainer.get("accumulate_grad_batches", 1)
     found = Scale(
         batch_size=settings.data.batch_size,
@@ -89,7 +95,7 @@ def scale(
 
 
 def regularize(network: KronosTokenizer | Kronos, settings: Training) -> None:
-    """Give the network that is trained its dropout, its adapters and its frozen parts."""
+    """Set dropout, add LoRA adapters and freeze parameters of the network to train, as configured."""
     asked = settings.regularization
     override_dropout(network, **asked.dropout.model_dump())
     if asked.lora is not None:

@@ -1,4 +1,4 @@
-"""Find the checkpoints that a command needs: by name, by folder, or those of the last run on the same data."""
+"""Lookup of checkpoints: by name, by folder, or from the last run on the same data."""
 
 import logging
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where the parts of a forecaster came from.
+    """Origin of a forecaster's networks.
 
-    predictor, tokenizer: a sentence each.
-    info, tokenizer_info: what their checkpoints say of their training, or None where they say nothing.
-    directory, tokenizer_directory: their checkpoint directories; None from the Hub or at random.
+    predictor, tokenizer: a one-sentence description of each.
+    info, tokenizer_info: training metadata stored with their checkpoints; None if there is none.
+    directory, tokenizer_directory: their checkpoint directories; None for Hub or random weights.
     """
 
     predictor: str
@@ -40,7 +40,19 @@ class Sources:
 def find_tokenizer(
     settings: Common, wanted: str, datamodule: CandleDataModule
 ) -> tuple[KronosTokenizer, str, dict[str, Any] | None]:
-    """The frozen tokenizer of the predictor stage, a sentence about it, and what is known of its training."""
+    """Find the frozen tokenizer of the predictor stage; return it, its description and its training metadata.
+
+    Args:
+        settings: configuration with the model and the folder of runs.
+        wanted: "auto" = fine-tuned on the same data if there is such a run, else published; "published"; or a path.
+        datamodule: data that a run must have been trained on for "auto".
+
+    Returns:
+        Tokenizer, a sentence that describes its source, and its `training.json`; None if there is none.
+
+    Raises:
+        RunError: with "auto", a run on the same data exists but did not finish.
+    """
     directory, source = None, ""
     if wanted not in ("auto", "published"):
         directory, source = best_model(Path(wanted)), wanted
@@ -65,10 +77,10 @@ def find_tokenizer(
 
 
 def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple[Forecaster, Sources]:
-    """What evaluate.py measures.
+    """Load the forecaster that evaluate.py measures, with the sources of its networks.
 
     Raises:
-        RunError: there is nothing to measure.
+        RunError: with predictor=auto, there is no usable predictor, or the run did not finish.
     """
     directory, source = None, settings.predictor
     if settings.predictor == "auto":
@@ -79,17 +91,17 @@ def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple
     elif settings.predictor != "published":
         directory = best_model(Path(settings.predictor))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # random weights, where any are asked for, are the same each time
+        torch.manual_seed(settings.seed)  # random weights, if requested, are the same in every call
         return load_forecaster(settings, directory, source, settings.data.clip, settings.data.volume)
 
 
 def find_candidate(
     settings: Evaluation, name: str, measured: Sources, datamodule: CandleDataModule
 ) -> tuple[Forecaster, Sources]:
-    """What `compare` names: a word, or a predictor's folder, if need be with its tokenizer's (``DIR@DIR``).
+    """Load a forecaster named in `compare`: a keyword, or a predictor's folder, also with a tokenizer (``DIR@DIR``).
 
-    untuned: the published weights. tokenizer: the tokenizer of what is measured with the published predictor.
-    predictor: the predictor of what is measured with the published tokenizer. both: what is measured.
+    untuned: the published weights. tokenizer: the measured tokenizer with the published predictor.
+    predictor: the measured predictor with the published tokenizer. both: the measured pair.
     """
     beside = str(tokenizer_beside(measured.directory)) if measured.directory else "published"
     words = {
@@ -106,9 +118,18 @@ def find_candidate(
 def load_forecaster(
     settings: Evaluation | Forecasting, directory: Path | None, source: str, clip: float, volume: bool = True
 ) -> tuple[Forecaster, Sources]:
-    """The predictor in a checkpoint directory (None: the published one) and the tokenizer that belongs to it.
+    """Load a predictor and a tokenizer that belong together.
 
-    `volume` holds for a predictor that does not say whether it was trained with volume.
+    Args:
+        settings: configuration of the command.
+        directory: checkpoint directory of the predictor; None = the published weights.
+        source: sentence that describes the predictor's source.
+        clip: bound of normalised values.
+        volume: used if the checkpoint does not record whether it was trained with volume.
+
+    Raises:
+        RunError: the checkpoint has another model size than the configuration.
+        CheckpointError: the checkpoint's tokenizer is missing.
     """
     if directory is None:
         predictor, name = published_network(Kronos, settings)
@@ -149,20 +170,24 @@ def load_forecaster(
 
 
 def find_finished(run_dir: Path, key: dict[str, Any]) -> tuple[Path | None, str]:
-    """The best model of a finished run on the same data.
+    """Find the best model of a finished run on the same data.
+
+    Args:
+        run_dir: folder of the run.
+        key: identity of the data, see `provenance.data_key`.
 
     Returns:
-        Its checkpoint directory and a sentence about it, or None and why there is none to use.
+        Checkpoint directory and a sentence that describes it, or None and the reason why no model is usable.
 
     Raises:
-        RunError: there is a run, but it did not finish.
+        RunError: the run exists but did not finish.
     """
     info = read_info(run_dir)
     if info is None:
         return None, f"no run in {run_dir}"
     trained = info["data"]["fingerprints"]
     others = {symbol for symbol in key["fingerprints"] if trained.get(symbol) != key["fingerprints"][symbol]}
-    split = info["data"]["ranges"], info["data"].get("embargo", 0)  # earlier versions had none
+    split = info["data"]["ranges"], info["data"].get("embargo", 0)  # earlier versions had no embargo
     if others or split != (key["ranges"], key["embargo"]):
         return None, f"{run_dir} was fine-tuned on other data or split ranges"
     if not is_finished(run_dir):

@@ -1,7 +1,7 @@
-"""Folder of a run: what is in it, where earlier runs go.
+"""Run folders: their content, and the archive of earlier runs.
 
-``finetune_{stage}_{data}/``: `config.json`, `run_info.json`, `logs/`, and `checkpoints/` with `best_model/` and, for
-the predictor, the `tokenizer/` that it was trained with.
+``finetune_{stage}_{data}/`` holds `config.json`, `run_info.json`, `logs/` and `checkpoints/`. The latter holds
+`best_model/` and, for a predictor, the `tokenizer/` it was trained with.
 """
 
 import json
@@ -22,11 +22,15 @@ log = logging.getLogger(__name__)
 
 
 class RunError(KronosError, ValueError):
-    """A run cannot start or be found as asked; the message says what to do."""
+    """Error if a run cannot start or cannot be found; the message says what to do."""
 
 
 def read_info(run_dir: Path) -> dict[str, Any] | None:
-    """The run's `run_info.json`, or None."""
+    """Read the run's `run_info.json`; return None if there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     try:
         return json.loads((run_dir / "run_info.json").read_text())
     except FileNotFoundError:
@@ -38,7 +42,7 @@ def read_info(run_dir: Path) -> dict[str, Any] | None:
 
 
 def is_finished(run_dir: Path) -> bool:
-    """Whether a run ended by itself there."""
+    """Return True if the folder holds a run that finished by itself, with its best checkpoint."""
     info = read_info(run_dir)
     return info is not None and info["status"] == "finished" and (run_dir / "checkpoints" / "best.ckpt").is_file()
 
@@ -47,10 +51,13 @@ def is_finished(run_dir: Path) -> bool:
 def begin(
     run_dir: Path, config: dict[str, Any], info: dict[str, Any], tokenizer: KronosTokenizer | None, resume: Path | None
 ) -> None:
-    """Make the run's folder, setting an earlier run aside, and write what is known before the first step.
+    """Create the run's folder, archive an earlier run, and write the metadata known before the first step.
 
-    A run that goes on from `resume` in its folder loses what a kill left half-written. A predictor's folder keeps its
-    frozen `tokenizer`, so that the two stay together whatever is trained later.
+    A run that resumes from `resume` inside its own folder keeps this folder, without files left half-written by a kill.
+    A predictor's folder keeps its frozen `tokenizer`, so that both stay together even if another tokenizer is trained.
+
+    Raises:
+        RunError: the folder has no name, holds other files and no run, or cannot be written.
     """
     if not run_dir.name:
         raise RunError(f"run_dir={run_dir}: a run needs a folder of its own")
@@ -77,29 +84,29 @@ def begin(
 
 @rank_zero_only
 def end(run_dir: Path, info: dict[str, Any]) -> None:
-    """Mark the run as finished, with its figures."""
+    """Mark the run as finished; `info` contains its metrics."""
     write_json(run_dir / "run_info.json", info | {"status": "finished"})
 
 
 def best_figures(run_dir: Path) -> dict[str, Any]:
-    """Validation figures of the best checkpoint and the epoch it was reached after (from 1)."""
+    """Return the validation metrics of the best checkpoint and its epoch (counted from 1)."""
     checkpoint = torch.load(run_dir / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True, mmap=True)
     return {"best_epoch": checkpoint["epoch"] + 1, **checkpoint["figures"]}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON whole or not at all."""
+    """Write a JSON file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def best_model(directory: Path) -> Path:
-    """The best model inside a run's folder; any other path is itself."""
+    """Return the best model inside a run's folder; any other path is returned unchanged."""
     nested = directory / "checkpoints" / "best_model"
     return nested if nested.is_dir() else directory
 
 
 def tokenizer_beside(directory: Path) -> Path:
-    """Where the tokenizer of a predictor's checkpoint directory is kept: in it, if it was exported, else beside it."""
+    """Return the tokenizer directory of a predictor's checkpoint: inside it after an export, else next to it."""
     inside = directory / "tokenizer"
     return inside if inside.is_dir() else directory.parent / "tokenizer"

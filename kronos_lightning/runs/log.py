@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class RunLog:
-    """Keeps the log of a run in its folder, lines from before the folder was made included."""
+    """Log of a run, written to its folder; includes the lines logged before the folder existed."""
 
     def __init__(self) -> None:
         self._buffer = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
@@ -19,7 +19,7 @@ class RunLog:
 
     @rank_zero_only
     def write_to(self, path: Path) -> None:
-        """Write what was logged so far, and from now on every line at once."""
+        """Write all lines logged so far, and every later line immediately."""
         file = logging.FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._buffer.setTarget(file)

@@ -1,4 +1,4 @@
-"""Networks from published, earlier or random weights, and the forecaster made of two of them."""
+"""Networks from published, earlier or random weights, and the forecaster built from two of them."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def published_network(cls: type[Network], settings: Common | Forecasting) -> tuple[Network, str]:
-    """The model group's published network, or a random one where `model.pretrained` is null."""
+    """Load the published network of the model group, or a random network if `model.pretrained` is null.
+
+    Returns:
+        The network and a description of its source.
+    """
     kind, pretrained = _kind(cls), settings.model.pretrained
     if pretrained is None:
         return cls(**getattr(settings.model, kind).model_dump()), f"random ({settings.model.name} size)"
@@ -28,7 +32,11 @@ def published_network(cls: type[Network], settings: Common | Forecasting) -> tup
 
 
 def initial_network(cls: type[Network], settings: Training) -> tuple[Network, str]:
-    """The network to fine-tune: from `init_from`, else published, else random; and a sentence about it."""
+    """Load the network to fine-tune: from `init_from`, else published, else random.
+
+    Returns:
+        The network and a description of its source.
+    """
     if settings.init_from is not None:
         source = str(best_model(Path(settings.init_from)))
         network = cls.from_pretrained(source)
@@ -39,14 +47,14 @@ def initial_network(cls: type[Network], settings: Training) -> tuple[Network, st
 
 
 def earlier(settings: Training) -> dict[str, Any] | None:
-    """What the checkpoint that a run starts from says of its own training."""
+    """Return the training metadata of the checkpoint in `init_from`; None without one."""
     return read_record(best_model(Path(settings.init_from))) if settings.init_from is not None else None
 
 
 def build_forecaster(
     settings: Common | Forecasting, tokenizer: KronosTokenizer, predictor: Kronos, clip: float, volume: bool = True
 ) -> Forecaster:
-    """Tokenizer and predictor with the configuration's sampling."""
+    """Build a forecaster from a tokenizer and a predictor with the configured sampling."""
     forecast = settings.forecast
     return Forecaster(
         tokenizer,

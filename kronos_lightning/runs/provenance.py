@@ -1,4 +1,4 @@
-"""Where a run's weights come from: data, settings, versions, and what a checkpoint says of its own training."""
+"""Origin of a run's weights: data, settings, versions, and the training metadata stored with a checkpoint."""
 
 import importlib.metadata
 import json
@@ -18,13 +18,13 @@ PACKAGES = ("torch", "lightning", "hydra-core", "pandas", "numpy", "huggingface-
 
 
 def data_key(datamodule: CandleDataModule) -> dict[str, Any]:
-    """What makes two runs' data the same: the candles and the split into train, validation and test."""
+    """Return the identity of a run's data: candle fingerprints, split ranges and embargo."""
     embargo = datamodule.config.embargo
     return {"fingerprints": datamodule.fingerprints, "ranges": datamodule.ranges, "embargo": embargo}
 
 
 def describe(datamodule: CandleDataModule, seed: int, **more: Any) -> dict[str, Any]:
-    """First content of `run_info.json`: versions, revision, data, seed."""
+    """Build the initial content of `run_info.json`: versions, Git revision, data, seed and `more`."""
     manifest = datamodule.manifest()
     return {
         "status": "running",
@@ -45,16 +45,16 @@ def describe(datamodule: CandleDataModule, seed: int, **more: Any) -> dict[str, 
 
 
 def record(info: dict[str, Any]) -> dict[str, Any]:
-    """What of `run_info.json` goes along with a checkpoint directory, wherever it is taken.
+    """Return the subset of `run_info.json` stored with every checkpoint as training.json.
 
-    Those of earlier versions have no `settings` and no `initial_record`.
+    Runs of earlier versions have no `settings` and no `initial_record`.
     """
     keys = "stage", "initial_weights", "initial_record", "synthetic", "data", "settings"
     return {key: info[key] for key in keys if key in info}
 
 
 def read_record(directory: Path) -> dict[str, Any] | None:
-    """What a checkpoint directory says of its training, or None."""
+    """Read the training metadata of a checkpoint directory; return None if there is none."""
     try:
         return json.loads((directory / RECORD_FILE).read_text())
     except FileNotFoundError:
@@ -62,7 +62,12 @@ def read_record(directory: Path) -> dict[str, Any] | None:
 
 
 def trained_until(info: dict[str, Any] | None, splits: tuple[str, ...] = ("train", "val")) -> pd.Timestamp | None:
-    """The end of all candles that a checkpoint, and what it started from, was trained or chosen on; None = unknown."""
+    """Return the end of all candles used to train or select a checkpoint and its ancestors; None = unknown.
+
+    Args:
+        info: training metadata of the checkpoint; None = unknown.
+        splits: splits whose ranges count.
+    """
     if info is None:
         return None
     ends = [end_of(info["data"]["ranges"][split][1]) for split in splits]
@@ -71,7 +76,7 @@ def trained_until(info: dict[str, Any] | None, splits: tuple[str, ...] = ("train
 
 
 def optimisation(settings: Training) -> dict[str, float | int | str | bool | None]:
-    """The settings by which runs on the same data are compared: flat, each a primitive."""
+    """Return the settings by which runs on the same data are compared, as a flat dict of primitive values."""
     stage, data, trainer = settings.stage.model_dump(exclude={"name"}), settings.data, settings.trainer
     beta_1, beta_2 = stage.pop("betas")
     means = settings.regularization.model_dump(exclude={"dropout", "freeze", "lora", "extra"})

@@ -1,4 +1,4 @@
-"""Continue a run: the checkpoint to go on from, and whether a finished run is the one that is asked for."""
+"""Resuming a run: lookup of its checkpoint, and comparison of a finished run with the requested one."""
 
 import logging
 import zipfile
@@ -16,10 +16,14 @@ log = logging.getLogger(__name__)
 
 
 def find_resume(resume: str | None, run_dir: Path) -> Path | None:
-    """The Lightning checkpoint to continue from; None = start anew.
+    """Find the Lightning checkpoint to resume from; return None to start a new run.
+
+    Args:
+        resume: None, "auto" or the path of a checkpoint.
+        run_dir: folder of the run, searched by "auto": last.ckpt first, then previous.ckpt.
 
     Raises:
-        RunError: there are checkpoints, and none of them is whole.
+        RunError: the named checkpoint does not exist, or every checkpoint is damaged.
     """
     if resume is None:
         return None
@@ -40,7 +44,7 @@ def find_resume(resume: str | None, run_dir: Path) -> Path | None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a file that torch wrote is as it was written, by its own checksums."""
+    """Return True if a file written by torch matches its own checksums."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return archive.testzip() is None
@@ -49,13 +53,16 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def kept_tokenizer(resume: Path | None) -> Path | None:
-    """The frozen tokenizer that the run of a checkpoint began with, whatever was trained since."""
+    """Return the frozen tokenizer that the run of a checkpoint began with; None if there is none.
+
+    It is a copy in the run's folder, so tokenizers trained later do not change it.
+    """
     kept = resume.parent / "tokenizer" if resume is not None else None
     return kept if kept is not None and kept.is_dir() else None
 
 
 def check_same(run_dir: Path, settings: Training, datamodule: CandleDataModule) -> None:
-    """Raise `RunError` where the finished run there is another than the one that is asked for."""
+    """Raise `RunError` if the finished run in the folder differs from the requested run in stage, settings or data."""
     info, key = read_info(run_dir), data_key(datamodule)
     differences = changed({"stage": info["stage"]}, {"stage": settings.stage.name})
     differences += changed(info.get("settings", {}), optimisation(settings))

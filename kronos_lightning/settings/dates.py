@@ -1,4 +1,4 @@
-"""Dates and candle intervals as people write them."""
+"""Dates and candle intervals in text form."""
 
 import re
 
@@ -6,22 +6,22 @@ import pandas as pd
 
 
 def as_utc(date: str) -> pd.Timestamp:
-    """Parse a date; without a zone it is UTC."""
+    """Parse a date and convert it to UTC; a date without a time zone is taken as UTC."""
     stamp = pd.Timestamp(date)
     return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
 
 
 def end_of(date: str) -> pd.Timestamp:
-    """First instant after `date`: the next day for a bare date, one nanosecond later for an exact time."""
+    """Return the first instant after `date`: the next day for a bare date, one nanosecond later for an exact time."""
     exact = re.search(r"\d[T ]\d", date.strip())
     return as_utc(date) + (pd.Timedelta(1, "ns") if exact else pd.Timedelta(days=1))
 
 
 def parse_interval(interval: str) -> pd.Timedelta:
-    """Binance's notation (1s 1m 15m 1h 4h 1d 3d 1w) → Timedelta.
+    """Parse an interval in Binance's notation (1s 1m 15m 1h 4h 1d 3d 1w) into a Timedelta.
 
     Raises:
-        ValueError: another notation; calendar months (1M) have no fixed length and are not supported.
+        ValueError: not in this notation; calendar months (1M) have no fixed length and are not supported.
     """
     match = re.fullmatch(r"(\d+)([smhdw])", interval)
     if not match or int(match[1]) == 0:
@@ -30,7 +30,7 @@ def parse_interval(interval: str) -> pd.Timedelta:
 
 
 def interval_name(step: pd.Timedelta) -> str:
-    """Inverse of `parse_interval`: 1h, 4h, 1d …"""
+    """Format a Timedelta in Binance's notation, such as 1h, 4h or 1d; the inverse of `parse_interval`."""
     for unit, length in (("w", "7D"), ("d", "1D"), ("h", "1h"), ("m", "1min")):
         count, rest = divmod(step, pd.Timedelta(length))
         if not rest and count:

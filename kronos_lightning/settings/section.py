@@ -1,7 +1,7 @@
-"""Base class of all settings, and the bounded numbers that they are made of.
+"""Base class of all settings, and the bounded number types that they use.
 
-A section of the configuration is the argument of the class it configures: it is written once. Values and their
-explanations are in `conf/`.
+A section of the configuration is also the argument of the class that it configures, so every setting is declared once.
+Values and their explanations are in `conf/`.
 """
 
 from typing import Annotated
@@ -16,11 +16,11 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """Part of the configuration: immutable, without unknown keys and silent conversions."""
+    """Section of the configuration: immutable, strict about types, and closed to unknown keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
 def as_list(value: str | list[str]) -> list[str]:
-    """One symbol or several, as a list."""
+    """Return one symbol or several symbols as a list."""
     return [value] if isinstance(value, str) else list(value)

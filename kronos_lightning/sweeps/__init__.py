@@ -1,1 +1,1 @@
-"""Sweeps: trials of one command, their search, and what came out."""
+"""Sweeps: trials of one command, their search, and their results."""

@@ -1,4 +1,4 @@
-"""Plot of a sweep: the monitored figure against each setting that was varied."""
+"""Plot of a sweep: the monitored metric against each swept setting."""
 
 import math
 
@@ -15,7 +15,7 @@ WIDE = 10.0  # an axis whose ends differ by more than this factor is logarithmic
 
 
 def sweep_figure(record: Record) -> Figure:
-    """Draw a row of panels a group: dots are finished trials, the star the best, crosses at the bottom failed ones."""
+    """Plot one row of panels per group: dots = finished trials, star = best trial, crosses at the bottom = failures."""
     winners, keys = best(record), record.compared
     figure = Figure(figsize=(max(5.0, 3.4 * len(keys) + 0.6), 3.2 * len(winners)), layout="constrained")
     panels = figure.subplots(len(winners), len(keys), squeeze=False, sharey="row")
@@ -40,7 +40,7 @@ def _panel(axes: Axes, trials: list[Trial], winner: Trial, key: str) -> None:
         low, high = np.nanmin(places[finished]), np.nanmax(places[finished])
         if low > 0 and high / low > WIDE:
             axes.set_xscale("log")
-        places = np.clip(places, low, high)  # an absurd value that failed does not stretch the axis
+        places = np.clip(places, low, high)  # an extreme value that failed does not stretch the axis
     else:
         names = sorted(values.astype(str).unique())
         places = values.astype(str).map(names.index).to_numpy(dtype=float)

@@ -10,7 +10,7 @@ from kronos_lightning.plotting.formats import number
 from .plot import sweep_figure
 from .results import APART, Record, best, command_of, last_parts, table_of
 
-LONG = 60  # characters after which a status is broken over lines
+LONG = 60  # characters after which a status wraps
 
 
 def write(record: Record) -> None:
@@ -43,11 +43,11 @@ def _print(frame: pd.DataFrame, record: Record) -> None:
     for name, label in zip(shown.columns, last_parts(list(shown.columns)), strict=True):
         if name == "status":
             table.add_column(label, overflow="fold", max_width=LONG)
-        else:  # a number over two lines reads as another
+        else:  # a number that wraps reads as another number
             table.add_column(label, no_wrap=True, justify="left" if name == "stage" else "right")
     for row in shown.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
-    console = Console(markup=False)  # brackets in values and reasons are no colours
+    console = Console(markup=False)  # brackets in values and reasons are not markup
     console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
     console.print(table)
 

@@ -1,4 +1,4 @@
-"""Record of a sweep: its trials, the table of what they reached, the commands that repeat them."""
+"""Record of a sweep: its trials, the table of their results, and the commands that repeat them."""
 
 import json
 import logging
@@ -15,42 +15,42 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from kronos_lightning.runs.directory import read_info, write_json
 
 RECORD = "sweep.json"
-APART = ("stage", "data.fold")  # keys whose values are no rivals: their figures do not compare
+APART = ("stage", "data.fold")  # keys whose values do not compete, because their metrics are not comparable
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Trial:
-    """One trial: what it was given, where it runs, what became of it."""
+    """Trial of a sweep: its overrides, its folder, its status and its metrics."""
 
     overrides: list[str]
     stage: str
     run_dir: str
     monitor: str
     mode: str
-    status: str = "not run"  # or finished, interrupted, failed: …
+    status: str = "not run"  # or "finished", "interrupted", "failed: …"
     figures: dict[str, Any] = field(default_factory=dict)
     seconds: float | None = None
 
     @property
     def value(self) -> float | None:
-        """The monitored figure; None unless finished."""
+        """Monitored metric; None unless the trial finished."""
         return self.figures.get(self.monitor) if self.status == "finished" else None
 
     @property
     def group(self) -> str:
-        """Stage, and fold if one is given: what it competes in."""
+        """Stage, and fold if one is given; trials compete within a group."""
         fold = given(self.overrides).get("data.fold", "null")
         return self.stage if fold == "null" else f"{self.stage}, fold {fold}"
 
     @property
     def failed(self) -> bool:
-        """Whether it ended with an error."""
+        """True if the trial ended with an error."""
         return self.status.startswith("failed")
 
     def look(self, since: str) -> None:
-        """Take over what its run's folder says, if that run began at or after `since` (ISO time)."""
+        """Update status, metrics and seconds from the run's folder, if the run began at or after `since` (ISO time)."""
         info = read_info(Path(self.run_dir))
         if info is None or info["started"] < since:
             return
@@ -60,12 +60,12 @@ class Trial:
 
 
 class Record:
-    """The trials of a sweep, kept in `sweep.json`, so that the table is complete after an interruption too.
+    """Trials of a sweep, stored in `sweep.json`, so that the table is complete even after an interruption.
 
     Args:
         folder: of the sweep.
-        identity: what makes two commands the same sweep.
-        swept: the keys that vary.
+        identity: values that identify the sweep; two commands with equal values are the same sweep.
+        swept: keys that vary.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], swept: list[str]):
@@ -76,7 +76,7 @@ class Record:
 
     @property
     def compared(self) -> list[str]:
-        """The swept keys whose values compete."""
+        """Swept keys whose values compete."""
         return [key for key in self.swept if key not in APART]
 
     def save(self) -> None:
@@ -86,7 +86,7 @@ class Record:
 
 
 def find_earlier(sweeps: Path, identity: dict[str, Any]) -> Path | None:
-    """The folder of the newest sweep of the same command."""
+    """Return the folder of the newest sweep with the same identity; None if there is none."""
     for path in sorted(sweeps.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             same = json.loads(path.read_text())["sweep"] == identity
@@ -99,7 +99,10 @@ def find_earlier(sweeps: Path, identity: dict[str, Any]) -> Path | None:
 
 
 def table_of(record: Record) -> pd.DataFrame:
-    """A row a trial, best first within its group: number, stage, the swept keys, figures, seconds, status, folder."""
+    """Build a table with one row per trial, best first within its group.
+
+    Columns: number, stage, the swept keys, metrics, seconds, status, folder.
+    """
     rows = []
     for number, trial in enumerate(record.trials):
         values = given(trial.overrides)
@@ -123,7 +126,7 @@ def table_of(record: Record) -> pd.DataFrame:
 
 
 def best(record: Record) -> dict[str, Trial]:
-    """The best finished trial of each group; none where only stage and fold vary."""
+    """Return the best finished trial of each group; empty if only stage and fold vary."""
     winners: dict[str, Trial] = {}
     for trial in record.trials if record.compared else []:
         if trial.value is not None:
@@ -135,25 +138,25 @@ def best(record: Record) -> dict[str, Trial]:
 
 
 def command_of(trial: Trial) -> str:
-    """The command that repeats a trial as a run of its own; without the preset, whose values stand in it."""
+    """Return the command that repeats a trial as a single run; without the preset, whose values it contains."""
     kept = [text for text in trial.overrides if not text.startswith("sweep=")]
     return shlex.join(["python", sys.argv[0], *kept])
 
 
 def command_to_continue() -> str:
-    """The command that goes on with this sweep."""
+    """Return the command that resumes this sweep."""
     arguments = [argument for argument in sys.argv if not argument.startswith("resume=")]
     return shlex.join(["python", *arguments, "resume=auto"])
 
 
 def given(overrides: list[str]) -> dict[str, str]:
-    """Key → value, as text, of overrides without a sweep."""
+    """Return key → value, as text, of overrides that are not sweeps."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     return {o.get_key_element().lstrip("+~"): str(o.input_line).partition("=")[2] for o in parsed}
 
 
 def numeric(values: pd.Series) -> pd.Series:
-    """As numbers, if all are."""
+    """Convert to numbers if all values are numeric, else return them unchanged."""
     try:
         return pd.to_numeric(values)
     except (ValueError, TypeError):
@@ -166,6 +169,6 @@ def _places(groups: list[str]) -> list[int]:
 
 
 def last_parts(keys: list[str]) -> list[str]:
-    """Last parts of the keys, the whole key where two would read the same."""
+    """Return the last part of each key; the whole key where two last parts are equal."""
     ends = [key.rpartition(".")[2] for key in keys]
     return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]

@@ -1,7 +1,7 @@
-"""A sweep: trials one after the other or in parallel, of which one may fail and which may be interrupted.
+"""Run of a sweep: trials in sequence or in parallel, robust to failed trials and interruptions.
 
-A trial that fails is a row of the table. Ctrl-C and SIGTERM end the sweep; the same command with ``resume=auto`` goes
-on with it: finished trials are taken as they are, the interrupted one continues inside.
+A failed trial is a row of the table. Ctrl-C and SIGTERM end the sweep; the same command with ``resume=auto`` resumes
+it: finished trials are kept, and the interrupted trial resumes from its checkpoint.
 """
 
 import gc
@@ -43,21 +43,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Failure:
-    """What a failed trial returns; it travels between processes."""
+    """Return value of a failed trial; it is picklable, because it travels between processes."""
 
     reason: str
 
 
 class Guarded:
-    """The function of a trial, whose errors are returned: only an interruption ends it, and with it the sweep."""
+    """Function of a trial that returns its errors: only an interruption ends it, and the sweep with it."""
 
     def __init__(self, task: Callable[[DictConfig], float]):
         self.task = task
 
     def __call__(self, cfg: DictConfig) -> float | Failure:
-        """Run it."""
-        register_resolvers()  # for launchers whose processes do not import train.py
-        if multiprocessing.get_start_method() == "loky":  # joblib's, which processes spawned for DDP do not know
+        """Run the trial; return its value or a `Failure`."""
+        register_resolvers()  # needed by launchers whose processes do not import train.py
+        if multiprocessing.get_start_method() == "loky":  # joblib's method, unknown to processes spawned for DDP
             multiprocessing.set_start_method("spawn", force=True)
         try:
             value = self.task(cfg)
@@ -68,18 +68,20 @@ class Guarded:
                 raise
             return Failure(_reason(cause or stop))
         except Exception as error:
-            if _is_interruption(getattr(error, "exit_code", None)):  # of a process that DDP had spawned
+            if _is_interruption(getattr(error, "exit_code", None)):  # raised by a process that DDP spawned
                 sys.exit(error.exit_code)
             log.exception("The trial failed")
             return Failure(_reason(error))
         finally:
-            gc.collect()  # a trial that ran out of memory must leave it to the next
+            gc.collect()  # free the memory for the next trial, even after an out-of-memory error
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
 
 
 def run_sweep(sweeper: Any, arguments: list[str]) -> None:
-    """Run the trials and leave table, picture and command; exits with 1 if one failed, 130 or 143 if interrupted.
+    """Run the trials; leave a table, a plot and the best command.
+
+    Exits with code 1 if the sweep is invalid or a trial failed, 130 or 143 if it was interrupted.
 
     Args:
         sweeper: the plugin with Hydra's context and the settings of `conf/hydra/sweeper`.
@@ -101,12 +103,12 @@ def run_sweep(sweeper: Any, arguments: list[str]) -> None:
 
 
 class Sweep:
-    """The trials of one command; raises `SweepError` before the first has begun."""
+    """Trials of one command; the constructor raises `SweepError` before the first trial starts."""
 
     def __init__(self, sweeper: Any, arguments: list[str]):
         config = sweeper.config
         self.loader = sweeper.hydra_context.config_loader
-        # A trial is the same whether it begins or goes on.
+        # A trial has the same identity whether it starts or resumes.
         kept = [argument for argument in arguments if not argument.startswith("resume=")]
         self.resume = [argument for argument in arguments if argument not in kept]
         space = Space.parse(sweeper.params, kept, self.loader)
@@ -126,7 +128,7 @@ class Sweep:
 
         self.config, self.since = config, "" if resume else datetime.now(UTC).isoformat(timespec="seconds")
         self.record = Record(folder, identity, list(space.swept))
-        if "stage" in space.swept and self.record.compared and config.stage.get("tokenizer", "auto") == "auto":
+        if "stage" in space.swept and self.record.compared and config.stage.get("frozen_tokenizer", "auto") == "auto":
             log.warning(
                 "Each predictor of this sweep takes the tokenizer of a run outside of it: trials of the tokenizer that "
                 "differ in %s have folders of their own", ", ".join(self.record.compared)
@@ -139,13 +141,13 @@ class Sweep:
         self.record.save()
 
     def run(self) -> int | None:
-        """Run all trials; returns the exit code of an interruption, None at the end."""
-        logging.getLogger(BasicLauncher.__module__).setLevel(logging.WARNING)  # it repeats every override there is
+        """Run all trials; return the exit code of an interruption, or None after the last trial."""
+        logging.getLogger(BasicLauncher.__module__).setLevel(logging.WARNING)  # it logs every override
         try:
             with _terminable():
                 while asked := self.search.ask(self.at_once):
                     trials = [self._enter(overrides) for overrides in asked]
-                    # A predictor needs the tokenizer that was trained before it, so stages do not run side by side.
+                    # A predictor needs the tokenizer trained before it, so stages do not run in parallel.
                     for _, group in itertools.groupby(trials, key=lambda trial: trial.stage):
                         self._launch(list(group))
         except KeyboardInterrupt:
@@ -155,7 +157,7 @@ class Sweep:
         return None
 
     def report(self) -> None:
-        """Write and print what there is to say so far."""
+        """Write and print the results so far."""
         for trial in self.record.trials:
             if trial.status in ("not run", "interrupted"):
                 trial.look(self.since)
@@ -195,7 +197,7 @@ class Sweep:
             raise
 
     def _enter(self, overrides: list[str]) -> Trial:
-        """The trial with these overrides; composed, the first time, to see its folder."""
+        """Return the trial with these overrides; a new trial is composed once to find its folder."""
         known = {tuple(trial.overrides): trial for trial in self.record.trials}.get(tuple(overrides))
         if known is not None:
             return known
@@ -214,7 +216,7 @@ class Sweep:
         return trial
 
     def _job(self, overrides: list[str]) -> list[str]:
-        """What the launcher is given: beside the overrides, what a trial cannot know in another process."""
+        """Return the launcher's arguments: the overrides, and settings that a trial in another process cannot know."""
         folder = str(self.record.folder).replace("'", "\\'")
         keys = ",".join(f"'{key}'" for key in self.record.swept)
         return [*overrides, *self.resume, f"hydra.sweep.dir='{folder}'", f"hydra.sweeper.swept=[{keys}]"]
@@ -240,14 +242,14 @@ class Sweep:
         self.record.save()
 
     def _survivor(self, trial: Trial, reason: str) -> Failure | None:
-        """What became of a trial when a process of the launcher died: its folder knows whether it was finished."""
+        """Return None if the trial finished although a process of the launcher died, else a `Failure`."""
         trial.look(self.since)
         return None if trial.status == "finished" else Failure(reason)
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM between two trials ends the sweep as Ctrl-C does; within a trial the trial handles it."""
+    """Let SIGTERM between two trials end the sweep like Ctrl-C; within a trial the trial handles the signal."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -259,7 +261,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _is_interruption(code: object) -> bool:
-    """Whether an exit code says that a signal asked for the end."""
+    """Return True if an exit code means that a signal ended the process."""
     return isinstance(code, int) and code > 128
 
 
@@ -270,8 +272,8 @@ def _result(job: JobReturn) -> float | Failure:
 
 
 def _reason(error: BaseException) -> str:
-    """One line: the last of the message, which in a traceback of another process is the error itself."""
+    """Return the last line of an error's message, which in a traceback from another process is the error itself."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     name = type(error).__name__
     text = lines[-1] if len(lines) > 1 or (name.endswith("Error") and lines) else ": ".join([name, *lines])
-    return re.sub(r"^kronos_lightning[.\w]+: ", "", text)  # our errors need no name
+    return re.sub(r"^kronos_lightning[.\w]+: ", "", text)  # omit the class name of this project's errors

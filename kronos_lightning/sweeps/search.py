@@ -1,4 +1,4 @@
-"""What a sweep tries: the search space in Hydra's syntax of overrides, and three ways through it."""
+"""Search of a sweep: the search space in Hydra's override syntax, and three search strategies."""
 
 import itertools
 import math
@@ -14,22 +14,26 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 
 from kronos_lightning.errors import KronosError
 
-DIGITS = 6  # of a number that is drawn: enough, and commands and folders stay readable
+DIGITS = 6  # significant digits of a drawn number, few enough for readable commands and folders
 
 
 class SweepError(KronosError, ValueError):
-    """A sweep cannot run as asked; the message says what to do."""
+    """Error if a sweep cannot run as requested; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """The overrides of a sweep by key; some of them stand for several values."""
+    """Overrides of a sweep by key; some of them stand for several values."""
 
     overrides: dict[str, Override]
 
     @classmethod
     def parse(cls, params: Mapping[str, Any], arguments: list[str], loader: ConfigLoader | None = None) -> "Space":
-        """A preset's `params` and the command line's `arguments`, which win; null takes a preset's key away."""
+        """Parse a preset's `params` and the command line's `arguments`, which take precedence; null removes a key.
+
+        Raises:
+            SweepError: an interval is empty, or a logarithmic interval starts at or below zero.
+        """
         texts = [f"{key}={value}" for key, value in params.items() if value is not None]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides([*texts, *arguments])
         space = cls({override.get_key_element().lstrip("+~"): override for override in parsed})
@@ -40,11 +44,11 @@ class Space:
 
     @property
     def swept(self) -> dict[str, Override]:
-        """Those that vary."""
+        """Overrides that vary, by key."""
         return {key: override for key, override in self.overrides.items() if override.is_sweep_override()}
 
     def trial(self, chosen: Mapping[str, str]) -> list[str]:
-        """All overrides of the trial that gives the swept keys the values `chosen`."""
+        """Return all overrides of the trial in which the swept keys have the values `chosen`."""
         return [
             f"{override.get_key_element()}={chosen[key]}" if key in chosen else str(override.input_line)
             for key, override in self.overrides.items()
@@ -52,39 +56,43 @@ class Space:
 
 
 class TrialSearch(Protocol):
-    """A way through the space. A trial is known by its list of overrides."""
+    """Search strategy. A trial is identified by its list of overrides."""
 
     def planned(self) -> list[list[str]]:
-        """The trials that are known before the first has run."""
+        """Return the trials that are known before the first trial runs."""
 
     def ask(self, count: int | None) -> list[list[str]]:
-        """The next trials, at most `count`; none = the end."""
+        """Return the next trials, at most `count` (None = all); an empty list ends the search."""
 
     def tell(self, trial: list[str], value: float | None) -> None:
-        """What a trial reached; None = it failed."""
+        """Report the result of a trial; None = the trial failed."""
 
 
 class Listed:
-    """Trials that do not depend on what earlier ones reached."""
+    """Fixed list of trials that does not depend on earlier results."""
 
     def __init__(self, trials: list[list[str]]):
         self._trials, self._next = trials, 0
 
     def planned(self) -> list[list[str]]:
-        """All of them."""
+        """Return all trials."""
         return self._trials
 
     def ask(self, count: int | None) -> list[list[str]]:
-        """The next ones."""
+        """Return the next trials."""
         begin, self._next = self._next, len(self._trials) if count is None else self._next + count
         return self._trials[begin : self._next]
 
     def tell(self, trial: list[str], value: float | None) -> None:
-        """Nothing is learnt from it."""
+        """Ignore the result: results do not influence later trials."""
 
 
 def grid(space: Space) -> Listed:
-    """Every combination, the last key varying fastest; raises `SweepError` for an interval."""
+    """List every combination, the last key varying fastest.
+
+    Raises:
+        SweepError: a key has an interval, which cannot be enumerated.
+    """
     for key, override in space.swept.items():
         if override.is_interval_sweep():
             raise SweepError(f"{key}: a grid cannot enumerate an interval; hydra/sweeper=random or optuna can")
@@ -93,7 +101,7 @@ def grid(space: Space) -> Listed:
 
 
 def draws(space: Space, trials: int, seed: int) -> Listed:
-    """At most `trials` different random ones; the first of them are the same for any `trials`."""
+    """Draw at most `trials` different random trials; more trials with the same seed begin with the same trials."""
     generator, found = random.Random(seed), {}
     for _ in range(trials * 20):
         if len(found) < trials:
@@ -103,14 +111,17 @@ def draws(space: Space, trials: int, seed: int) -> Listed:
 
 
 class Bayesian:
-    """Trials that Optuna's TPE proposes, kept in a study on disk that an interrupted sweep goes on with.
+    """Search strategy of Optuna's TPE, with a study on disk that lets an interrupted sweep resume.
 
     Args:
-        space: what may be tried.
-        trials: how many in all, those of an earlier session included.
+        space: values to search.
+        trials: total number of trials, including those of an earlier session.
         seed: of the proposals.
-        study_file: SQLite file; it goes on if it exists.
+        study_file: SQLite file; an existing study is resumed.
         direction: "min" or "max".
+
+    Raises:
+        SweepError: Optuna is not installed.
     """
 
     def __init__(self, space: Space, trials: int, seed: int, study_file: Path, direction: str):
@@ -125,16 +136,16 @@ class Bayesian:
         self.study = optuna.create_study(
             storage=f"sqlite:///{study_file}", study_name="sweep", direction=f"{direction}imize", load_if_exists=True
         )
-        # A study that goes on must not draw its first numbers again.
+        # A resumed study must not repeat its first random numbers.
         self.study.sampler = optuna.samplers.TPESampler(seed=seed + len(self.study.trials))
         self._waiting = [trial for trial, known in self._known().items() if known.state == self._states.RUNNING]
 
     def planned(self) -> list[list[str]]:
-        """Those of an earlier session."""
+        """Return the trials of an earlier session."""
         return [list(trial) for trial in self._known()]
 
     def ask(self, count: int | None) -> list[list[str]]:
-        """First what an interruption left, then new proposals; one that was there already is not run again."""
+        """Return first the interrupted trials, then new proposals; a proposal that ran before is not repeated."""
         count = len(self._waiting) + self._trials if count is None else count
         asked = [list(trial) for trial in self._waiting[:count]]
         del self._waiting[:count]
@@ -153,7 +164,7 @@ class Bayesian:
         return asked
 
     def tell(self, trial: list[str], value: float | None) -> None:
-        """Told to the study."""
+        """Report the result to the study."""
         known = self._known()[tuple(trial)]
         if known.state == self._states.RUNNING:
             self.study.tell(known.number, value, state=self._states.FAIL if value is None else self._states.COMPLETE)
@@ -184,7 +195,7 @@ def _draw(override: Override, generator: random.Random) -> str:
 
 
 def _suggest(proposal: Any, key: str, override: Override) -> str:
-    """What Optuna proposes for a key; a range is ordered, a choice is not."""
+    """Return Optuna's proposal for a key; a range is ordered, a choice is not."""
     if override.is_interval_sweep():
         interval, log = override.value(), "log" in override.value().tags
         suggest = proposal.suggest_int if isinstance(interval.start, int) else proposal.suggest_float
@@ -196,6 +207,6 @@ def _suggest(proposal: Any, key: str, override: Override) -> str:
 
 
 def _text(number: float, interval: IntervalSweep) -> str:
-    """The number with few digits, within the interval."""
+    """Format the number with six significant digits, clipped to the interval."""
     rounded = round(number) if isinstance(interval.start, int) else float(f"{number:.{DIGITS}g}")
     return str(min(max(rounded, interval.start), interval.end))

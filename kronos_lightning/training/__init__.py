@@ -1,4 +1,4 @@
-"""Fine-tuning of tokenizer and predictor with Lightning."""
+"""Fine-tuning of the tokenizer and the predictor with Lightning."""
 
 from .predictor_module import PredictorModule
 from .recipe import Recipe

@@ -1,4 +1,4 @@
-"""What makes the processor or the compiler faster for a training, and says so where it cannot."""
+"""CPU and compiler settings that speed up a training, with a message where they do not work."""
 
 import ctypes
 import logging
@@ -9,20 +9,20 @@ from torch import nn
 
 from kronos_lightning.errors import KronosError
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt
 
 log = logging.getLogger(__name__)
 
 
 class CompilerError(KronosError, RuntimeError):
-    """torch.compile does not work here."""
+    """Error if torch.compile does not work on this machine."""
 
 
 def keep_freed_memory() -> None:
     """Let this process reuse the memory of freed tensors.
 
-    By default glibc gives every large block back to the system, and each activation of each step is mapped and zeroed
-    anew by the kernel. Without glibc nothing happens.
+    By default glibc returns every large block to the system, so the kernel maps and zeroes the memory of each
+    activation again in each step. Without glibc this function does nothing.
     """
     if sys.platform.startswith("linux"):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -32,19 +32,19 @@ def keep_freed_memory() -> None:
 
 
 def warn_of_slow_precision(device: torch.device, precision: str) -> None:
-    """Say it where half precision would only cost time: processors without instructions for it emulate it."""
+    """Warn if bf16 precision would be slower: CPUs without bfloat16 instructions emulate it."""
     if device.type == "cpu" and "bf16" in precision and not has_bfloat16():
         log.warning("This processor has no bfloat16 instructions: trainer.precision=32-true is many times faster here")
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices itself."""
+    """Return True if the CPU has instructions for bfloat16 matrix products."""
     able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last on ARM
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # "bf16" on ARM
 
 
 def compile_networks(device: torch.device, *networks: nn.Module) -> None:
-    """Compile networks in place: their names, weights and checkpoints stay as they are.
+    """Compile networks in place; names, weights and checkpoints stay the same.
 
     Raises:
         CompilerError: the device's compiler is missing or does not work.

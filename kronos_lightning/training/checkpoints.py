@@ -1,4 +1,4 @@
-"""Checkpoints of a fine-tuning run: the best by a validation figure, and the last, from which it resumes exactly."""
+"""Checkpoints of a fine-tuning run: the best by a validation metric, and the last for an exact resume."""
 
 import logging
 import os
@@ -24,22 +24,21 @@ from kronos_lightning.training.sharding import whole
 from kronos_lightning.training.stopping import Stopped, StopSignals, all_finite, diverged, requeue
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-AGREE_EVERY = 10  # steps between two agreements of several processes on whether to save or stop
-RESUME = "resume"  # key of what `LastCheckpoint` adds to a checkpoint
-UNFINISHED = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # a validation that has just begun
+AGREE_EVERY = 10  # steps after which several processes agree on whether to save or stop
+RESUME = "resume"  # key of the state that `LastCheckpoint` adds to a checkpoint
+UNFINISHED = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # progress of a validation that has just begun
 
 log = logging.getLogger(__name__)
 
 
 class SavingError(KronosError, RuntimeError):
-    """A checkpoint could not be written; the one before it is untouched."""
+    """Error if a checkpoint cannot be written; the previous checkpoint is intact."""
 
 
 class PretrainedCheckpoint(ModelCheckpoint):
-    """Lightning's checkpoints, each written whole or not at all, with the checkpoint directory of the model beside.
+    """Lightning checkpoints, each written atomically together with the model's checkpoint directory.
 
-    ``best.ckpt`` stands beside ``best_model/``, ``epoch_10.ckpt`` beside ``epoch_10/``. Epochs in file names count
-    from 1.
+    ``best.ckpt`` comes with ``best_model/``, ``epoch_10.ckpt`` with ``epoch_10/``. Epochs in file names count from 1.
 
     Args: those of `lightning.pytorch.callbacks.ModelCheckpoint` that `conf/callbacks` uses.
     """
@@ -71,7 +70,7 @@ class PretrainedCheckpoint(ModelCheckpoint):
         return candidates
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the best so far, also where the run's folder was moved. (Lightning forgets it there.)"""
+        """Restore the best checkpoints so far, even if the run's folder was moved. (Lightning forgets them then.)"""
         places = {str(path): str(Path(self.dirpath) / Path(path).name) for path in state_dict["best_k_models"]}
         if all(Path(place).is_file() for place in places.values()):
             here = {
@@ -89,17 +88,18 @@ class PretrainedCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """``last.ckpt``, and as ``previous.ckpt`` the one before: a run resumed from either ends as if never stopped.
+    """Last checkpoint ``last.ckpt`` and the one before, ``previous.ckpt``: a resumed run ends as if never stopped.
 
-    Written at the end of every epoch, with ``last_model/`` beside, and within an epoch every so many minutes or steps.
-    SIGINT (Ctrl-C), SIGTERM and SLURM's requeue signal end the run after the step, having saved. So they do during a
-    validation, which is done anew when the run goes on.
+    They are written at the end of every epoch, together with ``last_model/``, and within an epoch at given intervals.
+    SIGINT (Ctrl-C), SIGTERM and SLURM's requeue signal save a checkpoint after the current step and end the run. During
+    validation they end the run after the current batch, or after the validation if there are several processes. The
+    resumed run repeats an interrupted validation from its start.
 
     Args:
-        dirpath: where.
-        every_n_minutes: time from one checkpoint to the next within an epoch; None = none by time.
-        every_n_steps: the same in optimiser steps.
-        seed: of dropout and all else that is drawn in training, for each process from a stream of its own.
+        dirpath: folder of the checkpoints.
+        every_n_minutes: minutes between two checkpoints within an epoch; None = none by time.
+        every_n_steps: optimiser steps between two checkpoints within an epoch; None = none by steps.
+        seed: of dropout and all other random numbers of the training; each process has its own stream.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._restored is not None and self._restored["should_stop"]:
-            trainer.should_stop = True  # early stopping had spoken before the run was killed
+            trainer.should_stop = True  # early stopping had triggered before the run was killed
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         torch.manual_seed(self.seed + 1_000_003 * trainer.global_rank)
@@ -132,7 +132,7 @@ class LastCheckpoint(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: WindowBatch, batch_idx: int
     ) -> None:
         if trainer.fit_loop._should_accumulate() or trainer.is_last_batch:
-            return  # between two steps only; after the last one of an epoch validation comes first
+            return  # save only between two steps; after the last step of an epoch, validation comes first
         by_steps = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         if by_steps or trainer.world_size == 1 or trainer.global_step % AGREE_EVERY == 0:
             self._save_or_stop(trainer, by_steps or self._is_time())
@@ -144,7 +144,7 @@ class LastCheckpoint(Checkpoint):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: WindowBatch, batch_idx: int
     ) -> None:
-        # The processes may have different numbers of batches, and can only agree where all have one.
+        # Processes may have different numbers of batches, so they cannot synchronise after each batch.
         if not trainer.sanity_checking and trainer.world_size == 1:
             self._save_or_stop(trainer, False)
 
@@ -175,7 +175,7 @@ class LastCheckpoint(Checkpoint):
         return self.every_n_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
 
     def _save_or_stop(self, trainer: L.Trainer, due: bool) -> None:
-        """Save if one process finds it due; end if a signal came to one."""
+        """Save if any process is due; stop if any process received a signal."""
         received = self.signals.received
         if trainer.world_size > 1:
             flags = torch.tensor([int(due), received], device=trainer.strategy.root_device)
@@ -197,12 +197,17 @@ class LastCheckpoint(Checkpoint):
 
 
 def save(trainer: L.Trainer, path: Path, keep: Path | None = None) -> None:
-    """Write Lightning's checkpoint whole or not at all; the one that was at `path` goes to `keep`."""
+    """Write Lightning's checkpoint atomically; move the existing file at `path` to `keep`.
+
+    Raises:
+        DivergedError: a weight is not finite.
+        SavingError: the file cannot be written.
+    """
     finite = torch.tensor(int(all_finite(trainer.lightning_module)), device=trainer.strategy.root_device)
     if not trainer.strategy.reduce(finite, reduce_op="min"):
         raise diverged("the weights", trainer.global_step)
     checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-    temporary = path.with_name(f".{path.name}.tmp")  # always the same, so that kills leave no heap of them
+    temporary = path.with_name(f".{path.name}.tmp")  # a fixed name, so that killed runs leave at most one
 
     def write() -> None:
         try:
@@ -219,7 +224,11 @@ def save(trainer: L.Trainer, path: Path, keep: Path | None = None) -> None:
 
 
 def export(trainer: L.Trainer, directory: Path) -> None:
-    """Write the checkpoint directory of what is trained."""
+    """Write the checkpoint directory of the validated network.
+
+    Raises:
+        SavingError: the directory cannot be written.
+    """
 
     network = whole(trainer.lightning_module.judged, trainer.strategy.root_device)
 
@@ -231,7 +240,7 @@ def export(trainer: L.Trainer, directory: Path) -> None:
 
 
 def _first_process(trainer: L.Trainer, write: Callable[[], None], path: Path) -> None:
-    """Let the first process write; the others wait, and where it fails all fail."""
+    """Run `write` in the first process while the others wait; if it fails, raise `SavingError` in all processes."""
     problem = None
     if trainer.is_global_zero:
         try:
@@ -246,7 +255,7 @@ def _first_process(trainer: L.Trainer, write: Callable[[], None], path: Path) ->
 
 
 def _go_to(trainer: L.Trainer, batches: int) -> None:
-    """Let the training loader go on in its epoch. (Lightning makes its iterator before it knows the place.)"""
+    """Continue the training loader within its epoch. (Lightning creates its iterator before it knows the position.)"""
     loader = trainer.train_dataloader
     loader.sampler.set_epoch(trainer.current_epoch)
     loader.sampler.skip(batches * loader.batch_size)
@@ -265,7 +274,7 @@ def _set_random_state(state: dict[str, Tensor]) -> None:
 
 
 def _gather(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """What each process has, in the order of their ranks."""
+    """Gather the random states of all processes, in the order of their ranks."""
     if not (dist.is_available() and dist.is_initialized()):
         return [state]
     states: list[Any] = [None] * dist.get_world_size()

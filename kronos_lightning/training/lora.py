@@ -1,9 +1,9 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685): train a small difference to some matrices and nothing else.
+"""Low-rank adapters (LoRA, arXiv 2106.09685): train a low-rank update of some matrices and nothing else.
 
-As a parametrisation of `torch.nn.utils.parametrize`, not through the library peft: a layer's ``weight`` then is the
-adapted matrix wherever it is read. Forecasts fold that matrix, and an export holds it, so that both equal the network
-that was trained to the last bit. Layers of peft keep the matrix without the adapter as their ``weight``, and merging it
-in and out again rounds.
+The adapters are parametrisations of `torch.nn.utils.parametrize` instead of layers from the library peft. A layer's
+``weight`` is then the adapted matrix wherever it is read. Forecasts fold this matrix and an export stores it, so both
+are bit-identical to the trained network. Layers of peft keep the matrix without the adapter as their ``weight``, and
+merging and unmerging it rounds.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ Network = TypeVar("Network", KronosTokenizer, Kronos)
 
 
 class LowRank(nn.Module):
-    """Adds ``alpha / rank × up down`` to a matrix ``(out, in)``; zero at the start, as ``up`` is.
+    """Parametrisation that adds ``alpha / rank × up down`` to a matrix ``(out, in)``.
 
-    ``down`` is ``(rank, in)``, ``up`` is ``(out, rank)``.
+    ``down`` is ``(rank, in)``, ``up`` is ``(out, rank)``. The update starts at zero because ``up`` does.
     """
 
     def __init__(self, matrix: Tensor, rank: int, alpha: float):
@@ -38,7 +38,7 @@ class LowRank(nn.Module):
 
 
 def add_adapters(network: nn.Module, rank: int, alpha: float, modules: Sequence[str]) -> None:
-    """Freeze a network and give an adapter to each linear layer whose name matches one of the patterns.
+    """Freeze a network and add an adapter to each linear layer whose name matches one of the patterns.
 
     Raises:
         RegularizationError: a pattern matches no linear layer.
@@ -57,13 +57,13 @@ def add_adapters(network: nn.Module, rank: int, alpha: float, modules: Sequence[
 
 
 def merged(network: Network) -> Network:
-    """The network with its adapters worked into the matrices: a new one, or itself where it has none."""
+    """Merge the adapters into the matrices; return a new network, or the same network if it has no adapters."""
     adapted = [name for name, module in network.named_modules() if parametrize.is_parametrized(module)]
     if not adapted:
         return network
     state = {name: value for name, value in network.state_dict().items() if ".parametrizations." not in name}
     state |= {f"{name}.weight": network.get_submodule(name).weight.detach() for name in adapted}
-    with torch.device("meta"):  # no random numbers for weights that are replaced at once
+    with torch.device("meta"):  # draw no random weights, they would be replaced immediately
         plain = type(network)(**network.config)
     plain.load_state_dict(state, assign=True)
     return plain.eval()

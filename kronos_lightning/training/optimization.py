@@ -1,4 +1,4 @@
-"""Optimiser and schedule, the same for both stages."""
+"""Optimiser and learning-rate schedule, the same for both stages."""
 
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
@@ -12,13 +12,13 @@ from .regularization import depths
 def build_optimizer(
     network: KronosTokenizer | Kronos, stage: StageSection, layer_decay: float = 1.0, fused: bool = True
 ) -> AdamW:
-    """AdamW with decay on tensors of two and more axes, none on norms and biases; two groups a rate.
+    """Build AdamW: weight decay on tensors with two or more axes, none on norms and biases; two groups per rate.
 
     Args:
-        network: what is trained.
-        stage: rates and decay.
-        layer_decay: each layer has this times the rate of the layer above it; the heads have the whole.
-        fused: a step in one pass over memory.
+        network: the network to train.
+        stage: learning rate, betas and weight decay.
+        layer_decay: learning rate of a layer relative to the layer above it; the heads have the full rate.
+        fused: update all weights in one pass over memory.
     """
     layers = [list(network.parameters())] if layer_decay == 1 else depths(network)
     groups = []
@@ -32,9 +32,10 @@ def build_optimizer(
 
 
 def build_schedule(optimizer: Optimizer, stage: StageSection, total_steps: int) -> OneCycleLR:
-    """One cycle over all optimiser steps; the warm-up lasts two steps at least (a shorter one divides by zero).
+    """Build a one-cycle schedule over all optimiser steps, with at least two warm-up steps.
 
-    Each group's peak is the rate that it was made with; the schedule leaves AdamW's betas alone.
+    A shorter warm-up would divide by zero. Each group peaks at the learning rate it was created with; the schedule does
+    not change AdamW's betas.
     """
     return OneCycleLR(
         optimizer,

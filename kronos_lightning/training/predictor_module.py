@@ -1,4 +1,4 @@
-"""Fine-tuning the predictor. Shape letters: B windows, W rows of a window, h horizon, S sample paths."""
+"""Fine-tuning of the predictor. Shape letters: B windows, W rows of a window, h horizon, S sample paths."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,19 +17,19 @@ from kronos_lightning.training.token_cache import cached_tokens
 
 
 class PredictorModule(StageModule):
-    """Predict the next candle's tokens; the tokenizer is frozen.
+    """Lightning module that trains the predictor on the next candle's tokens, with a frozen tokenizer.
 
     Loss: mean of the coarse and the fine cross-entropy (nats). Validation is teacher-forced, causal and deterministic
-    whatever `s1_condition` is.
+    for every value of `s1_condition`.
 
     Args:
-        forecaster: tokenizer, predictor and how the validation's paths are sampled.
-        recipe: how the predictor is trained. Its stage says what the fine head sees in training (`s1_condition`: the
-            target coarse token, or one sampled from the coarse head) and whether all windows are encoded once, before
-            the first step (`cache_tokens`: "auto" = where they are not augmented and the run is to draw as many
-            windows as there are).
-        num_paths: sample paths of the validation picture.
-        seed: of those paths.
+        forecaster: tokenizer, predictor and sampling settings of the validation paths.
+        recipe: training settings. Its stage sets the coarse token that the fine head sees in training (`s1_condition`:
+            the target token, or a token sampled from the coarse head). It also sets whether all windows are encoded
+            once, before the first step (`cache_tokens`: "auto" = if they are not augmented and the run draws at least
+            as many windows as there are).
+        num_paths: sample paths per window in validation.
+        seed: of the validation paths.
     """
 
     def __init__(self, forecaster: Forecaster, recipe: Recipe, *, num_paths: int, seed: int):
@@ -57,7 +57,7 @@ class PredictorModule(StageModule):
         self.cached = stage == "fit" and self._caches(data)
         if not self.cached:
             return
-        first = self.trainer.local_rank == 0  # encodes; the others of its machine wait, and read
+        first = self.trainer.local_rank == 0  # encodes; the other processes of its machine wait, then read
         for turn in (first, not first):
             if turn:
                 self._use_cached_tokens(data)
@@ -84,21 +84,21 @@ class PredictorModule(StageModule):
         return training_flops(self.predictor, rows - 1) + encoding
 
     def _tokens(self, batch: WindowBatch) -> tuple[Tensor, Tensor]:
-        """Token ids ``(B, W)``, coarse and fine."""
+        """Return token ids ``(B, W)``, coarse and fine."""
         if batch.tokens is not None:
             return batch.tokens.unbind(dim=-1)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return self.tokenizer.encode(batch.x, half=True)
 
     def on_after_batch_transfer(self, batch: WindowBatch, dataloader_idx: int) -> WindowBatch:
-        if batch.tokens is None:  # here, and not in the step, a profiler sees it by itself
+        if batch.tokens is None:  # encode here and not in the step, so that a profiler measures it separately
             batch = batch._replace(tokens=torch.stack(self._tokens(batch), dim=-1))
         return batch
 
     def _losses(
         self, network: Kronos, batch: WindowBatch, teacher: bool, label_smoothing: float = 0.0
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Token ids ``(B, W)`` and cross-entropies ``(B, W − 1)``, each coarse and fine."""
+        """Compute token ids ``(B, W)`` and cross-entropies ``(B, W − 1)``, each coarse and fine."""
         s1_ids, s2_ids = self._tokens(batch)
         s1_next = s1_ids[:, 1:] if teacher else None
         logits = network(s1_ids[:, :-1], s2_ids[:, :-1], batch.stamp[:, :-1], s1_next)
@@ -123,7 +123,7 @@ class PredictorModule(StageModule):
     def validation_paths(self, batch: WindowBatch, network: Kronos) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         past, future = slice(None, self.lookback), slice(self.lookback, self.lookback + self.horizon)
-        forecaster = replace(self.forecaster, predictor=network)  # what it folds is stale after the next step
+        forecaster = replace(self.forecaster, predictor=network)  # its folded weights are stale after the next step
         return forecaster.sample_normalised(
             batch.x[:, past], batch.stamp[:, past], batch.stamp[:, future], self.num_paths, generator
         )

@@ -1,4 +1,4 @@
-"""Where the time of a training goes: a table of its parts, and a trace of a few steps."""
+"""Profile of a training: a table of the time of its parts, and a trace of a few steps."""
 
 import csv
 import logging
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, record_function
 
-# What Lightning calls its actions, and whose time they are; the first that fits. Others belong to what they stand in.
+# Substrings of Lightning's action names and the part each one counts for; the first match wins. The time of other
+# actions counts for the part that contains them.
 PARTS = {
     "Checkpoint": "checkpoints",
     "save_checkpoint": "checkpoints",
@@ -25,21 +26,21 @@ PARTS = {
     "optimizer": "optimiser",
     "configure_gradient_clipping": "optimiser",
 }
-WARM_UP, TRACED = 3, 5  # steps before the trace, and in it
-ROWS = 15  # of a table, printed
+WARM_UP, TRACED = 3, 5  # steps before the trace, and steps in the trace
+ROWS = 15  # maximum number of printed rows of a table
 
 log = logging.getLogger(__name__)
 
 
 class PartsProfiler(Profiler):
-    """Seconds of each part of a training, each moment counted once, and torch's trace of a few steps.
+    """Profiler of the seconds in each part of a training, each moment counted once, with a torch trace of a few steps.
 
-    Writes ``parts.csv``, and of a run of more than `WARM_UP` steps ``operators.csv`` and ``trace.json.gz`` (for
-    chrome://tracing or ui.perfetto.dev); process r > 0 adds ``_r`` to the names. On a GPU it waits for the device at
-    each change of part, which costs some speed.
+    It writes ``parts.csv``. For a run of more than `WARM_UP` steps it also writes ``operators.csv`` and
+    ``trace.json.gz`` (for chrome://tracing or ui.perfetto.dev). Process r > 0 adds ``_r`` to the names. On a GPU the
+    profiler synchronises with the device at each change of part, which costs some speed.
 
     Args:
-        directory: where the files go.
+        directory: folder of the files.
     """
 
     def __init__(self, directory: str | Path):
@@ -83,7 +84,7 @@ class PartsProfiler(Profiler):
         self._stack.pop()[1].__exit__(None, None, None)
 
     def _account(self) -> None:
-        """Give the time since the last change to the part that stands on top."""
+        """Add the time since the last change to the part on top of the stack."""
         if torch.accelerator.is_available():
             torch.accelerator.synchronize()
         now = time.perf_counter()
@@ -112,7 +113,7 @@ class PartsProfiler(Profiler):
         return self.directory / (f"{stem}_{self._local_rank}{dot}{suffix}" if self._local_rank else name)
 
     def describe(self) -> None:
-        """Write the tables, and print them in the first process."""
+        """Write the tables; print them in the first process."""
         if self._finished:
             return
         self._account()

@@ -1,4 +1,4 @@
-"""Everything that decides how a network is fine-tuned, but the network and the data."""
+"""Settings that decide how a network is fine-tuned, apart from the network and the data."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -12,11 +12,11 @@ from .regularisers import Regulariser
 class Recipe:
     """Settings of a training.
 
-    stage: optimiser, schedule and what belongs to the stage alone.
-    regularization: means against overfitting.
-    lookback, horizon: rows of a window before its targets, and of these.
-    market_volatility: deviation of a candle's log return of late, where ``regularization.volatility`` is "market".
-    regularisers: further ones, from outside of this package.
+    stage: optimiser, schedule and the stage's own settings.
+    regularization: regularisation settings.
+    lookback, horizon: rows of a window before its targets, and number of target rows.
+    market_volatility: recent standard deviation of a candle's log return, if ``regularization.volatility`` is "market".
+    regularisers: additional regularisers from outside this package.
     """
 
     stage: TokenizerStage | PredictorStage
@@ -27,5 +27,5 @@ class Recipe:
     regularisers: tuple[Regulariser, ...] = ()
 
     def with_rate(self, learning_rate: float) -> Self:
-        """The same with another peak of the learning rate."""
+        """Return a copy with another peak learning rate."""
         return replace(self, stage=self.stage.model_copy(update={"learning_rate": learning_rate}))

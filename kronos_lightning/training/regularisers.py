@@ -1,4 +1,4 @@
-"""Regularisers that act in each step of a training: on its loss, its gradient, or its weights."""
+"""Regularisers that act in each training step: on the loss, the gradient or the weights."""
 
 from collections.abc import Sequence
 
@@ -11,24 +11,24 @@ from .sharding import share
 
 
 class Regulariser:
-    """A means against overfitting. A subclass overrides the places where it acts; the others do nothing.
+    """Base class of regularisers. A subclass overrides the hooks that it needs; the other hooks do nothing.
 
     ``regularization.extra`` in the configuration names the class and its arguments.
     """
 
     def on_loss(self, loss: Tensor, network: nn.Module) -> Tensor:
-        """Return the training loss to minimise, a scalar; `loss` is that without this regulariser."""
+        """Return the training loss to minimise, a scalar; `loss` is the scalar loss without this regulariser."""
         return loss
 
     def on_gradient(self, network: nn.Module, optimizer: Optimizer) -> None:
-        """Change gradients or rates in place, after the backward pass and before the gradient is clipped."""
+        """Change gradients or learning rates in place, after the backward pass and before gradient clipping."""
 
     def on_weights(self, network: nn.Module, optimizer: Optimizer) -> None:
-        """Change weights in place, after the step; ``group["lr"]`` is the rate that it was made with."""
+        """Change weights in place, after the optimiser step; ``group["lr"]`` is the learning rate of that step."""
 
 
 class SoftThreshold(Regulariser):
-    """L1: matrices are soft-thresholded by learning rate × strength after a step, which leaves exact zeros."""
+    """L1 regulariser: soft-thresholds matrices by learning rate × strength after a step, which yields exact zeros."""
 
     def __init__(self, strength: float):
         self.strength = strength
@@ -41,9 +41,9 @@ class SoftThreshold(Regulariser):
 
 
 class PullToStart(Regulariser):
-    """L2-SP (arXiv 1802.01483): each weight is pulled by learning rate × strength × its way from the start.
+    """L2-SP regulariser (arXiv 1802.01483): pulls each weight towards its value at the start of the run.
 
-    Apart from Adam's statistics, as its weight decay is.
+    The pull is learning rate × strength × distance. It is decoupled from Adam's statistics, like AdamW's weight decay.
 
     Args:
         strength: of the pull.

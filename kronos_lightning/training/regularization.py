@@ -1,4 +1,4 @@
-"""Means against overfitting that change the network before its training, or watch over its weights.
+"""Regularisation that changes the network before training, or tracks its weights.
 
 Shape letters: B windows, W rows of a window.
 """
@@ -19,15 +19,16 @@ from kronos_lightning.model.layers import Attention, FeedForward
 
 
 class RegularizationError(KronosError, ValueError):
-    """The network has no such part; the message names those that it has."""
+    """Error if the network has no such part; the message names the existing parts."""
 
 
 class WeightAverage(nn.Module):
-    """Exponential average of a network's trained weights: a network of its own, never in training mode.
+    """Exponential moving average (EMA) of a network's trained weights: a separate network, always in eval mode.
 
-    The decay of the n-th step is ``min(decay, (1 + n) / (10 + n))``, so that a short run does not average its start.
-    Lightning's `EMAWeightAveraging` has no such warm-up, copies the frozen tokenizer too, and exchanges the weights of
-    the one network before and after each validation, so that what is folded for forecasting would be folded anew.
+    The decay of step n is ``min(decay, (1 + n) / (10 + n))``, so that the average of a short run does not contain its
+    initial weights. Lightning's `EMAWeightAveraging` has no such warm-up and copies the frozen tokenizer too. It also
+    swaps the weights of a single network before and after each validation, so the weights folded for forecasting would
+    have to be folded again each time.
     """
 
     def __init__(self, network: KronosTokenizer | Kronos, decay: float):
@@ -37,7 +38,7 @@ class WeightAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, network: KronosTokenizer | Kronos) -> None:
-        """Take the weights after one more step into the average."""
+        """Update the average with the weights after one more step."""
         pairs = zip(self.network.parameters(), network.parameters(), strict=True)
         averages, latest = zip(*((a, p) for a, p in pairs if p.requires_grad), strict=True)
         n = int(self.steps)
@@ -55,9 +56,9 @@ def override_dropout(
     resid: float | None = None,
     token: float | None = None,
 ) -> None:
-    """Set dropout probabilities, whatever the checkpoint says; None leaves one. Its config then says the new ones.
+    """Override the dropout probabilities of the checkpoint; None keeps a probability. Updates the network's config too.
 
-    The tokenizer has no token dropout, and `token` does nothing to it.
+    The tokenizer has no token dropout; `token` is ignored for it.
     """
     if isinstance(network, KronosTokenizer):
         token = None
@@ -74,10 +75,10 @@ def override_dropout(
 
 
 def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
-    """Keep parameters whose names match one of the patterns (``*``, ``?``, ``[0-3]``) as they are.
+    """Freeze the parameters whose names match one of the patterns (``*``, ``?``, ``[0-3]``).
 
     Raises:
-        RegularizationError: a pattern matches nothing, or nothing is left to train.
+        RegularizationError: a pattern matches nothing, or no parameter is left to train.
     """
     for pattern in patterns:
         matched = [p for name, p in network.named_parameters() if fnmatchcase(name, pattern)]
@@ -94,7 +95,7 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def depths(network: KronosTokenizer | Kronos) -> list[list[nn.Parameter]]:
-    """The parameters by layer, from what reads the input to what writes the output."""
+    """Group the parameters by layer, from the input layer to the output layer."""
     if isinstance(network, Kronos):
         parts = [[network.embedding, network.time_emb], *([block] for block in network.transformer)]
         parts.append([network.norm, network.dep_layer, network.head])
@@ -106,7 +107,7 @@ def depths(network: KronosTokenizer | Kronos) -> list[list[nn.Parameter]]:
 
 
 def window_volatility(batch: WindowBatch) -> Tensor:
-    """Mean over the windows of the deviation of their closes' log returns, a candle: scalar."""
+    """Compute the standard deviation per candle of the closes' log returns, averaged over the windows: scalar."""
     close = denormalise(batch.x.float(), batch.mean.float(), batch.std.float())[..., CLOSE]  # (B, W)
     close = close.clamp_min(torch.finfo(close.dtype).tiny)
     return (close[:, 1:] / close[:, :-1]).log().std(dim=1, correction=0).mean()

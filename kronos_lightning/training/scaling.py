@@ -1,4 +1,4 @@
-"""Batch and learning rate by the number of processes, when asked."""
+"""Optional scaling of batch size and learning rate to the number of processes."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -8,16 +8,16 @@ from kronos_lightning.errors import KronosError
 
 
 class ScalingError(KronosError, ValueError):
-    """A batch cannot be shared equally."""
+    """Error if a batch cannot be divided equally."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What a step is made of.
+    """Size and learning rate of an optimiser step.
 
-    batch_size: windows a process and batch.
-    processes: of all machines.
-    accumulated: batches a step.
+    batch_size: windows per process and batch.
+    processes: number of processes on all machines.
+    accumulated: batches per step.
     learning_rate: peak of the schedule.
     """
 
@@ -28,14 +28,14 @@ class Scale:
 
     @property
     def global_batch(self) -> int:
-        """Windows a step."""
+        """Number of windows per optimiser step."""
         return self.batch_size * self.processes * self.accumulated
 
     def shared(self) -> "Scale":
-        """`batch_size` read as that of a whole step, each process and batch with its share.
+        """Return a copy with `batch_size` divided among all processes and accumulated batches of a step.
 
         Raises:
-            ScalingError: it cannot be divided.
+            ScalingError: `batch_size` cannot be divided equally.
         """
         share, rest = divmod(self.batch_size, self.processes * self.accumulated)
         if rest or not share:
@@ -46,11 +46,14 @@ class Scale:
         return replace(self, batch_size=share)
 
     def with_rate(self, rule: Literal["none", "sqrt", "linear"], reference_batch: int) -> "Scale":
-        """`learning_rate` read as that for steps of `reference_batch` windows: it grows with the batch or its root."""
+        """Return a copy with the learning rate scaled by a rule from `reference_batch` windows to the global batch.
+
+        "linear" multiplies by the ratio of the two batches, "sqrt" by its square root, "none" by 1.
+        """
         times = self.global_batch / reference_batch
         factor = {"none": 1.0, "sqrt": math.sqrt(times), "linear": times}[rule]
         return replace(self, learning_rate=self.learning_rate * factor)
 
     def about(self) -> dict[str, int | float]:
-        """For `run_info.json`."""
+        """Return these values and the global batch for `run_info.json`."""
         return asdict(self) | {"global_batch": self.global_batch}

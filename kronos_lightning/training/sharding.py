@@ -1,4 +1,4 @@
-"""Fully sharded data parallelism (FSDP2): each process holds a share of the weights, gradients and optimiser state."""
+"""Fully sharded data parallelism (FSDP2): each process holds a shard of the weights, gradients and optimiser state."""
 
 from typing import TypeVar
 
@@ -16,9 +16,9 @@ Network = TypeVar("Network", KronosTokenizer, Kronos)
 
 
 class BlockSharding(ModelParallelStrategy):
-    """Shares a network out among all processes, a transformer block at a time; GPUs or, to try it, processors.
+    """Strategy that shards a network among all processes by transformer block, on GPUs or, for trials, on CPUs.
 
-    A checkpoint is one file with the whole weights and optimiser state, as that of one process is.
+    A checkpoint is one file with the full weights and optimiser state, as with a single process.
     """
 
     def __init__(self, process_group_backend: str | None = None):
@@ -31,7 +31,7 @@ class BlockSharding(ModelParallelStrategy):
         super().setup_environment()
 
     def shard(self, network: KronosTokenizer | Kronos) -> None:
-        """Leave this process its share of each parameter; whole ones exist while a block is computed."""
+        """Shard each parameter in place; a block's full parameters exist only while the block is computed."""
         if isinstance(network, FSDPModule):
             return
         mesh = self.device_mesh["data_parallel"]
@@ -44,27 +44,30 @@ class BlockSharding(ModelParallelStrategy):
 
 
 def whole(network: Network, device: torch.device) -> Network:
-    """A sharded network with all of its weights, for the first process alone: all have to call. Another as it is."""
+    """Return a sharded network with all of its weights; return an unsharded network unchanged.
+
+    All processes have to call this function; only the result of the first process has the weights.
+    """
     if not isinstance(network, FSDPModule):
         return network
     state = get_model_state_dict(network, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    with torch.device("meta"):  # neither memory in the other processes, nor random numbers
+    with torch.device("meta"):  # use no memory in the other processes, and no random numbers
         plain = _class_before(network)(**network.config)
-    if state:  # the others get none
+    if state:  # empty in the other processes
         plain.to_empty(device=device).load_state_dict(state)
     return plain.eval()
 
 
 def share(parameter: Tensor) -> Tensor:
-    """What this process has of a parameter: a view, all of it where it is not sharded."""
+    """Return this process's shard of a parameter as a view; the whole parameter if it is not sharded."""
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 def joined(value: Tensor) -> Tensor:
-    """A figure of all shares together."""
+    """Return the value over all shards."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def _class_before(network: nn.Module) -> type:
-    """FSDP puts a class of its own before that of the network."""
+    """Return the network's original class, which FSDP replaces by a subclass."""
     return next(kind for kind in type(network).__mro__ if kind in (KronosTokenizer, Kronos))

@@ -1,4 +1,4 @@
-"""What both fine-tuning stages share: optimiser, schedule, regularisation, gradient norm, validation means."""
+"""Common base of both fine-tuning stages: optimiser, schedule, regularisation, gradient norm, validation means."""
 
 import json
 from collections.abc import Callable
@@ -26,28 +26,28 @@ from kronos_lightning.training.regularization import WeightAverage, window_volat
 from kronos_lightning.training.sharding import BlockSharding, joined
 from kronos_lightning.training.stopping import diverged
 
-LEAST_SCALE = 2.0**-10  # of the loss in 16-mixed precision; it starts at 2^16 and halves with each overflow
+LEAST_SCALE = 2.0**-10  # smallest loss scale in 16-mixed precision; it starts at 2^16 and halves with each overflow
 
 
 class ScheduleError(KronosError, RuntimeError):
-    """A run is resumed with another number of steps than it was planned with."""
+    """Error if a run is resumed with other settings or another number of steps than planned."""
 
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """List in words which settings are others than before; those that earlier versions did not record are skipped."""
+    """List the changed settings as text; settings that earlier versions did not record are skipped."""
     before = present_settings(before)
     return [f"{key} ({before[key]} before, {now.get(key)} now)" for key in before if before[key] != now.get(key)]
 
 
 class CodebookUsage(Metric):
-    """Share of a codebook's entries that occur among the tokens seen."""
+    """Share of the codebook entries that occur among the tokens seen."""
 
     def __init__(self, bits: int):
         super().__init__()
         self.add_state("counts", torch.zeros(2**bits, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, ids: Tensor) -> None:
-        """Count ids of any shape."""
+        """Count token ids of any shape."""
         self.counts = self.counts + torch.bincount(ids.flatten(), minlength=self.counts.numel())
 
     def compute(self) -> Tensor:
@@ -57,22 +57,22 @@ class CodebookUsage(Metric):
 class StageModule(L.LightningModule):
     """Base of `TokenizerModule` and `PredictorModule`.
 
-    Validation figures are means over windows, accumulated in float64 and summed over processes: they do not depend
-    on the number of processes. Only the target rows of a window count (those after the lookback): the rows before may
-    have been trained on.
+    Validation metrics are means over windows, accumulated in float64 and summed over processes: they do not depend on
+    the number of processes. Only the target rows of a window count (those after the lookback), because the rows before
+    them may have been trained on.
 
-    What a training adds to its network is part of the module and so of its checkpoints: the average of the weights,
-    and the weights of the start where they pull (a resumed run has those of its first part, whatever files changed).
+    Training state is part of the module and therefore of its checkpoints: the EMA network, and the initial weights if
+    they are pulled towards. A resumed run thus keeps the initial weights of its first part, even if files changed.
 
     Args:
-        network: what is fine-tuned.
-        recipe: how.
+        network: the network to fine-tune.
+        recipe: training settings.
         figures: names of the validation means.
     """
 
-    frozen: KronosTokenizer | None = None  # the tokenizer, where it is not what is trained
-    record: dict[str, Any] | None = None  # what stands in a checkpoint directory about its training
-    compiled = False  # train and validate the networks through torch.compile
+    frozen: KronosTokenizer | None = None  # the tokenizer of the predictor stage
+    record: dict[str, Any] | None = None  # training metadata for the checkpoint directory
+    compiled = False  # True = train and validate the networks with torch.compile
 
     def __init__(
         self,
@@ -89,10 +89,10 @@ class StageModule(L.LightningModule):
         pulled = [p for p in network.parameters() if p.requires_grad and regularization.l2_pretrained]
         self.start = nn.ParameterList(nn.Parameter(p.detach().clone(), requires_grad=False) for p in pulled)
         self.regularisers = self._regularisers()
-        self._volatility: list[Tensor] = []  # of the batches of this step
+        self._volatility: list[Tensor] = []  # volatilities of the batches of this step
 
     def _regularisers(self) -> list[Regulariser]:
-        """Those that act in each step, in the order in which they do."""
+        """Build the regularisers that act in each step, in the order in which they run."""
         regularization = self.recipe.regularization
         found: list[Regulariser] = []
         if regularization.l2_pretrained:
@@ -103,20 +103,28 @@ class StageModule(L.LightningModule):
 
     @property
     def trained(self) -> KronosTokenizer | Kronos:
-        """The network that is fine-tuned."""
+        """Network that is fine-tuned."""
         raise NotImplementedError
 
     @property
     def judged(self) -> KronosTokenizer | Kronos:
-        """The network that is validated and exported: the average of the weights, where there is one."""
+        """Network that is validated and exported: the EMA network if there is one, else the trained network."""
         return self.trained if self.average is None else self.average.network
 
     def validation_paths(self, batch: WindowBatch, network: KronosTokenizer | Kronos) -> Tensor:
-        """Forecasts of the horizon by the judged network for a picture, normalised: ``(B, S, h, 6)``."""
+        """Forecast the horizon for the validation metrics and plot.
+
+        Args:
+            batch: windows.
+            network: the network to validate, unsharded.
+
+        Returns:
+            Normalised paths ``(B, S, h, 6)``.
+        """
         raise NotImplementedError
 
     def save_pretrained(self, directory: Path, network: KronosTokenizer | Kronos) -> None:
-        """Write the judged network as a checkpoint directory, with what is known of its training."""
+        """Write the validated network as a checkpoint directory, with its training metadata."""
         merged(network).save_pretrained(directory)
         if self.record is not None:
             (directory / RECORD_FILE).write_text(json.dumps(self.record, indent=2))
@@ -136,7 +144,7 @@ class StageModule(L.LightningModule):
             )
 
     def flops(self, rows: int) -> float:
-        """Floating-point operations of training on one window of so many rows; see `throughput`."""
+        """Return the floating-point operations of a training step on one window of `rows` rows; see `throughput`."""
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
@@ -146,7 +154,7 @@ class StageModule(L.LightningModule):
             warn_of_slow_precision(device, str(self.trainer.precision))
             if self.compiled:
                 compile_networks(device, *{self.trained, self.judged})
-        if device.type != "mps":  # which has no float64
+        if device.type != "mps":  # MPS has no float64
             for mean in self.means.values():
                 mean.set_dtype(torch.float64)
 
@@ -155,14 +163,14 @@ class StageModule(L.LightningModule):
             self.trainer.strategy.shard(self.trained)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        fused = self.trainer.precision != "16-mixed"  # whose gradients have to be unscaled before they are clipped
+        fused = self.trainer.precision != "16-mixed"  # its gradients have to be unscaled before clipping
         stage, layer_decay = self.recipe.stage, self.recipe.regularization.layer_decay
         optimizer = build_optimizer(self.trained, stage, layer_decay, fused)
         schedule = build_schedule(optimizer, stage, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        self.train()  # loaded networks are in eval mode, and Lightning would leave them there: no dropout
+        self.train()  # loaded networks are in eval mode; Lightning would keep it, and dropout would be off
 
     def on_train_start(self) -> None:
         planned = self.lr_schedulers().total_steps
@@ -195,7 +203,7 @@ class StageModule(L.LightningModule):
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
             for regulariser in self.regularisers:
                 regulariser.on_weights(self.trained, optimizer)
-        finally:  # the schedule goes on from its own rates
+        finally:  # the schedule continues from its own rates
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
         if self.average is not None:
@@ -207,11 +215,11 @@ class StageModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Look at the norm and clip by it. (Lightning's own refuses fused optimisers in all half precisions.)"""
+        """Check the gradient norm and clip by it. (Lightning refuses fused optimisers in all half precisions.)"""
         trained = [p for p in self.trained.parameters() if p.grad is not None]
         norm = get_total_norm([p.grad for p in trained])
         logged = self.trainer.global_step % self.trainer.log_every_n_steps == 0
-        if logged or self.device.type == "cpu":  # elsewhere to look at a number means to wait for the device
+        if logged or self.device.type == "cpu":  # on other devices, reading a number waits for the device
             self._check(joined(norm))
             if logged:
                 self.log("train/gradient_norm", joined(norm))
@@ -221,13 +229,13 @@ class StageModule(L.LightningModule):
             clip_grads_with_norm_(trained, gradient_clip_val, norm)
 
     def _check(self, norm: Tensor) -> None:
-        """Stop where the gradient is no number; in 16-mixed precision, where it is none again and again."""
+        """Raise `DivergedError` if the gradient is not finite; in 16-mixed precision, if the loss scale is low."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if not norm.isfinite() if scaler is None else scaler.get_scale() < LEAST_SCALE:
             raise diverged("the gradient", self.trainer.global_step + 1)
 
     def _adapt_rate(self, optimizer: torch.optim.Optimizer) -> None:
-        """Lower this step's learning rate by the volatility, the same in all processes."""
+        """Reduce the learning rate of this step by the volatility, identically in all processes."""
         volatility = self.recipe.market_volatility
         if self.recipe.regularization.volatility == "batch":
             mean = torch.stack(self._volatility).mean()
@@ -239,7 +247,7 @@ class StageModule(L.LightningModule):
         self.log_dict({"train/volatility": volatility, "train/rate_factor": factor})
 
     def regularised(self, loss: Tensor) -> Tensor:
-        """The training loss with what the regularisers add to it."""
+        """Return the training loss including the terms of the regularisers."""
         for regulariser in self.regularisers:
             loss = regulariser.on_loss(loss, self.trained)
         return loss
@@ -250,7 +258,7 @@ class StageModule(L.LightningModule):
         self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
 
     def update_validation(self, ids: tuple[Tensor, Tensor], **per_window: Tensor) -> None:
-        """Add the figures of a batch, each ``(B,)``, and its token ids."""
+        """Add the metrics of a batch, each ``(B,)``, and its token ids."""
         for name, values in per_window.items():
             self.means[name].update(values.to(self.means[name].dtype))
         for usage, part in zip(self.usage.values(), ids, strict=True):

@@ -1,4 +1,4 @@
-"""How a run ends before its time: by a signal, or because it diverged."""
+"""Early end of a run: by a signal, or because the training diverged."""
 
 import logging
 import os
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 
 
 class DivergedError(KronosError, RuntimeError):
-    """Weights or gradients are no numbers any more; the message says what to do."""
+    """Error if weights or gradients are not finite; the message says what to do."""
 
 
 class Stopped(SystemExit):
-    """A run ended by a signal, after saving. Exit code 128 + the signal's number, as shells have it.
+    """Exit of a run that a signal stopped, after saving. Exit code: 128 + signal number, as in shells.
 
-    Processes other than the first end with 0: Lightning kills all at once where one of them ends otherwise.
+    Processes other than the first exit with 0, because Lightning kills all processes if one of them exits otherwise.
     """
 
     def __init__(self, number: int, rank: int):
@@ -31,9 +31,9 @@ class Stopped(SystemExit):
 
 
 class StopSignals:
-    """Notes SIGINT, SIGTERM and, in a SLURM job, SIGUSR1, for the training loop to act on between two steps.
+    """Recorder of SIGINT, SIGTERM and, in a SLURM job, SIGUSR1; the training loop acts on them between two steps.
 
-    The second one is not noted but obeyed at once, by whoever handled it before.
+    A second signal is not recorded; the previous handler handles it immediately.
     """
 
     def __init__(self) -> None:
@@ -41,14 +41,14 @@ class StopSignals:
         self._before: dict[int, signal.Handlers] = {}
 
     def install(self) -> None:
-        """Take over the signals; only the main thread can."""
+        """Install the signal handlers; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             return
         numbers = [signal.SIGINT, signal.SIGTERM] + [signal.SIGUSR1] * ("SLURM_JOB_ID" in os.environ)
         self._before = {number: signal.signal(number, self._note) for number in numbers}
 
     def restore(self) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -77,12 +77,12 @@ def requeue() -> None:
 
 
 def all_finite(network: nn.Module) -> bool:
-    """Whether every weight that this process has is a finite number."""
+    """Return True if every weight of this process is finite."""
     return bool(torch.stack([share(p.detach()).isfinite().all() for p in network.parameters()]).all())
 
 
 def diverged(what: str, step: int) -> DivergedError:
-    """The error, in words that help."""
+    """Build the error for a training that diverged, with advice in its message."""
     return DivergedError(
         f"{what} became infinite or NaN at step {step}, and nothing of that was saved. Usual reasons: too high a "
         f"stage.learning_rate, no stage.gradient_clip, 16-mixed precision (bf16-mixed is safer)"

@@ -1,4 +1,4 @@
-"""How fast a training is: windows and tokens a second, and the share of what the machine's products could do.
+"""Speed of a training: windows and tokens per second, and the share of the machine's peak matmul rate.
 
 Shape letters: B windows, W rows of a window, D d_model.
 """
@@ -14,26 +14,27 @@ from torch import nn
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.model.layers import Attention
 
-PEAK_SECONDS = 0.25  # of measuring the peak
-SIDES = {"cpu": 512}  # of the square product that measures it
-SIDE = 8192  # on other devices
+PEAK_SECONDS = 0.25  # duration of the peak measurement
+SIDES = {"cpu": 512}  # side of the square matrices in the peak measurement, by device type
+SIDE = 8192  # side on other devices
 PRECISIONS = {"bf16": torch.bfloat16, "16": torch.float16}
 
 log = logging.getLogger(__name__)
 
 
 def training_flops(part: nn.Module, rows: int) -> float:
-    """Floating-point operations of a forward and backward pass over one window: matrix products alone.
+    """Count the floating-point operations of the matrix products of a forward and backward pass over one window.
 
-    A weight costs 2 forward, 2 for the gradient of its input and, if it is trained, 2 for its own, a row each.
-    Attention costs 4 W² D forward (the causal half that kernels skip is counted, as is usual) and twice that backward.
+    Per row, a weight costs 2 operations forward, 2 for the gradient of its input and, if trained, 2 for its own
+    gradient. Attention costs 4 W² D forward and twice that backward. As usual, the causal half that kernels skip is
+    counted.
     """
     linear = sum((4 + 2 * m.weight.requires_grad) * m.weight.numel() for m in part.modules() if type(m) is nn.Linear)
     return linear * rows + 3 * _attention_flops(part, rows)
 
 
 def forward_flops(part: nn.Module, rows: int) -> float:
-    """Those of a forward pass alone."""
+    """Count the floating-point operations of the matrix products of a forward pass over one window."""
     linear = sum(2 * m.weight.numel() for m in part.modules() if type(m) is nn.Linear)
     return linear * rows + _attention_flops(part, rows)
 
@@ -43,7 +44,7 @@ def _attention_flops(part: nn.Module, rows: int) -> float:
 
 
 def matmul_peak(device: torch.device, precision: str) -> float:
-    """Floating-point operations a second of a large product in the training's precision, measured."""
+    """Measure the floating-point operations per second of a large matrix product in the training's precision."""
     dtype = next((dtype for name, dtype in PRECISIONS.items() if precision.startswith(name)), torch.float32)
     side = SIDES.get(device.type, SIDE)
     a = torch.ones(side, side, device=device, dtype=dtype)
@@ -63,16 +64,17 @@ def _synchronize(device: torch.device) -> None:
 
 
 class Throughput(L.Callback):
-    """Logs windows and tokens a second of all processes together, and the share of the matmul peak of this one's.
+    """Callback that logs windows and tokens per second of all processes, and this process's share of the matmul peak.
 
-    A token is the pair of one candle. A rate is that of the last `log_every_n_steps` batches; the time between two
-    batches counts loading, the step and logging. What contains a validation, a checkpoint or the start of an epoch is
-    left out. Nothing here draws random numbers or is kept in checkpoints. Lightning's `ThroughputMonitor` counts the
-    samples of one process, includes validations, and knows the peak of some GPUs and of no CPU.
+    A token is the token pair of one candle. Rates cover the last `log_every_n_steps` batches. The time between two
+    batches includes loading, the step and logging. Intervals that contain a validation, a checkpoint or the start of an
+    epoch are excluded. The callback draws no random numbers and stores nothing in checkpoints. Lightning's
+    `ThroughputMonitor` counts the samples of one process, includes validations, and knows the peak of some GPUs but of
+    no CPU.
     """
 
     def __init__(self) -> None:
-        self._last: float | None = None  # end of the batch before, if nothing but a step came since
+        self._last: float | None = None  # end of the previous batch, if only a step came since
         self._peak: float | None = None
         self._windows = self._seconds = 0.0
 
@@ -92,7 +94,7 @@ class Throughput(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: WindowBatch, batch_idx: int
     ) -> None:
-        if self._peak is None:  # not before the first step: a compiler that starts takes processors away
+        if self._peak is None:  # after the first step, because a starting compiler occupies CPU cores
             self._peak = matmul_peak(pl_module.device, str(trainer.precision))
         now, before = time.perf_counter(), self._last
         self._last = now
@@ -106,7 +108,7 @@ class Throughput(L.Callback):
         pl_module.log_dict(self._figures(trainer, pl_module, sum(counts) / sum(seconds)))
 
     def _figures(self, trainer: L.Trainer, pl_module: L.LightningModule, rate: float) -> dict[str, float]:
-        """From the windows a second of this process."""
+        """Compute the logged metrics from the windows per second of this process."""
         total = rate * trainer.world_size
         return {
             "throughput/windows_per_second": total,

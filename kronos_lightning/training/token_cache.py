@@ -1,4 +1,4 @@
-"""Tokens of all windows of a split, encoded once and kept in a file. Shape letters: N windows, W rows of a window."""
+"""File cache of the tokens of all windows of a split, encoded once. Shape letters: N windows, W rows of a window."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ from kronos_lightning.data import CandleWindows
 from kronos_lightning.data.files import atomic_path, sha256
 from kronos_lightning.model import KronosTokenizer
 
-CHUNK = 256  # windows encoded together, always the same ones: tokens never depend on batches or on what was kept
-KEPT = 8  # files of a folder; those not used for longest go
-WORTH_A_BAR = 20  # chunks
-FORMAT = 1  # a change makes old files stale
+CHUNK = 256  # windows encoded together; fixed, so that tokens never depend on batches or on cached files
+KEPT = 8  # maximum number of files in a folder; the least recently used are removed
+WORTH_A_BAR = 20  # number of chunks from which a progress bar is shown
+FORMAT = 1  # version of the files; a change invalidates old files
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +28,17 @@ log = logging.getLogger(__name__)
 def cached_tokens(
     tokenizer: KronosTokenizer, windows: CandleWindows, directory: Path, name: str, device: torch.device
 ) -> np.ndarray:
-    """Tokens of all windows, ``(N, W, 2)`` uint16 (coarse, fine), mapped read-only from their file.
+    """Return the tokens of all windows, ``(N, W, 2)`` uint16 (coarse, fine), memory-mapped read-only from their file.
 
-    The file's name says of which tokenizer, candles and windows they are. It is made where it is missing, damaged or
-    cut short, by one process: others that ask meanwhile wait.
+    The file name identifies tokenizer, candles and windows. A missing, damaged or truncated file is written by one
+    process; other processes that ask meanwhile wait.
 
     Args:
         tokenizer: in eval mode, float32, on `device`.
         windows: not augmented.
-        directory: where the files are.
-        name: beginning of the file's name.
-        device: where to encode.
+        directory: folder of the files.
+        name: prefix of the file name.
+        device: device to encode on.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}_tokens_{_key(tokenizer, windows, device)}.npy"
@@ -47,13 +47,13 @@ def cached_tokens(
             log.info("%s: tokens of %d windows, encoded before", path, len(windows))
         else:
             _write(path, tokenizer, windows, device)
-        os.utime(path, ns=(time.time_ns(), time.time_ns()))  # finer than touch
+        os.utime(path, ns=(time.time_ns(), time.time_ns()))  # higher resolution than touch
         _forget(directory)
         return np.load(path, mmap_mode="r")
 
 
 def encode_all(tokenizer: KronosTokenizer, windows: CandleWindows, device: torch.device) -> Iterator[np.ndarray]:
-    """Tokens of all windows in order, a chunk ``(n, W, 2)`` uint16 at a time."""
+    """Encode all windows in order; yield chunks ``(n, W, 2)`` uint16."""
     firsts = range(0, len(windows), CHUNK)
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         for first in track(firsts, "Encoding windows", transient=True, disable=len(firsts) < WORTH_A_BAR):
@@ -62,7 +62,7 @@ def encode_all(tokenizer: KronosTokenizer, windows: CandleWindows, device: torch
 
 
 def _key(tokenizer: KronosTokenizer, windows: CandleWindows, device: torch.device) -> str:
-    """All that decides the tokens, in 16 characters."""
+    """Hash everything that determines the tokens, into 16 characters."""
     about = {"format": FORMAT, "chunk": CHUNK, "config": tokenizer.config, "device": device.type}
     digest = hashlib.sha256(json.dumps(about | windows.about, sort_keys=True).encode())
     for name, weight in tokenizer.state_dict().items():
@@ -90,7 +90,7 @@ def _is_whole(path: Path) -> bool:
 
 def _write(path: Path, tokenizer: KronosTokenizer, windows: CandleWindows, device: torch.device) -> None:
     log.info("Encoding %d windows into %s", len(windows), path)
-    _checksum(path).unlink(missing_ok=True)  # until the end the file counts as missing
+    _checksum(path).unlink(missing_ok=True)  # without a checksum the file counts as missing
     header = {"descr": "<u2", "fortran_order": False, "shape": (len(windows), windows.width, 2)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -101,7 +101,7 @@ def _write(path: Path, tokenizer: KronosTokenizer, windows: CandleWindows, devic
 
 
 def _forget(directory: Path) -> None:
-    """Remove the files used longest ago; a process that has one mapped keeps it."""
+    """Remove the least recently used files; a process that has mapped a removed file keeps it."""
     files = sorted(directory.glob("*_tokens_*.npy"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     for path in files[KEPT:]:
         path.unlink()

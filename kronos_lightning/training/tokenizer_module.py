@@ -1,4 +1,4 @@
-"""Fine-tuning the tokenizer. Shape letters: B windows, W rows of a window, h horizon."""
+"""Fine-tuning of the tokenizer. Shape letters: B windows, W rows of a window, h horizon."""
 
 from dataclasses import replace
 
@@ -12,9 +12,9 @@ from kronos_lightning.training.throughput import training_flops
 
 
 class TokenizerModule(StageModule):
-    """Reconstruct windows through the code.
+    """Lightning module that trains the tokenizer to reconstruct windows from their tokens.
 
-    Training loss: mean of the coarse and the full reconstruction error and the quantiser loss, halved. Validation
+    Training loss: half the sum of the coarse and the full reconstruction error and the quantiser loss. Validation
     loss: squared error of the full reconstruction on the target rows.
     """
 
@@ -31,13 +31,13 @@ class TokenizerModule(StageModule):
         return self.tokenizer
 
     def flops(self, rows: int) -> float:
-        again = self.tokenizer.decoder, self.tokenizer.head  # decoding the coarse and the whole code
+        again = self.tokenizer.decoder, self.tokenizer.head  # decodes twice: the coarse and the full tokens
         return sum(training_flops(part, rows) for part in (self.tokenizer, *again))
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         output = self.tokenizer(batch.x)
         first = self.lookback if self.recipe.regularization.loss_rows == "horizon" else 0
-        # What the quantiser adds is about the use of its codes, in all rows.
+        # The quantiser loss covers all rows because it regularises the use of the codes.
         output = replace(output, full=output.full[:, first:], coarse=output.coarse[:, first:])
         x = batch.x[:, first:]
         loss = self.regularised(output.loss(x))
@@ -58,6 +58,6 @@ class TokenizerModule(StageModule):
         )
 
     def validation_paths(self, batch: WindowBatch, network: KronosTokenizer) -> Tensor:
-        """The reconstruction, as the one path: it shows what the code can express."""
+        """Reconstruct the target rows as a single path ``(B, 1, h, 6)``, which shows what the tokens can express."""
         full = network(batch.x).full
         return full[:, None, self.lookback : self.lookback + self.horizon]

@@ -1,10 +1,12 @@
-"""Where a run's figures go beside TensorBoard: Comet, Weights & Biases, MLflow, and a CSV file that survives a resume.
+"""Experiment trackers besides TensorBoard: Comet, Weights & Biases, MLflow, and a CSV file that survives a resume.
 
-A service is asked for keys before the training and connected by its first figure, in the first process alone. What it
-calls the run stands in ``logs/{tracker}_run.txt``, so that a resumed run goes on there, and every new run is its own.
+Keys of a service are checked before the training. The first logged value opens the connection, in the first process
+only. The service's id of the run is stored in ``logs/{tracker}_run.txt``: a resumed run continues under this id, and
+every new run gets a new id.
 
-Lightning's own loggers of these services do neither: that of Comet connects in its constructor, before the run's folder
-is there, and none keeps the id of its run. Subclasses of them would override all but the logging of a dictionary.
+Lightning's own loggers for these services do neither. Its Comet logger connects in its constructor, before the run's
+folder exists, and none of them stores the id of its run. Subclasses would override everything but the logging of a
+dictionary.
 """
 
 import importlib.util
@@ -28,22 +30,22 @@ log = logging.getLogger(__name__)
 
 
 class TrackerError(KronosError, RuntimeError):
-    """A tracker cannot be used: a package or a key is missing, or the service refuses; the message says what to do."""
+    """Error if a tracker is unusable: no package, no key, or a refusal by the service; the message says what to do."""
 
 
 class Tracker(Logger):
-    """Base of the services: one run, begun with its first figure and ended with the training.
+    """Base of the services: one run, started by its first logged value and ended with the training.
 
     Args:
-        run_dir: folder of the run. What a service keeps on this machine goes into its ``logs/``.
-        project: what the runs are gathered under.
+        run_dir: folder of the run. Local files of a service go into its ``logs/``.
+        project: project under which the service groups the runs.
 
     Raises:
         TrackerError: the package is not installed.
     """
 
-    choice: str  # of conf/logger, which is also the extra that installs the package
-    package: str  # as it is imported
+    choice: str  # name in conf/logger, also the extra that installs the package
+    package: str  # import name
 
     def __init__(self, run_dir: str, project: str):
         super().__init__()
@@ -55,7 +57,7 @@ class Tracker(Logger):
         self._experiment: Any = None
 
     def _start(self, known: str | None) -> tuple[Any, str]:
-        """Begin a run, or go on with the known one; what the package calls a run, and its id."""
+        """Start a new run, or resume the run with id `known`; return the package's run object and the id."""
         raise NotImplementedError
 
     def _log(self, metrics: dict[str, float], step: int) -> None:
@@ -72,20 +74,24 @@ class Tracker(Logger):
 
     @property
     def folder(self) -> Path:
-        """What the tracker keeps on this machine."""
+        """Folder of the tracker's local files."""
         return self.run_dir / "logs"
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """What the package calls a run."""
+        """Run object of the tracker's package; its first use connects to the service.
+
+        Raises:
+            TrackerError: the connection fails.
+        """
         if self._experiment is None:
             note = self.folder / f"{self.choice}_run.txt"
             known = note.read_text() if note.is_file() else None
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 self._experiment, name = self._start(known)
-            except Exception as error:  # each package has errors of its own, and its first call meets all of them
+            except Exception as error:  # each package has its own errors, and all of them can occur here
                 raise TrackerError(f"logger={self.choice}: cannot begin: {type(error).__name__}: {error}") from error
             note.write_text(name)
             log.info("%s %s: %s", "Going on with" if known else "Tracked by", self.choice, name)
@@ -101,7 +107,7 @@ class Tracker(Logger):
 
     @rank_zero_only
     def log_figure(self, name: str, figure: Figure, step: int) -> None:
-        """Keep a picture."""
+        """Log a plot."""
         self._log_figure(name, figure, step)
 
     @rank_zero_only
@@ -116,14 +122,18 @@ class Tracker(Logger):
 
     @property
     def version(self) -> str:
-        return ""  # the progress bar would show the end of it
+        return ""  # the progress bar would show the end of a version
 
 
 class WeightsAndBiases(Tracker):
-    """Weights & Biases, with WANDB_API_KEY, and whatever else its package reads, from the environment.
+    """Tracker for Weights & Biases; WANDB_API_KEY and the package's other settings come from the environment.
 
     Args:
-        offline: keep all on this machine, in ``logs/wandb``, for ``wandb sync``. WANDB_MODE=offline is the same.
+        run_dir, project: as of `Tracker`.
+        offline: keep everything on this machine, in ``logs/wandb``, for ``wandb sync``; same as WANDB_MODE=offline.
+
+    Raises:
+        TrackerError: the package or, in online mode, the key is missing.
     """
 
     choice, package = "wandb", "wandb"
@@ -167,10 +177,14 @@ class WeightsAndBiases(Tracker):
 
 
 class Comet(Tracker):
-    """Comet, with COMET_API_KEY, and whatever else its package reads, from the environment.
+    """Tracker for Comet; COMET_API_KEY and the package's other settings come from the environment.
 
     Args:
-        offline: keep all on this machine, in ``logs/comet/*.zip``, for ``comet upload``.
+        run_dir, project: as of `Tracker`.
+        offline: keep everything on this machine, in ``logs/comet/*.zip``, for ``comet upload``.
+
+    Raises:
+        TrackerError: the package or, unless offline, the key is missing.
     """
 
     choice, package = "comet", "comet_ml"
@@ -182,7 +196,7 @@ class Comet(Tracker):
             require_key("COMET_API_KEY", "logger=comet", "logger.comet.offline=true")
 
     def _start(self, known: str | None) -> tuple[Any, str]:
-        os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")  # else it patches torch, after torch was imported
+        os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")  # otherwise it patches torch, after torch was imported
         import comet_ml
 
         logging.getLogger("comet_ml").setLevel(logging.WARNING)
@@ -216,11 +230,12 @@ class Comet(Tracker):
 
 
 class MLflow(Tracker):
-    """MLflow.
+    """Tracker for MLflow.
 
     Args:
+        run_dir, project: as of `Tracker`.
         tracking_uri: of the server; None for a database on this machine.
-        store: folder of that database, and of the pictures of its runs.
+        store: folder of that database and of the plots of its runs.
     """
 
     choice, package = "mlflow", "mlflow"
@@ -235,7 +250,7 @@ class MLflow(Tracker):
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
 
-        pictures = None  # a server knows where
+        pictures = None  # a server chooses the location
         if self.tracking_uri is None:
             self.store.mkdir(parents=True, exist_ok=True)
             pictures = (self.store / "artifacts").as_uri()
@@ -259,9 +274,9 @@ class MLflow(Tracker):
         client = self.experiment
         from mlflow.entities import Param
 
-        known = client.get_run(self.run_id).data.params  # they cannot be changed
+        known = client.get_run(self.run_id).data.params  # logged parameters cannot be changed
         new = [Param(name, str(value)) for name, value in settings.items() if name not in known]
-        for first in range(0, len(new), 100):  # as many as it takes at once
+        for first in range(0, len(new), 100):  # limit per request
             client.log_batch(self.run_id, params=new[first : first + 100])
 
     def _log_figure(self, name: str, figure: Figure, step: int) -> None:
@@ -273,7 +288,7 @@ class MLflow(Tracker):
 
 
 class CSV(CSVLogger):
-    """Lightning's, which deletes what a resumed run wrote before; this one goes on after it."""
+    """Lightning's CSV logger, except that a resumed run appends to the existing file instead of deleting it."""
 
     @property
     @rank_zero_experiment
@@ -292,22 +307,22 @@ class CSV(CSVLogger):
 
 
 def require_key(variable: str, choice: str, offline: str) -> None:
-    """Stop, where the environment lacks a service's key.
+    """Check that the environment has a service's key.
 
     Raises:
-        TrackerError: it does.
+        TrackerError: the key is missing.
     """
     if not os.environ.get(variable):
         raise TrackerError(f"{choice}: no key: set the environment variable {variable}, or stay offline: {offline}")
 
 
 def takes_figures(logger: Logger) -> bool:
-    """Whether `log_figure` can send it a picture."""
+    """Return True if `log_figure` can send a plot to the logger."""
     return isinstance(logger, TensorBoardLogger | Tracker)
 
 
 def log_figure(logger: Logger, name: str, figure: Figure, step: int) -> None:
-    """Send a picture to TensorBoard or a `Tracker`."""
+    """Send a plot to TensorBoard or a `Tracker`."""
     if isinstance(logger, Tracker):
         logger.log_figure(name, figure, step)
     else:

@@ -16,19 +16,20 @@ from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.training.sharding import whole
 from kronos_lightning.training.trackers import log_figure, takes_figures
 
-PICTURED = 3  # forecasts in the validation picture
+PICTURED = 3  # forecasts in the validation plot
 PATH_FIGURES = ("crps", "coverage_90", "direction_accuracy", "direction_majority")
 
 
 class ValidationPaths(L.Callback):
-    """After each validation: forecasts of some windows, their figures (see `path_figures`) and a picture.
+    """Callback that forecasts some windows after each validation and logs their metrics and a plot.
 
-    The windows and the random numbers of their paths are the same in every epoch, so that epochs compare. The first
-    process measures and tells the others: all know the figures, whatever the number of processes they are the same.
+    The metrics are those of `path_figures`. The windows and the random numbers of their paths are the same in every
+    epoch, so that epochs are comparable. The first process measures and broadcasts the metrics: all processes know
+    them, and they do not depend on the number of processes.
 
     Args:
-        windows: how many, spread evenly over the validation range.
-        every_n_epochs: how often. In the epochs between there is no figure, rather than an old one.
+        windows: number of windows, spread evenly over the validation range.
+        every_n_epochs: measure in every n-th epoch. The other epochs have no metric instead of an outdated one.
     """
 
     def __init__(self, windows: Annotated[int, Field(ge=1)], every_n_epochs: Annotated[int, Field(ge=1)]):
@@ -79,14 +80,14 @@ class ValidationPaths(L.Callback):
 def _forecast(
     trainer: L.Trainer, pl_module: L.LightningModule, network: KronosTokenizer | Kronos, batch: WindowBatch
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What was known ``(B, L, 6)``, forecast ``(B, S, h, 6)`` and came ``(B, h, 6)``, normalised, on the CPU."""
+    """Return context ``(B, L, 6)``, paths ``(B, S, h, 6)`` and actual candles ``(B, h, 6)``, normalised, on the CPU."""
     paths = pl_module.validation_paths(trainer.strategy.batch_to_device(batch), network).float().cpu()
     first, last = pl_module.lookback, pl_module.lookback + pl_module.horizon
     return batch.x[:, :first], paths, batch.x[:, first:last]
 
 
 def path_figures(known: np.ndarray, paths: np.ndarray, actual: np.ndarray) -> dict[str, float]:
-    """Validation figures of the close's sample paths.
+    """Compute validation metrics of the close's sample paths.
 
     Args:
         known: last close before the forecast, ``(B,)``.
@@ -94,11 +95,12 @@ def path_figures(known: np.ndarray, paths: np.ndarray, actual: np.ndarray) -> di
         actual: ``(B, h)``. All in the same units.
 
     Returns:
-        crps: fair, mean over windows and steps, in the units given. Of one path it is the absolute error.
-        coverage_90: share of closes inside the 90 % interval; 19 paths or more are needed to reach 0.9. Not of one
-            path.
-        direction_accuracy: share of windows with the sign of the change over the horizon right, by the median path;
-            direction_majority: what always saying the commoner sign would score. Neither, where no close changed.
+        crps: fair CRPS, mean over windows and steps, in the units given. For a single path it is the absolute error.
+        coverage_90: share of closes inside the 90 % interval; needs at least 19 paths to reach 0.9. Missing for a
+            single path.
+        direction_accuracy: share of windows in which the median path has the right sign of the change over the horizon.
+        direction_majority: direction_accuracy of always forecasting the more frequent sign. Both directions are missing
+            if no close changed.
     """
     found = {"crps": float(crps(paths, actual).mean())}
     if paths.shape[1] > 1:

@@ -43,7 +43,7 @@ def test_windows_dropped_for_an_earlier_split_are_counted_in_log_and_manifest(ma
 def test_no_window_crosses_a_gap(make, guide_csv):
     lines = guide_csv.read_text().splitlines()
     guide_csv.write_text("\n".join(lines[:150] + lines[155:]))
-    module = make(csv_path=str(guide_csv), sample=None)
+    module = make(csv_path=str(guide_csv), synthetic=None)
     module.prepare_data()
     module.setup("fit")
     frame = pd.read_parquet(module.path("train"))
@@ -56,7 +56,7 @@ def test_no_window_crosses_a_gap(make, guide_csv):
 
 def test_processed_files_are_reused_when_nothing_changed_and_made_anew_otherwise(make, guide_csv, caplog):
     def prepare(**changes):
-        module = make(csv_path=str(guide_csv), sample=None, **changes)
+        module = make(csv_path=str(guide_csv), synthetic=None, **changes)
         caplog.clear()
         with caplog.at_level("INFO"):
             module.prepare_data()
@@ -69,7 +69,7 @@ def test_processed_files_are_reused_when_nothing_changed_and_made_anew_otherwise
     assert not prepare()
     guide_csv.write_text(guide_csv.read_text().replace("\n", "\n", 1) + "\n")
     assert not prepare()
-    make(csv_path=str(guide_csv), sample=None).path("val").write_bytes(b"cut")
+    make(csv_path=str(guide_csv), synthetic=None).path("val").write_bytes(b"cut")
     assert not prepare()
 
 

@@ -91,7 +91,7 @@ class Zero(Regulariser):
 '''
 CONF = {
     "data/waves.yaml": """
-        defaults: [sample]
+        defaults: [synthetic]
         name: waves
         symbol: WAVES
         source: waves
@@ -107,7 +107,7 @@ CONF = {
         n: 4
     """,
     "regularization/zero.yaml": """
-        defaults: [none]
+        defaults: [default]
         extra:
           zero: {_target_: toys.Zero, part: decoder.0.}
     """,

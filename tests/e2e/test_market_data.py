@@ -20,7 +20,7 @@ def trained(tmp_path_factory):
     exchange.publish("BTCUSDT", "1h", "monthly", "2023-01")
     hosts = [f"data.binance.archive_url={exchange.url}", f"data.binance.rest_url={exchange.url}"]
     markets = ["data=crypto_1h", "data.dataset_begin_time=2023-01-01", "data.dataset_end_time=2023-02-07"]
-    options = [*markets, *(o for o in QUICK if not o.startswith(("data=", "data.sample")))]
+    options = [*markets, *(o for o in QUICK if not o.startswith(("data=", "data.synthetic")))]
     result = command(
         "train.py", "-m", "stage=tokenizer,predictor", *options, *QUICK_TRAIN[len(QUICK) :], *hosts,
         "augmentation=strong", "data.symbol_weights=[1.0,2.0]", cwd=cwd,

@@ -23,7 +23,7 @@ from tests.helpers.paths import ROOT
 CONFIG = f"""
 defaults:
   - stage: tokenizer
-  - regularization: none
+  - regularization: default
   - paths: default
   - _self_
   - sweep: none

@@ -100,7 +100,7 @@ def test_the_folder_keeps_the_files_used_last(tmp_path, tokenizer, windows, monk
 
 def data_of(tmp_path, **changes):
     settings = {
-        "sample": {"candles": 400, "start": "2023-01-01", "seed": 3, "start_price": 100.0, "volatility": 0.8},
+        "synthetic": {"candles": 400, "start": "2023-01-01", "seed": 3, "start_price": 100.0, "volatility": 0.8},
         "train_time_range": ["2023-01-01", "2023-01-10"], "val_time_range": ["2023-01-11", "2023-01-13"],
         "test_time_range": ["2023-01-14", "2023-01-17"], "lookback": LOOKBACK, "horizon": HORIZON, "batch_size": 40,
         "processed_dir": str(tmp_path / "p"),

@@ -1,4 +1,4 @@
-"""The doctor: what is wrong with a candle file, before anything is trained on it."""
+"""Doctor: diagnosis of candle files before training."""
 
 from kronos_lightning.data.doctor.diagnosis import Diagnosis, diagnose
 from kronos_lightning.data.doctor.finding import Finding

@@ -1,4 +1,4 @@
-"""Checks of the time axis: order, duplicates, grid, gaps, sessions, the end."""
+"""Checks of the time axis: order, duplicates, grid, gaps, sessions and the end."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from kronos_lightning.settings import interval_name
 DAY = 86_400_000_000_000  # nanoseconds
 WEEK_BEGINS = 4 * DAY  # Monday, counted from the epoch's Thursday
 
-# Binance's spot outages of more than 40 minutes, UTC: last trade before, first after.
+# Long outages of Binance's spot market (35 minutes or more), UTC: last trade before, first trade after.
 # Sources: github.com/binance/binance-public-data issues 312, 365 and 368; ccxt issue 8068.
 OUTAGES = [
     tuple(pd.Timestamp(text, tz="UTC").value for text in line.split(" - "))
@@ -47,7 +47,7 @@ OUTAGES = [
 
 
 def in_outage(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Which of the time ranges (nanoseconds) touch a known outage."""
+    """Return a bool mask of the time ranges (nanoseconds) that overlap a known outage."""
     known = np.zeros(len(begin), dtype=bool)
     for first, last in OUTAGES:
         known |= (begin < last) & (end > first)
@@ -55,7 +55,7 @@ def in_outage(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def order(case: Case) -> Findings:
-    """In time order; newest first is a matter of taste, disorder is not."""
+    """Check that rows are in time order; newest first is reported as information, disorder as a warning."""
     stamps = case.raw["timestamps"]
     if stamps.is_monotonic_increasing:
         return
@@ -71,7 +71,7 @@ def order(case: Case) -> Findings:
 
 
 def duplicates(case: Case) -> Findings:
-    """A stamp stands for one candle."""
+    """Check that each stamp belongs to a single candle."""
     if len(case.repeated):
         words = f"{len(case.repeated)} row(s) repeat another one whole; one of each is used"
         times = pd.DatetimeIndex(case.raw["timestamps"].loc[case.repeated])
@@ -84,7 +84,7 @@ def duplicates(case: Case) -> Findings:
 
 
 def stamps(case: Case) -> Findings:
-    """Interval, unit and zone of the stamps, and candles off the grid."""
+    """Report interval, unit and zone of the stamps, and candles off the grid."""
     distances = np.diff(case.time)
     regular = float((distances == case.step).mean())
     name = interval_name(pd.Timedelta(case.step))
@@ -107,7 +107,7 @@ def stamps(case: Case) -> Findings:
 
 
 def gaps(case: Case) -> Findings:
-    """Missing candles: outages that are known, others, or a market that closes."""
+    """Report missing candles: known outages, other gaps, or a market that closes."""
     after = np.flatnonzero(np.diff(case.time) > case.step) + 1
     if not len(after):
         return
@@ -135,14 +135,14 @@ def gaps(case: Case) -> Findings:
 
 
 def unfinished(case: Case) -> Findings:
-    """The last candle must have ended."""
+    """Check that the last candle has ended."""
     if len(case) and case.time[-1] + case.step > case.now.value:
         words = f"the last candle, {case.places(np.array([len(case) - 1]))}, had not ended when the file was written"
         yield case.finding("unfinished", "error", words, np.array([len(case) - 1]))
 
 
 def _closes(case: Case) -> str:
-    """How a market closes, in words; empty for one that trades around the clock."""
+    """Describe how a market closes as text; return an empty string if it trades around the clock."""
     stamps = pd.to_datetime(case.time)
     if len(stamps) < 60 or stamps[-1] - stamps[0] < pd.Timedelta(days=14):
         return ""

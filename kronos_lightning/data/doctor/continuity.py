@@ -1,8 +1,8 @@
 """Checks of candles against their neighbours: jumps, frozen candles, pasted rows, outliers, volume.
 
-In a market that trades around the clock a candle opens where the one before closed, but for the last trade's distance
-to the next. Whatever was cut off, frozen or pasted breaks that. How closely candles meet differs by market and year,
-so it is always judged against the jumps nearby (`Neighbours.usual_jump`) and the candles' own range.
+In a market that trades around the clock, a candle opens at the previous close, apart from the price difference between
+two consecutive trades. Candles that were cut off, frozen or pasted break this rule. The usual jump differs by market
+and year, so jumps are always compared with the jumps nearby (`Neighbours.usual_jump`) and with the candles' own range.
 """
 
 import itertools
@@ -14,38 +14,38 @@ import pandas as pd
 from kronos_lightning.data.doctor.calendar import in_outage
 from kronos_lightning.data.doctor.finding import STAMP, Case, Findings, local_median, runs
 
-BLOCK = 50  # candles over which usual jumps are taken
-REACH = 20  # blocks to each side in which the quietest side sets the usual jump
-SMALLEST_JUMP = 1e-4  # log price; below it every market jumps
-STRONG, WEAK = 0.06, 1e-3  # jumps of a frozen candle, as shares of the usual range: to find runs, and inside them
-LOW_VOLUME = 0.55  # of the unsuspicious candles nearby: a frozen candle has less
-ALONE = 0.18  # jump, as a share of the usual range, and …
-ALONE_VOLUME = 0.4  # … volume of a frozen candle that stands alone
+BLOCK = 50  # candles over which usual jumps are computed
+REACH = 20  # blocks on each side; the quieter side sets the usual jump
+SMALLEST_JUMP = 1e-4  # log price; every market has smaller jumps
+STRONG, WEAK = 0.06, 1e-3  # jumps of a frozen candle, as shares of the usual range: to find runs, and inside runs
+LOW_VOLUME = 0.55  # share of the volume of unsuspicious candles nearby; a frozen candle has less
+ALONE = 0.18  # jump of an isolated frozen candle, as a share of the usual range
+ALONE_VOLUME = 0.4  # volume of an isolated frozen candle, as a share of the volume nearby
 
 
 class Neighbours:
-    """What is usual around each candle of a case; all arrays are `(rows,)`."""
+    """Usual values around each candle of a case; all arrays are ``(rows,)``."""
 
     def __init__(self, case: Case):
         self.case = case
-        self.explained = np.zeros(len(case), dtype=bool)  # rows whose jumps a finding accounts for already
+        self.explained = np.zeros(len(case), dtype=bool)  # rows whose jumps a finding already explains
 
     @cached_property
     def jump(self) -> np.ndarray:
-        """Log of the next candle's open over this one's close; NaN before a gap and at the end."""
+        """Log of the next candle's open over this candle's close; NaN before a gap and at the end."""
         with np.errstate(invalid="ignore", divide="ignore"):
             jump = np.log(self.case.open[1:] / self.case.close[:-1])
         return np.append(np.where(self.case.follows & np.isfinite(jump), jump, np.nan), np.nan)
 
     @cached_property
     def range(self) -> np.ndarray:
-        """Usual log of high over low."""
+        """Usual log of high over low, a local median."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return local_median(np.log(self.case.high / self.case.low), 31)
 
     @cached_property
     def usual_jump(self) -> np.ndarray:
-        """Upper quartile of the jumps' size, on the quieter of both sides: a run of bad candles is no yardstick."""
+        """Upper quartile of the jump sizes on the quieter side, so that a run of bad candles does not raise it."""
         size, n = np.abs(self.jump), len(self.case)
         width = min(BLOCK, max(10, n // 20))
         blocks = np.full(-(-n // width) * width, np.nan)
@@ -60,14 +60,14 @@ class Neighbours:
 
     @cached_property
     def outage(self) -> np.ndarray:
-        """Which candles a known outage touches."""
+        """Bool mask of the candles that overlap a known outage."""
         return in_outage(self.case.time, self.case.time + self.case.step)
 
 
 def frozen(case: Case, around: Neighbours) -> Findings:
-    """Unfinished candles that were never corrected: too little volume, and the next open does not meet the close.
+    """Find unfinished candles that were never corrected: too little volume, and a next open apart from the close.
 
-    Found like edges in a picture: strong ones first, then weaker ones that stand among them.
+    The search works like edge detection in an image: strong candidates first, then weaker candidates among them.
     """
     if case.volume is None or case.sessions or len(case) < 30:
         return
@@ -84,7 +84,7 @@ def frozen(case: Case, around: Neighbours) -> Findings:
     weak = near & ((doubtful & (size > WEAK * around.range)) | (case.volume < 0.2 * reference))
     found = (seeds | (weak & (low | apart))) & ~around.outage
     if found[-2:-1].any() and case.volume[-1] < LOW_VOLUME * reference[-1]:
-        found[-1] = True  # nothing follows that could show its jump
+        found[-1] = True  # no candle follows that could show its jump
     if not found.any():
         return
     around.explained |= found
@@ -98,7 +98,7 @@ def frozen(case: Case, around: Neighbours) -> Findings:
 
 
 def _reference_volume(volume: np.ndarray, doubtful: np.ndarray) -> np.ndarray:
-    """Median volume of the 30 unsuspicious candles before, or after where that is less."""
+    """Return the median volume of the 30 unsuspicious candles before or after each candle, whichever is smaller."""
     good = pd.Series(np.where(doubtful, np.nan, volume))
     before = good.dropna().rolling(30, min_periods=10).median().reindex(good.index).ffill().shift(1)
     after = good.dropna()[::-1].rolling(30, min_periods=10).median().reindex(good.index[::-1]).ffill().shift(1)[::-1]
@@ -106,7 +106,7 @@ def _reference_volume(volume: np.ndarray, doubtful: np.ndarray) -> np.ndarray:
 
 
 def pasted(case: Case, around: Neighbours) -> Findings:
-    """Rows that belong to another time: a copy of others, or a block that meets neither neighbour."""
+    """Find rows that belong to another time: copies of other rows, or a block that meets neither neighbour."""
     if case.sessions or len(case) < 30:
         return
     size = np.nan_to_num(np.abs(around.jump))
@@ -125,7 +125,7 @@ def pasted(case: Case, around: Neighbours) -> Findings:
 
 
 def _copies(case: Case, torn: np.ndarray) -> np.ndarray:
-    """Rows whose prices and volume stand elsewhere too, in the block that does not meet its neighbours."""
+    """Return a mask of rows whose prices and volume also occur elsewhere, in blocks with a jump at an edge."""
     names = [c for c in (case.open, case.high, case.low, case.close, case.volume) if c is not None]
     table = pd.DataFrame(dict(enumerate(names)))
     alive = (case.high > case.low) & (case.volume > 0 if case.volume is not None else True)
@@ -137,7 +137,7 @@ def _copies(case: Case, torn: np.ndarray) -> np.ndarray:
 
 
 def _foreign_blocks(case: Case, edges: np.ndarray, jump: np.ndarray) -> np.ndarray:
-    """Rows between a jump and the jump back."""
+    """Return a mask of the rows between a jump and the jump back."""
     bad = np.zeros(len(case), dtype=bool)
     for there, back in itertools.pairwise(edges):
         larger = max(abs(jump[there]), abs(jump[back]))
@@ -151,7 +151,7 @@ def _foreign_blocks(case: Case, edges: np.ndarray, jump: np.ndarray) -> np.ndarr
 
 
 def jumps(case: Case, around: Neighbours) -> Findings:
-    """Candles that do not open where the one before closed."""
+    """Find candles that do not open at the previous close."""
     size = np.nan_to_num(np.abs(around.jump))
     far = (size > np.maximum(20 * around.usual_jump, around.range)) & ~around.explained
     if case.sessions or not far.any():
@@ -161,7 +161,7 @@ def jumps(case: Case, around: Neighbours) -> Findings:
 
 
 def outliers(case: Case, around: Neighbours) -> Findings:
-    """Prices far from both neighbours, in units of what is usual there."""
+    """Find prices far from their neighbours, relative to the usual moves and ranges there."""
     if len(case) < 30:
         return
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -182,7 +182,7 @@ def outliers(case: Case, around: Neighbours) -> Findings:
 
 
 def volume_collapse(case: Case, around: Neighbours) -> Findings:
-    """Volume far below that of the neighbours, or the same in several candles."""
+    """Find volume far below the neighbours' volume, and identical volume in consecutive candles."""
     if case.volume is None or case.sessions or len(case) < 30:
         return
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -208,7 +208,7 @@ def volume_collapse(case: Case, around: Neighbours) -> Findings:
 
 
 def repeats(case: Case) -> Findings:
-    """Candles that repeat the one before: filled forward."""
+    """Find candles that repeat the previous candle (filled forward)."""
     alike = np.ones(max(len(case) - 1, 0), dtype=bool)
     for values in (case.open, case.high, case.low, case.close, case.volume):
         if values is not None:

@@ -1,4 +1,4 @@
-"""All checks of a file, and what they amount to."""
+"""Diagnosis of a candle file: all checks and their verdict."""
 
 import math
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from kronos_lightning.data.formats import read_raw
 from kronos_lightning.settings import interval_name, parse_interval
 
 SEVERITIES = ("error", "warning", "info")
-LISTED = 1000  # places that the JSON lists for a finding
+LISTED = 1000  # maximum number of places that the JSON lists per finding
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What the doctor found in a file, worst first."""
+    """Findings of the doctor in a file, worst first."""
 
     source: str
     candles: int
@@ -29,12 +29,12 @@ class Diagnosis:
 
     @property
     def errors(self) -> list[Finding]:
-        """What must not be trained on."""
+        """Findings of severity error, on which a model must not be trained."""
         return [finding for finding in self.findings if finding.severity == "error"]
 
     @property
     def verdict(self) -> str:
-        """In a sentence."""
+        """Verdict in one sentence."""
         found = {s: list(dict.fromkeys(f.check for f in self.findings if f.severity == s)) for s in SEVERITIES}
         doubts = f" (to look at: {', '.join(found['warning'])})" if found["warning"] else ""
         if found["error"]:
@@ -42,7 +42,7 @@ class Diagnosis:
         return f"fit for training{doubts}"
 
     def within(self, begin: pd.Timestamp | None, end: pd.Timestamp | None) -> "Diagnosis":
-        """The findings that touch candles in [begin, end); those that mean no single candle stay."""
+        """Return a diagnosis with the findings on candles in [begin, end) and the findings that name no candle."""
         kept = []
         for f in self.findings:
             inside = np.ones(len(f.times), dtype=bool)
@@ -59,7 +59,7 @@ class Diagnosis:
         return Diagnosis(source=self.source, candles=self.candles, interval=self.interval, findings=kept)
 
     def to_json(self) -> dict[str, Any]:
-        """For machines: every finding with its places."""
+        """Return the diagnosis as JSON data: every finding with its places (at most `LISTED`)."""
         return {
             "source": self.source,
             "candles": self.candles,
@@ -86,16 +86,16 @@ def diagnose(
     sessions: bool = False,
     now: pd.Timestamp | None = None,
 ) -> Diagnosis:
-    """Examine candles for everything known to go wrong with them. Nothing is changed.
+    """Check candles for all known defects; nothing is changed.
 
     Args:
-        source: a file (see `formats` for the layouts), or what `formats.read_raw` made of one.
-        interval: what the candles should be, such as 1h; None takes the most common distance.
-        sessions: the market closes: breaks and jumps over them are no defects.
-        now: the present, or the time at which the file was written; None = the clock's.
+        source: a file (see `formats` for the layouts), or a frame from `formats.read_raw`.
+        interval: expected interval, such as 1h; None takes the most common distance.
+        sessions: True if the market closes; breaks and jumps over breaks are then no defects.
+        now: current time, or the time at which the file was written; None = the system clock.
 
     Raises:
-        CandleError: the file cannot be read at all.
+        CandleError: the file cannot be read.
     """
     raw = source if isinstance(source, pd.DataFrame) else read_raw(Path(source))
     name = raw.attrs.get("path", "candles") if isinstance(source, pd.DataFrame) else str(source)

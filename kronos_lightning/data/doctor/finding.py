@@ -1,4 +1,4 @@
-"""What the doctor finds, and the candles it looks at."""
+"""Findings of the doctor, and the candles that it checks."""
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
@@ -11,19 +11,19 @@ from kronos_lightning.data.formats import FEATURES
 
 Severity = Literal["error", "warning", "info"]
 STAMP = "%Y-%m-%d %H:%M"
-NAMED = 5  # places that a message names
+NAMED = 5  # maximum number of places that a message names
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of defect and where it is.
+    """Kind of defect with its places.
 
-    check: its name.
-    severity: errors stop training, warnings are logged, infos are told here alone.
-    message: what was found, what it may be, what to do.
-    lines: of the file (rows of a Parquet file), in time order; empty where no single candle is meant.
+    check: name of the check.
+    severity: errors stop training, warnings are logged, infos appear only in the diagnosis.
+    message: the finding, its possible cause and advice.
+    lines: lines of the file (rows of a Parquet file), in time order; empty if no single candle is affected.
     times: open times of these candles, UTC.
-    details: figures for machines.
+    details: values for programs.
     """
 
     check: str
@@ -36,16 +36,16 @@ class Finding:
 
 
 class Case:
-    """The candles of a file, ready for the checks.
+    """Candles of a file, prepared for the checks.
 
-    Rows are in time order, repeated equal rows left out. `line` is each row's place in the file; `time` int64
-    nanoseconds; `open high low close volume amount` float64 arrays (volume or amount None where the file has none).
+    Rows are in time order, without repeated identical rows. `line` is each row's place in the file; `time` is int64
+    nanoseconds; `open high low close volume amount` are float64 arrays (volume or amount None if the file has none).
 
     Args:
-        raw: as `formats.read_raw` gives it.
+        raw: columns from `formats.read_raw`.
         step: nanoseconds from candle to candle.
-        sessions: the market closes.
-        now: no candle can end later.
+        sessions: True if the market closes.
+        now: current time; no candle can end later.
     """
 
     def __init__(self, raw: pd.DataFrame, step: int, sessions: bool, now: pd.Timestamp):
@@ -63,22 +63,22 @@ class Case:
         self.open, self.high, self.low, self.close, self.volume, self.amount = (
             values if values is None else values[kept] for values in columns.values()
         )
-        self.follows = np.diff(self.time) == step  # whether row i + 1 is the candle after row i
+        self.follows = np.diff(self.time) == step  # True where row i + 1 is the candle after row i
 
     def __len__(self) -> int:
         return len(self.time)
 
     def finding(self, check: str, severity: Severity, message: str, rows: np.ndarray, **details: Any) -> Finding:
-        """A finding at these rows (indices or a mask)."""
+        """Create a finding at these rows (indices or a mask)."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         return Finding(check, severity, message, lines=self.line[rows], times=self.stamps(rows), details=details)
 
     def stamps(self, rows: np.ndarray) -> pd.DatetimeIndex:
-        """Open times of rows."""
+        """Return the open times of rows, UTC."""
         return pd.to_datetime(self.time[rows], utc=True)
 
     def places(self, rows: np.ndarray) -> str:
-        """The first few of these rows, in words: 'line 12 (2024-01-31 09:00), …'."""
+        """Format the first few of these rows (indices or a mask) as text: 'line 12 (2024-01-31 09:00), …'."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         unit = self.raw.index.name or "row"
         named = [f"{unit} {self.line[i]} ({pd.Timestamp(self.time[i]):{STAMP}})" for i in rows[:NAMED]]
@@ -89,7 +89,7 @@ Findings = Iterator[Finding]
 
 
 def local_median(values: np.ndarray, width: int) -> np.ndarray:
-    """Median around each value, NaN ignored: of the three blocks of `width` values nearest to it."""
+    """Return the median around each value, from the nearest three blocks of `width` values; NaN is ignored."""
     n = len(values)
     if n < 3 * width:
         return np.full(n, np.nanmedian(values) if np.isfinite(values).any() else np.nan)
@@ -104,6 +104,6 @@ def local_median(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """[first, after the last) of each run of True."""
+    """Return the half-open range [first, end) of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Checks of single candles: numbers, prices against each other, volume and amount."""
+"""Checks of single candles: numbers, order of prices, volume and amount."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from kronos_lightning.data.candles import ROUNDING
 from kronos_lightning.data.doctor.finding import Case, Findings
 from kronos_lightning.data.formats import FEATURES, PRICES
 
-VWAP_SLACK = 1e-3  # of the price: amounts are rounded, and so are volumes in lots
+VWAP_SLACK = 1e-3  # share of the price, because amounts and volumes in lots are rounded
 
 
 def numbers(case: Case) -> Findings:
-    """Missing, infinite, not positive."""
+    """Find missing columns, missing or infinite values, prices not above zero, and negative volume or amount."""
     for name in FEATURES:
         values = getattr(case, name)
         if values is None:
@@ -25,7 +25,7 @@ def numbers(case: Case) -> Findings:
 
 
 def price_order(case: Case) -> Findings:
-    """High is the highest, low the lowest."""
+    """Check that high is the highest and low the lowest price of each candle."""
     top = np.maximum.reduce([case.open, case.close, case.low]) * (1 - ROUNDING)
     bottom = np.minimum.reduce([case.open, case.close, case.high]) * (1 + ROUNDING)
     bad = (case.high < top) | (case.low > bottom)
@@ -34,7 +34,7 @@ def price_order(case: Case) -> Findings:
 
 
 def amounts(case: Case) -> Findings:
-    """Amount / volume is the average price of the candle, times the size of a lot."""
+    """Check that amount / volume is the average price of the candle, times the size of a lot."""
     if case.volume is None or case.amount is None:
         return
     price = (case.open + case.high + case.low + case.close) / 4
@@ -72,7 +72,7 @@ def amounts(case: Case) -> Findings:
 
 
 def no_trade(case: Case) -> Findings:
-    """Zero volume; impossible where the price moved."""
+    """Find candles with zero volume, which is impossible if the price moved."""
     if case.volume is None or not (case.volume > 0).any():
         return
     zero = case.volume == 0

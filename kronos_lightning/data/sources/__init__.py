@@ -1,4 +1,4 @@
-"""Sources of candles: Binance, files, a synthetic generator."""
+"""Candle sources: Binance, files, and a synthetic generator."""
 
 from .base import CandleSource
 from .binance import Binance, DownloadError

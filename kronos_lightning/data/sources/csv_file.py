@@ -1,4 +1,4 @@
-"""A file of your own as a source of candles."""
+"""Candle source for files of your own."""
 
 from pathlib import Path
 
@@ -9,21 +9,25 @@ from kronos_lightning.settings import Section
 
 
 class CsvFile(Section):
-    """Candles of one CSV or Parquet file, in any layout that `data.formats` understands."""
+    """Candles of one CSV or Parquet file, in any layout that `data.formats` supports."""
 
     csv_path: str
 
     @property
     def synthetic(self) -> bool:
-        """Real candles, as far as anybody knows."""
+        """True if the candles are generated; always False, because candles of a file are assumed to be real."""
         return False
 
     def path(self, symbol: str, interval: str) -> Path:
-        """The file, whatever the symbol."""
+        """Return the file, for any symbol and interval."""
         return Path(self.csv_path)
 
     def fetch(self, symbol: str, interval: str, start: str | None, end: str | None) -> pd.DataFrame:
-        """Read the whole file; raises `CandleError` where there is none."""
+        """Read the whole file, for any arguments.
+
+        Raises:
+            CandleError: the file is missing or unreadable.
+        """
         path = self.path(symbol, interval)
         require_file(path)
         return read_raw(path)

@@ -1,4 +1,4 @@
-"""Synthetic BTC-like candles, for demos and tests. They are no market: no figure made on them says anything of BTC."""
+"""Synthetic BTC-like candles for demos and tests; they are not a market, and results on them say nothing about BTC."""
 
 from typing import Annotated
 
@@ -10,12 +10,12 @@ from scipy.signal import lfilter
 from kronos_lightning.data.candles import Candles
 from kronos_lightning.settings import Count, Positive, Section, as_utc, parse_interval
 
-SUBSTEPS = 48  # price moves inside a candle, from which high and low come
+SUBSTEPS = 48  # intrabar price moves per candle, which determine high and low
 SYMBOL = "SYNTHETIC"
 
 
 class SyntheticSection(Section):
-    """Arguments of the generator; `conf/data/synthetic.yaml` explains them."""
+    """Arguments of the synthetic generator; `conf/data/synthetic.yaml` explains them."""
 
     candles: Count
     start: str
@@ -25,20 +25,20 @@ class SyntheticSection(Section):
 
 
 class Synthetic(Section):
-    """The generator as a source of candles."""
+    """Candle source that generates synthetic candles."""
 
     settings: SyntheticSection
 
     @property
     def synthetic(self) -> bool:
-        """Generated candles."""
+        """True if the candles are generated; always True here."""
         return True
 
     def path(self, symbol: str, interval: str) -> None:
-        """No file."""
+        """Return None, because synthetic candles have no file."""
 
     def fetch(self, symbol: str, interval: str, start: str | None, end: str | None) -> pd.DataFrame:
-        """Generate all candles, whatever the symbol and the range."""
+        """Generate all candles of the settings, for any symbol and range."""
         candles = sample_candles(interval=interval, **self.settings.model_dump())
         frame = candles.frame.drop(columns="segment").rename_axis(index="row")
         frame.attrs["source"] = candles.source
@@ -48,18 +48,18 @@ class Synthetic(Section):
 def sample_candles(
     candles: int, interval: str, start: str, seed: int, start_price: float, volatility: float
 ) -> Candles:
-    """Simulate candles with the habits of BTC/USDT.
+    """Simulate synthetic candles with typical properties of BTC/USDT.
 
     Volatility is persistent (AR(1) in its logarithm), moves are fat-tailed (Student t, 4 degrees of freedom) with rare
-    jumps, volume follows volatility, and both follow the hour of the day and the day of the week.
+    jumps, volume follows volatility, and both depend on the hour of the day and the day of the week.
 
     Args:
-        candles: how many.
-        interval: length of one, such as ``1h``.
-        start: open time of the first (UTC).
+        candles: number of candles.
+        interval: length of a candle, such as ``1h``.
+        start: open time of the first candle (UTC).
         seed: the same seed gives the same candles.
-        start_price: open of the first, in quote units.
-        volatility: average annual volatility (0.6 = 60% a year).
+        start_price: open of the first candle, in quote units.
+        volatility: average annual volatility (0.6 = 60% per year).
     """
     rng = np.random.default_rng(seed)
     step = parse_interval(interval)
@@ -74,7 +74,7 @@ def sample_candles(
     jumps = (rng.random(candles) < 0.004) * rng.normal(0.0, 4.0, candles)
     returns = candle_vol * (shocks + jumps)
 
-    # Inside a candle the price walks as a Brownian bridge from 0 to the candle's return.
+    # Inside a candle the price follows a Brownian bridge from 0 to the candle's return.
     walk = np.cumsum(rng.normal(0.0, 1.0, (candles, SUBSTEPS)), axis=1) / np.sqrt(SUBSTEPS)
     time = np.arange(1, SUBSTEPS + 1) / SUBSTEPS
     bridge = (walk - walk[:, -1:] * time) * candle_vol[:, None]
@@ -98,7 +98,7 @@ def sample_candles(
 
 
 def _rhythm(stamps: pd.DatetimeIndex, step: pd.Timedelta) -> np.ndarray:
-    """Factor on volatility and volume: quiet weekends, a busy European and American afternoon."""
+    """Return the factor on volatility and volume: quiet weekends, busy European and American afternoons."""
     factor = np.where(stamps.day_of_week >= 5, 0.75, 1.1)
     if step < pd.Timedelta(days=1):
         hour = (stamps.hour + stamps.minute / 60).to_numpy()

@@ -1,4 +1,4 @@
-"""The leak certificate: proof by mutation that nothing up to a candle depends on what came after it."""
+"""Leak certificate: proof by mutation that nothing up to a candle depends on later candles."""
 
 from .proof import ProofResult, Subject, prove
 

@@ -1,7 +1,7 @@
-"""Proof by mutation: replace every candle after t, and nothing that is known at t may change by a single bit.
+"""Proof by mutation: replace every candle after t; no value known at t may change by a single bit.
 
-A proof needs two controls. What nobody can know, the next close, has to change, else the mutation did nothing. And
-every subject has to change when all candles do, else it is bit-identical because it is constant.
+A proof needs two controls. The next close cannot be known, so it has to change; otherwise the mutation did nothing. And
+every subject has to change when all candles do; otherwise it is bit-identical because it is constant.
 
 Shape letter: T candles.
 """
@@ -18,7 +18,7 @@ from scipy.signal import lfilter
 from kronos_lightning.data import Candles
 from kronos_lightning.data.formats import CLOSE, FEATURES, OPEN, VOLUME
 
-PERSISTENCE = 0.98  # of the log price of a made-up future, so that it stays at its level however long it is
+PERSISTENCE = 0.98  # of the log price of a synthetic future, so that its level is stable over any length
 ALL = -1  # the row after which every candle is mutated
 
 Arrays = Mapping[str, np.ndarray]
@@ -26,15 +26,15 @@ R = TypeVar("R")
 
 
 class VoidProof(ValueError):
-    """The mutation changed nothing that could be seen, so that nothing is proved."""
+    """Error if the mutation had no visible effect, so that it proves nothing."""
 
 
 class Future(NamedTuple):
-    """What the candles after a cutoff are replaced by."""
+    """Parameters of the synthetic candles that replace the candles after a cutoff."""
 
     name: str
-    level: float  # of the prices, in last closes before it
-    volatility: float  # of the log close, a candle
+    level: float  # of the prices, in units of the last close before the future
+    volatility: float  # of the log close, per candle
 
 
 FUTURES = (
@@ -46,13 +46,13 @@ FUTURES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Something that must not look ahead.
+    """Computation that must not look ahead.
 
-    name, what: for people; `what` says what is compared.
-    function: from all candles, later ones too, and a row t to named arrays.
-    knows: what they may depend on. "close": the candles up to t. "open": these and the open of t + 1, as a fill does.
-        "nothing": they must not be known at the close of t, as the price of that fill, so they have to change; empty
-        arrays stand for "nothing here".
+    name, what: for people; `what` says which values are compared.
+    function: maps all candles, including later ones, and a row t to named arrays.
+    knows: information that the arrays may depend on. "close": the candles up to t. "open": these and the open of t + 1,
+        as for a fill. "nothing": the arrays must not be known at the close of t, like the price of that fill, so they
+        have to change; empty arrays mean that there is nothing to compare.
     """
 
     name: str
@@ -63,9 +63,9 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The first value that a later candle changed, or that none changed though it had to.
+    """First value that a later candle changed, or array that stayed the same although it had to change.
 
-    index: in the array; empty where all of it is meant.
+    index: position in the array; empty if the whole array is meant.
     """
 
     cutoff: pd.Timestamp
@@ -86,10 +86,10 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class ProofResult:
-    """What was found about a subject.
+    """Finding about a subject.
 
-    cutoffs, values: how many were looked at; a value counts once for each future.
-    verdict: "unproved" is no leak: `detail` says why nothing can be said.
+    cutoffs, values: number of cutoffs and of compared values; a value counts once for each future.
+    verdict: "unproved" is not a leak: `detail` says why nothing can be concluded.
     """
 
     name: str
@@ -102,21 +102,21 @@ class ProofResult:
 
     @classmethod
     def unproved(cls, name: str, what: str, why: str) -> Self:
-        """Nothing can be said."""
+        """Build a finding without a conclusion; `why` gives the reason."""
         return cls(name=name, what=what, cutoffs=0, values=0, verdict="unproved", detail=why)
 
 
 def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int], seed: int) -> list[ProofResult]:
-    """Mutate the candles after each cutoff in every way of `FUTURES`, and compare each subject bit for bit.
+    """Mutate the candles after each cutoff in every way of `FUTURES`, and compare each subject bit by bit.
 
     Args:
-        subjects: what to look at, names apart.
+        subjects: the computations to check, with different names.
         candles: T of them.
-        cutoffs: rows t, ascending; after each of them there has to be a candle.
+        cutoffs: rows t, ascending; each must be followed by a candle.
         seed: of the mutations.
 
     Returns:
-        One finding a subject, in their order.
+        One finding per subject, in their order.
 
     Raises:
         VoidProof: a next close did not change.
@@ -174,17 +174,17 @@ def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int],
 
 
 def mutate(candles: Candles, row: int, future: Future, seed: int, keep_open: bool = False) -> Candles:
-    """The same candles up to `row`, and valid ones after it of which no number is as it was.
+    """Return a copy with the same candles up to `row` and valid candles after it in which every number differs.
 
     Args:
         candles: T of them; not changed. Times and gaps are kept, since a calendar is known in advance.
-        row: the last one to keep, or `ALL` to keep none.
-        future: what comes after it.
+        row: the last row to keep, or `ALL` to keep none.
+        future: properties of the candles after it.
         seed: the same seed gives the same candles.
-        keep_open: the next candle's open stays too.
+        keep_open: True = also keep the next candle's open.
 
     Raises:
-        VoidProof: a number stayed.
+        VoidProof: a number stayed the same.
     """
     values = candles.frame[FEATURES].to_numpy(np.float64, copy=True)
     later = values[row + 1 :]
@@ -209,9 +209,9 @@ def mutate(candles: Candles, row: int, future: Future, seed: int, keep_open: boo
 
 
 def compare(original: Arrays, mutated: Arrays) -> tuple[str, tuple[int, ...], str, str] | None:
-    """The first difference between two results, bit for bit: array, index, both values. None = there is none.
+    """Find the first bitwise difference between two results: array, index, both values. None = no difference.
 
-    Unlike ``==`` this tells NaN from NaN with other bits, 0.0 from −0.0, and float32 from float64.
+    Unlike ``==`` this distinguishes NaN from NaN with other bits, 0.0 from −0.0, and float32 from float64.
     """
     for name in [*original, *(name for name in mutated if name not in original)]:
         if name not in original or name not in mutated:
@@ -227,7 +227,7 @@ def compare(original: Arrays, mutated: Arrays) -> tuple[str, tuple[int, ...], st
 
 
 def remembered(function: Callable[[Candles], R]) -> Callable[[Candles], R]:
-    """The function, computed once for the same candles."""
+    """Cache the results of a function by the fingerprint of the candles."""
     results: dict[str, R] = {}
 
     def recalled(candles: Candles) -> R:

@@ -1,4 +1,4 @@
-"""Whether the splits, and what a checkpoint was made from, end before what the test forecasts."""
+"""Checks that the splits, and the training data of a checkpoint, end before the first forecast candle of the test."""
 
 from collections.abc import Mapping
 from itertools import combinations, pairwise
@@ -13,12 +13,12 @@ from .proof import ProofResult
 
 
 def check_splits(files: Mapping[str, pd.DataFrame], stamps: pd.Series, embargo: int) -> list[ProofResult]:
-    """Order of the splits as they were written.
+    """Check the order of the splits as they were written.
 
     Args:
         files: by split, the candles of its windows with columns `timestamps` and `target`.
         stamps: open times of all candles.
-        embargo: candles between two splits that none may forecast.
+        embargo: candles between two splits that no split may forecast.
     """
     targets = {split: files[split].loc[files[split]["target"], "timestamps"] for split in SPLITS}
     problems, count = [], sum(map(len, targets.values()))
@@ -44,12 +44,12 @@ def check_splits(files: Mapping[str, pd.DataFrame], stamps: pd.Series, embargo: 
 
 
 def check_record(name: str, info: Mapping[str, Any] | None, first: pd.Timestamp) -> ProofResult:
-    """Whether a network's training and validation ranges end before the first forecast candle.
+    """Check that a network's training and validation ranges end before the first forecast candle.
 
     Args:
         name: tokenizer or predictor.
-        info: what its checkpoint says of its training; None = nothing.
-        first: open time of that candle.
+        info: training metadata of its checkpoint; None = there is none.
+        first: open time of the first forecast candle.
     """
     what = "ranges of training and validation, as its checkpoint tells them"
     if info is None:
@@ -61,7 +61,7 @@ def check_record(name: str, info: Mapping[str, Any] | None, first: pd.Timestamp)
 
 
 def check_calibration(about: Mapping[str, Any], first_cutoff: pd.Timestamp) -> ProofResult:
-    """Whether a kept calibration was fitted on outcomes that the first cutoff of the test knew."""
+    """Check that a stored calibration was fitted on outcomes known at the first cutoff of the test."""
     fitted_to = pd.Timestamp(about["fitted_to"], tz="UTC")
     problem = (
         f"fitted on candles up to {fitted_to}, the first cutoff is {first_cutoff}" if fitted_to > first_cutoff else ""

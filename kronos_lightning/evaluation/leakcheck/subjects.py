@@ -1,4 +1,4 @@
-"""What must not look ahead in a forecast, from the features to the baselines.
+"""Subjects of the leak check in a forecast, from the features to the baselines.
 
 Shape letters: L lookback, h horizon, W rows of a training window, N cutoffs, S sample paths, C = 6 features.
 """
@@ -18,7 +18,7 @@ from .proof import Arrays, Subject
 
 
 def features(lookback: int, horizon: int, clip: float) -> Subject:
-    """What the forecaster is given at a cutoff."""
+    """Build the subject of the forecaster's inputs at a cutoff."""
 
     def at(candles: Candles, row: int) -> Arrays:
         target = _after(row, horizon, len(candles))
@@ -30,7 +30,10 @@ def features(lookback: int, horizon: int, clip: float) -> Subject:
 
 
 def training_windows(lookback: int, horizon: int, clip: float, volume: bool = True) -> Subject:
-    """Context of a training window and the statistics that normalise it, targets included in it or not."""
+    """Build the subject of a training window's context and its normalisation statistics.
+
+    The window contains the targets.
+    """
 
     def at(candles: Candles, row: int) -> Arrays:
         window = _window(candles, row, lookback, horizon, clip, volume)
@@ -45,7 +48,7 @@ def training_windows(lookback: int, horizon: int, clip: float, volume: bool = Tr
 
 
 def tokens(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
-    """Tokens of the context, encoded together with the candles that follow, as in training."""
+    """Build the subject of the context's tokens, encoded together with the candles that follow, as in training."""
 
     def at(candles: Candles, row: int) -> Arrays:
         window = _window(candles, row, lookback, horizon, forecaster.clip, forecaster.volume)
@@ -58,7 +61,7 @@ def tokens(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
 
 
 def logits(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
-    """Next-token logits of the context's positions under teacher forcing, as in training."""
+    """Build the subject of next-token logits at the context's positions under teacher forcing, as in training."""
 
     def at(candles: Candles, row: int) -> Arrays:
         window = _window(candles, row, lookback, horizon, forecaster.clip, forecaster.volume)
@@ -67,7 +70,7 @@ def logits(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
         with torch.inference_mode():
             stamp = window.stamp[:, :-1].to(s1.device)
             coarse, fine = predictor(s1[:, :-1], s2[:, :-1], stamp, s1_next=s1[:, 1:])
-        # The fine token's logits at the last known candle are told the next coarse token: that is the factorisation.
+        # The fine logits at the last known candle are conditioned on the next coarse token, by the factorisation.
         return _arrays(s1=coarse[:, :lookback], s2=fine[:, : lookback - 1])
 
     return Subject(
@@ -78,7 +81,7 @@ def logits(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
 
 
 def forecasts(name: str, what: str, forecast: Callable[[Candles], ForecastSet]) -> Subject:
-    """Sample paths of all cutoffs up to a row, made together with those of later cutoffs."""
+    """Build the subject of the sample paths of all cutoffs up to a row, made together with those of later cutoffs."""
 
     def at(candles: Candles, row: int) -> Arrays:
         found = forecast(candles)
@@ -89,7 +92,7 @@ def forecasts(name: str, what: str, forecast: Callable[[Candles], ForecastSet]) 
 
 
 def baseline(name: str, forecaster: Baseline, horizon: int, num_paths: int) -> Subject:
-    """Sample paths of a baseline."""
+    """Build the subject of a baseline's sample paths."""
 
     def at(candles: Candles, row: int) -> Arrays:
         return {"paths": forecaster.sample_paths(candles, np.array([row]), horizon, num_paths)}
@@ -98,24 +101,24 @@ def baseline(name: str, forecaster: Baseline, horizon: int, num_paths: int) -> S
 
 
 def time_of(candles: Candles, row: int) -> np.datetime64:
-    """Open time of a candle, as forecast sets have it."""
+    """Return the open time of a candle, in the type that forecast sets use."""
     return candles.times[row]
 
 
 def _after(row: int, count: int, length: int) -> np.ndarray:
-    """Bool ``(length,)``: the next `count` rows."""
+    """Mark the `count` rows after `row`: bool ``(length,)``."""
     return np.isin(np.arange(length), np.arange(row + 1, row + 1 + count))
 
 
 def _window(candles: Candles, row: int, lookback: int, horizon: int, clip: float, volume: bool) -> WindowBatch:
-    """The training window whose context ends at `row`, ``(1, L + h, …)``."""
+    """Build the training window whose context ends at `row`, ``(1, L + h, …)``."""
     begin, end = row + 1 - lookback, row + 1 + horizon
     frame = candles.frame.iloc[begin:end].assign(target=True)
     return CandleWindows(frame, lookback, horizon, clip, volume=volume).__getitems__([0])
 
 
 def _encode(forecaster: Forecaster, window: WindowBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coarse and fine tokens of a whole window, ``(1, L + h)`` each."""
+    """Encode a whole window into coarse and fine tokens, ``(1, L + h)`` each."""
     tokenizer = forecaster.tokenizer.eval()
     with torch.inference_mode():
         return tokenizer.encode(window.x.to(next(tokenizer.parameters()).device), half=True)

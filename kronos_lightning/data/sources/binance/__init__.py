@@ -1,4 +1,4 @@
-"""Candles from Binance: monthly archives, then daily ones, then the exchange's API for the rest."""
+"""Candles from Binance: monthly archives, then daily archives, then the exchange's API for the rest."""
 
 from .download import Downloaded, download, series_path
 from .endpoints import Endpoints

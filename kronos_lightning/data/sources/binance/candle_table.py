@@ -1,4 +1,4 @@
-"""Candles as Binance gives them → Arrow tables of open time (UTC ms) and the six features."""
+"""Conversion of Binance's candles into Arrow tables of open time (UTC ms) and the six features."""
 
 import io
 import zipfile
@@ -13,20 +13,20 @@ from kronos_lightning.errors import KronosError
 
 SOURCE_COLUMNS = ["open_time", "open", "high", "low", "close", "volume", "quote_asset_volume"]
 SCHEMA = pa.schema([("time", pa.int64()), *((name, pa.float64()) for name in FEATURES)])
-MICROSECONDS = 10**14  # open times from here on are in µs (the archive's since 2025-01-01), smaller ones in ms
+MICROSECONDS = 10**14  # open times from this value on are in µs (the archive since 2025-01-01), below it in ms
 
-BLOCK = 1 << 22  # bytes of CSV at a time
+BLOCK = 1 << 22  # bytes of CSV per block
 
 
 class DamagedError(KronosError, ValueError):
-    """An answer that holds no candles, or others than were asked for."""
+    """Error for a response that holds no candles, or candles outside the requested range."""
 
 
 def from_zip(content: bytes, span: Range) -> pa.Table:
-    """Parse an archive file, streaming out of the zip.
+    """Parse an archive file, streamed from the zip.
 
     Raises:
-        DamagedError: no whole zip, not one CSV of 12 columns, or open times outside `span`.
+        DamagedError: the zip is incomplete, does not hold one CSV of 12 columns, or has open times outside `span`.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -50,7 +50,11 @@ def from_zip(content: bytes, span: Range) -> pa.Table:
 
 
 def from_rest(rows: list[list], span: Range) -> pa.Table:
-    """Candles of an answer of the API, which are oldest first."""
+    """Parse candles of an API response, oldest first.
+
+    Raises:
+        DamagedError: the rows are not candles as documented, or have open times outside `span`.
+    """
     columns = [BINANCE_COLUMNS.index(name) for name in SOURCE_COLUMNS]
     try:
         arrays = [
@@ -63,7 +67,7 @@ def from_rest(rows: list[list], span: Range) -> pa.Table:
 
 
 def join(tables: list[pa.Table], spans: list[Range]) -> pa.Table:
-    """All candles that open in one of `spans`, in time order; of several at a time the first table's stays."""
+    """Join all candles that open in one of `spans`, in time order; the first table wins where times repeat."""
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
     times = table["time"].to_numpy()
     order = np.argsort(times, kind="stable")

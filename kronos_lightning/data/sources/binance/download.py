@@ -1,4 +1,4 @@
-"""Fetch what a series lacks, in parallel, and put it together."""
+"""Download of the missing parts of a series, in parallel, and their assembly."""
 
 import hashlib
 import json
@@ -35,19 +35,19 @@ from kronos_lightning.data.sources.binance.stored_series import API, FetchedPart
 from kronos_lightning.settings import as_utc, end_of
 
 EARLIEST = to_ms(pd.Timestamp("2017-07-01"))  # Binance opened that month
-PUBLISHED_WITHIN = {"monthly": 31 * DAY, "daily": 3 * DAY}  # after the period; a file not there by then will not come
-API_LIMIT = 1000  # candles in an answer, at most
+PUBLISHED_WITHIN = {"monthly": 31 * DAY, "daily": 3 * DAY}  # after the period; a file missing by then will not appear
+API_LIMIT = 1000  # maximum number of candles in a response
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Downloaded:
-    """What a download did.
+    """Result of a download.
 
-    path: of the CSV; Parquet and manifest stand beside it.
-    manifest: of the whole series.
-    pieces, requests: of this call; both 0 where nothing was missing.
+    path: path of the CSV; Parquet and manifest are next to it.
+    manifest: manifest of the whole series.
+    pieces, requests: fetched parts and sent requests of this call; both 0 if nothing was missing.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class Downloaded:
 
 
 def series_path(folder: str | Path, symbol: str, interval: str) -> Path:
-    """Where a folder of candles keeps those of a symbol and interval."""
+    """Return the path of the CSV with the candles of a symbol and interval in a folder."""
     return Path(folder) / f"{symbol}_{file_name(interval)}.csv"
 
 
@@ -70,20 +70,20 @@ def download(
     end: str | None = None,
     now: pd.Timestamp | None = None,
 ) -> Downloaded:
-    """Bring a series up to date: fetch what is missing from `start` to `end`, and nothing else.
+    """Update a series: fetch only the candles that are missing from `start` to `end`.
 
-    Whatever was fetched stays on disk as parts if this ends early, and the next call goes on from there.
+    If the download ends early, fetched parts stay on disk and the next call resumes from them.
 
     Args:
-        symbol, interval: as Binance writes them, BTCUSDT and 1h.
-        csv_path: where the CSV goes (guide's layout); ``.parquet`` and ``.manifest.json`` beside it.
-        endpoints: where from, and how.
+        symbol, interval: in Binance's notation, such as BTCUSDT and 1h.
+        csv_path: path of the CSV (guide's layout); ``.parquet`` and ``.manifest.json`` are written next to it.
+        endpoints: hosts, time-outs, retries and limits.
         start: first day or time (UTC); None = from the listing on.
         end: last day or time; None = the last candle that has closed.
-        now: the present; None = the clock's.
+        now: current time; None = the system clock.
 
     Raises:
-        DownloadError: candles cannot be had. What could be had without a hole is in the files.
+        DownloadError: candles cannot be fetched. The files hold the fetched candles up to the first hole.
     """
     if interval not in BINANCE_INTERVALS:
         raise DownloadError(f"interval {interval!r} is none of Binance's: {' '.join(BINANCE_INTERVALS)}")
@@ -102,7 +102,7 @@ def download(
 
 
 class Job:
-    """One call of `download`."""
+    """Work of one call of `download`."""
 
     def __init__(self, series: StoredSeries, client: Client, now: int):
         self.series, self.client, self.now = series, client, now
@@ -110,7 +110,7 @@ class Job:
         self.archives = {"monthly": months} if series.interval in LONG else {"monthly": months, "daily": days}
 
     def run(self, start: str | None, end: str | None) -> str | None:
-        """Fetch and write; returns why something is missing, or None."""
+        """Fetch and write the series; return why candles are missing, or None if none are missing."""
         self.series.clear_leftovers()
         manifest = self.series.manifest()
         wanted = self._wanted(manifest, start, end)
@@ -124,7 +124,7 @@ class Job:
         return problem
 
     def _wanted(self, manifest: dict[str, Any] | None, start: str | None, end: str | None) -> Range:
-        """The range asked for, joined with what is there."""
+        """Return the requested range, joined with the covered ranges on disk."""
         interval = self.series.interval
         stop = closed_before(interval, self.now)
         if end is not None:
@@ -140,7 +140,7 @@ class Job:
         return f"{self.series.symbol} {self.series.interval}"
 
     def _fetch(self, wanted: Range, known: list[Range]) -> str | None:
-        """Get the parts of `wanted` that are in none of the `known` ranges."""
+        """Fetch the parts of `wanted` that are in none of the `known` ranges; return why any are missing, or None."""
         source, reasons = self.endpoints.source, []
         if source != "archive" and not any(begin <= wanted[0] < end for begin, end in known):
             known = known + self._before_listing(wanted)
@@ -155,17 +155,17 @@ class Job:
             chunks = [(a, min(a + length, end)) for begin, end in missing for a in range(begin, end, length)]
             got, failed = self._parallel("API", self._api, chunks)
             known, reasons = known + got, reasons + failed
-        now = min(self.now, self.client.exchange_time or self.now)  # the clock here may be ahead
+        now = min(self.now, self.client.exchange_time or self.now)  # the local clock may be ahead
         if not self._missing((wanted[0], min(wanted[1], closed_before(self.series.interval, now))), known):
             return None
         return reasons[-1] if reasons else f"{self._name}: not in the archive yet, source=auto asks the API too"
 
     def _missing(self, wanted: Range, known: list[Range]) -> list[Range]:
-        """What of `wanted` is not known and could hold the open time of a candle."""
+        """Return the unknown parts of `wanted` that could contain the open time of a candle."""
         return [r for r in without(wanted, known) if floor(self.series.interval, r[1] - 1) >= r[0]]
 
     def _before_listing(self, wanted: Range) -> list[Range]:
-        """Ask for the first candle ever: before it there is nothing to look for."""
+        """Ask for the first candle of the symbol; return the range before it, in which no candles exist."""
         try:
             rows = self._klines(startTime=0, limit=1)
         except BadRequestError:
@@ -181,9 +181,9 @@ class Job:
     def _parallel(
         self, label: str, fetch: Callable[[Range], FetchedPart | None], wanted: set[Range] | list[Range]
     ) -> tuple[list[Range], list[str]]:
-        """Fetch ranges at the same time, keep each part as it comes; what was got, and why the others were not.
+        """Fetch ranges in parallel and store each part on arrival; return fetched ranges and reasons of failures.
 
-        A damaged part is one failure; a host that does not answer ends the whole phase.
+        A damaged part is a single failure; a host that does not answer ends the whole phase.
         """
         if not wanted:
             return [], []
@@ -217,12 +217,12 @@ class Job:
     # --- the archive --------------------------------------------------------------------------------------------
 
     def _archive(self, kind: str, period: Range) -> FetchedPart | None:
-        """The file of a month or a day; None where there is none (yet)."""
+        """Fetch the archive file of a month or a day; return None if it does not exist (yet)."""
         symbol, interval = self.series.symbol, file_name(self.series.interval)
         date = f"{pd.Timestamp(period[0], unit='ms'):{'%Y-%m' if kind == 'monthly' else '%Y-%m-%d'}}"
         name = f"{symbol}-{interval}-{date}"
         url = f"{self.endpoints.archive_url}/data/spot/{kind}/klines/{symbol}/{interval}/{name}.zip"
-        for _ in range(2):  # files are replaced now and then: the second time both are the new ones
+        for _ in range(2):  # files are replaced occasionally; the second attempt gets both new files
             content = self.client.get(url)
             if content is None:
                 last_hope = self.endpoints.source == "archive" and kind == list(self.archives)[-1]
@@ -246,7 +246,7 @@ class Job:
     # --- the API ------------------------------------------------------------------------------------------------
 
     def _klines(self, **parameters: Any) -> list[list]:
-        """An answer of ``/api/v3/klines``."""
+        """Return the rows of a response of ``/api/v3/klines``."""
         url = f"{self.endpoints.rest_url}/api/v3/klines"
         body = self.client.get(url, symbol=self.series.symbol, interval=self.series.interval, **parameters)
         try:
@@ -258,9 +258,9 @@ class Job:
         return rows
 
     def _api(self, span: Range) -> FetchedPart:
-        """The closed candles that open in `span`; its end moves before the first that is unfinished."""
+        """Fetch the closed candles that open in `span`; the part's span ends before the first unfinished candle."""
         rows, end = self._klines(startTime=span[0], endTime=span[1] - 1, limit=API_LIMIT), span[1]
-        while rows and len(rows) % API_LIMIT == 0:  # shorter candles after an outage: more than fit in one answer
+        while rows and len(rows) % API_LIMIT == 0:  # shorter candles after an outage: more than fit in one response
             more = self._klines(startTime=int(rows[-1][0]) + 1, endTime=span[1] - 1, limit=API_LIMIT)
             if not more:
                 break
@@ -274,7 +274,10 @@ class Job:
         )
 
     def _ask_about_gaps(self, manifest: dict[str, Any] | None, table: pa.Table, span: Range) -> bool:
-        """Ask the API, once, for candles that the archive lacks: files have been published too short."""
+        """Ask the API once for candles that the archive lacks, because some archive files are incomplete.
+
+        Return True if any range was fetched.
+        """
         asked = spans(manifest, "asked_api")
         asked += [about["span"] for about, _ in self.series.parts() if about["kind"] == API]
         lacking = [

@@ -1,4 +1,4 @@
-"""Hosts of Binance's market data, and how politely to ask them; `conf/binance` explains every key."""
+"""Endpoints of Binance's market data and limits of their use; `conf/binance` explains every key."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ Url = Annotated[str, Field(pattern=r"^https?://[^/]+(/.*)?[^/]$")]
 
 
 class Endpoints(Section):
-    """Where candles are downloaded from, with time-outs, retries and limits."""
+    """Hosts for candle downloads, with time-outs, retries and limits."""
 
     source: Literal["auto", "archive", "rest"]
     archive_url: Url

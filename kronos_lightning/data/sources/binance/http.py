@@ -1,4 +1,4 @@
-"""Polite HTTP: time-outs, retries with back-off, the exchange's limits and bans, errors in words."""
+"""Polite HTTP client: time-outs, retries with back-off, the exchange's limits and bans, readable errors."""
 
 import json
 import logging
@@ -15,46 +15,46 @@ import urllib3
 from kronos_lightning.data.sources.binance.endpoints import Endpoints
 from kronos_lightning.errors import KronosError
 
-LIMITED = {429, 418}  # too many requests; banned for going on after that
-SLOWEST = 1_000  # bytes a second below which an answer counts as stalled
+LIMITED = {429, 418}  # 429: too many requests; 418: banned for continuing after 429
+SLOWEST = 1_000  # bytes per second; a slower response counts as stalled
 
 log = logging.getLogger(__name__)
 
 
 class DownloadError(KronosError, RuntimeError):
-    """Candles that cannot be had; the message says why and what to do."""
+    """Error for candles that cannot be downloaded; the message says why and what to do."""
 
 
 class BadRequestError(DownloadError):
-    """The exchange does not know what was asked for; asking elsewhere does not help."""
+    """Error for a request that the exchange does not understand; other hosts would not help."""
 
 
 class Client:
-    """GET for several threads at once.
+    """HTTP GET client for several threads at once.
 
-    A limit or ban that one thread meets holds all of them. `stop` ends every wait at once. urllib3's `Retry` can do
-    neither: it sleeps by itself in the thread that failed. Nor does it see a body that trickles in.
+    A limit or ban in one thread pauses all threads, and `stop` ends every wait at once. urllib3's `Retry` can do
+    neither, because it sleeps in the thread that failed. It also does not notice a body that arrives too slowly.
     """
 
     def __init__(self, endpoints: Endpoints):
         self.endpoints = endpoints
         self.requests = 0
-        self.exchange_time: int | None = None  # UTC milliseconds, by the newest answer
+        self.exchange_time: int | None = None  # UTC milliseconds, from the newest response
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._not_before = 0.0  # monotonic time
         self._local = threading.local()
-        self._dead: dict[str, str] = {}  # hosts that gave no answer or refuse, and why: not asked again
+        self._dead: dict[str, str] = {}  # hosts that do not answer or refuse, and why; they are not asked again
 
     def stop(self) -> None:
-        """Make every request that is under way or to come end with an error."""
+        """Make every current and future request end with an error."""
         self._stop.set()
 
     def get(self, url: str, **parameters: Any) -> bytes | None:
-        """The body at `url`, or None where there is none (404).
+        """Return the body at `url`, or None if it does not exist (404).
 
         Raises:
-            DownloadError: refused, or no whole answer within the retries.
+            DownloadError: the request was refused, or no complete response arrived within the retries.
         """
         service, failure = "/".join(url.split("/", 4)[:4]), ""  # host and first folder
         if service in self._dead:
@@ -86,7 +86,7 @@ class Client:
         )
 
     def _give_up(self, service: str, reason: str) -> NoReturn:
-        """Ask this service no more."""
+        """Stop asking this service and raise `DownloadError`."""
         with self._lock:
             if service not in self._dead:
                 log.warning("%s", reason)
@@ -94,7 +94,7 @@ class Client:
         raise DownloadError(reason)
 
     def _ask(self, service: str, url: str, parameters: dict[str, Any]) -> tuple[requests.Response, bytes]:
-        """One answer, after any wait that the exchange asks for."""
+        """Send a request and return the response, after any wait that the exchange asks for."""
         waited = 0.0
         while True:
             self._wait_for_turn()
@@ -121,9 +121,9 @@ class Client:
             self._hold(wait)
 
     def _read(self, response: requests.Response) -> bytes:
-        """The whole body; raises on a short one and on one that trickles in."""
+        """Read the whole body; raise an error if the body is incomplete or arrives too slowly."""
         parts, size, started = [], 0, time.monotonic()
-        while part := response.raw.read1(1 << 16, decode_content=True):  # what has come, not waiting for all of it
+        while part := response.raw.read1(1 << 16, decode_content=True):  # available data, without waiting for the rest
             parts.append(part)
             size += len(part)
             elapsed = time.monotonic() - started
@@ -134,7 +134,7 @@ class Client:
         return b"".join(parts)
 
     def _mind_the_weight(self, response: requests.Response) -> None:
-        """Hold everybody to the end of the minute when the weight used in it nears the limit."""
+        """Pause all threads until the end of the minute if its request weight has reached `weight_per_minute`."""
         used = response.headers.get("X-MBX-USED-WEIGHT-1M", "")
         if used.isdigit() and int(used) >= self.endpoints.weight_per_minute:
             wait = 60 - time.time() % 60
@@ -166,11 +166,11 @@ def _retry_after(response: requests.Response) -> float:
     try:
         return max(0.0, float(response.headers["Retry-After"]))
     except (KeyError, ValueError):
-        return 60.0  # the limit is counted by the minute
+        return 60.0  # the limit is counted per minute
 
 
 def _refusal(response: requests.Response, body: bytes) -> str:
-    """Why the exchange will not answer, and the ways out."""
+    """Explain why the exchange refuses the request, and what to do."""
     status = response.status_code
     try:
         answer = json.loads(body)
@@ -193,7 +193,7 @@ def _refusal(response: requests.Response, body: bytes) -> str:
 
 
 def _plain_words(error: Exception) -> str:
-    """The innermost reason of a nested network error."""
+    """Return the innermost reason of a nested network error as text."""
     inner = error
     while inner.args and isinstance(inner.args[-1], Exception):
         inner = inner.args[-1]

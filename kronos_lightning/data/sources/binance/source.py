@@ -1,4 +1,4 @@
-"""Binance as a source of candles: kept in a folder, downloaded where they are missing."""
+"""Candle source for Binance: files in a folder, downloaded if they are missing."""
 
 import logging
 from pathlib import Path
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 class Binance(Section):
-    """Candles of ``SYMBOL_INTERVAL.csv`` in a folder, downloaded from Binance when the file does not exist.
+    """Candles of ``SYMBOL_INTERVAL.csv`` in a folder, downloaded from Binance if the file does not exist.
 
     csv_dir: the folder.
-    endpoints: where to download from; None = never.
+    endpoints: hosts for downloads; None = never download.
     """
 
     csv_dir: str
@@ -27,18 +27,18 @@ class Binance(Section):
 
     @property
     def synthetic(self) -> bool:
-        """Real candles."""
+        """True if the candles are generated; always False, because candles from Binance are real."""
         return False
 
     def path(self, symbol: str, interval: str) -> Path:
-        """File of a symbol and interval."""
+        """Return the file of a symbol and interval."""
         return series_path(self.csv_dir, symbol, interval)
 
     def fetch(self, symbol: str, interval: str, start: str | None, end: str | None) -> pd.DataFrame:
-        """Read the file, downloading it first where there is none.
+        """Read the file, and download it first if it does not exist.
 
         Raises:
-            DownloadError, CandleError: there is no file, and it cannot be downloaded.
+            DownloadError, CandleError: the file does not exist and cannot be downloaded.
         """
         path = self.path(symbol, interval)
         if not path.is_file() and self.endpoints is not None:

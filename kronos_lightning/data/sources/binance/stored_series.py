@@ -1,4 +1,4 @@
-"""The files of one series: CSV, Parquet and manifest as results, parts while it is being fetched."""
+"""Files of one series: CSV, Parquet and manifest as results, and parts during a download."""
 
 import json
 import logging
@@ -20,19 +20,20 @@ from kronos_lightning.data.sources.binance.candle_table import SCHEMA, join
 from kronos_lightning.data.sources.binance.http import DownloadError
 from kronos_lightning.data.sources.binance.intervals import IRREGULAR, Range, grid, to_ms, union
 
-API = "api"  # the kind of parts that did not come from the archive
+API = "api"  # kind of the parts that do not come from the archive
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedPart:
-    """What one request gave.
+    """Result of one request.
 
-    name: of the archive file, or ``api`` with the first time asked for.
-    kind: monthly, daily, api.
-    span: the range that it answers for: what is not in `table` did not exist.
-    checksum: SHA-256 of the archive file.
+    name: name of the archive file, or ``api`` with the first requested time.
+    kind: monthly, daily, api, or absent (an archive file that will not appear).
+    span: range that the part covers; candles of this range that are not in `table` do not exist.
+    table: the candles.
+    checksum: SHA-256 of the archive file; None for other parts.
     """
 
     name: str
@@ -43,14 +44,14 @@ class FetchedPart:
 
 
 class StoredSeries:
-    """The candles of one symbol and interval on disk.
+    """Candles of one symbol and interval on disk.
 
-    The Parquet file is the truth of what is complete, the manifest says what it covers; where the two do not belong
-    together (a kill between writing them, an edit by hand), all is fetched anew. Parts are whole or absent.
+    The Parquet file holds the complete candles, and the manifest the range that they cover. If the two do not match
+    (after a kill between the writes, or an edit by hand), all candles are fetched again. A part is complete or absent.
 
     Args:
-        symbol, interval: as Binance writes them.
-        csv_path: the CSV; Parquet, manifest and parts stand beside it under the same name.
+        symbol, interval: in Binance's notation.
+        csv_path: path of the CSV; Parquet, manifest and parts are next to it under the same name.
     """
 
     def __init__(self, symbol: str, interval: str, csv_path: Path):
@@ -59,13 +60,13 @@ class StoredSeries:
         self.manifest_path = csv_path.with_suffix(".manifest.json")
         self.parts_path = csv_path.with_name(f".{csv_path.stem}.parts")
 
-    # --- what is there ------------------------------------------------------------------------------------------
+    # --- stored files -------------------------------------------------------------------------------------------
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest, where it belongs to the Parquet file beside it; else None.
+        """Read the manifest; return None if it does not match the Parquet file next to it.
 
         Raises:
-            DownloadError: there are files that this program did not write.
+            DownloadError: there are files that this program did not write, or files of another series.
         """
         try:
             manifest = json.loads(self.manifest_path.read_text())
@@ -86,7 +87,7 @@ class StoredSeries:
         return manifest
 
     def clear_leftovers(self) -> None:
-        """Remove half-written files of a run that was killed."""
+        """Remove half-written files of a killed run."""
         for path in self._files():
             for leftover in path.parent.glob(f".{path.name}.*{path.suffix}"):
                 leftover.unlink()
@@ -94,7 +95,7 @@ class StoredSeries:
             leftover.unlink()
 
     def read(self) -> pa.Table:
-        """The candles of the Parquet file."""
+        """Read the candles of the Parquet file."""
         table = pq.read_table(self.parquet_path)
         time = pc.cast(table["timestamps"], pa.timestamp("ms", "UTC")).cast(pa.int64())
         return pa.table([time, *(table[name] for name in FEATURES)], schema=SCHEMA)
@@ -109,7 +110,7 @@ class StoredSeries:
             pq.write_table(table, temporary)
 
     def parts(self) -> list[tuple[dict[str, Any], pa.Table]]:
-        """What was fetched and not yet written into the series."""
+        """Read metadata and candles of the parts that are not yet written into the series."""
         found = []
         for path in sorted(self.parts_path.glob("[!.]*.parquet")):
             try:
@@ -125,9 +126,10 @@ class StoredSeries:
     # --- result -------------------------------------------------------------------------------------------------
 
     def joined(self, manifest: dict[str, Any] | None, wanted: Range) -> tuple[pa.Table, Range] | None:
-        """The candles of `wanted` without a hole, from what is written or else from its start on, and their range.
+        """Join the candles of `wanted` up to the first hole; return them and their range, or None without candles.
 
-        None where nothing is there. What stands behind a hole stays in its parts.
+        The range includes the written candles, or the start of `wanted` if nothing is written. Candles behind a hole
+        stay in their parts.
         """
         parts = self.parts()
         known = spans(manifest, "covered")
@@ -137,11 +139,11 @@ class StoredSeries:
         if span is None:
             return None
         span = max(span[0], wanted[0]), min(span[1], wanted[1])
-        parts.sort(key=lambda part: part[0]["kind"] == API)  # of two, the archive's candle stays
+        parts.sort(key=lambda part: part[0]["kind"] == API)  # the archive takes precedence over the API
         return join([*([self.read()] if manifest else []), *(table for _, table in parts)], [span]), span
 
     def write(self, manifest: dict[str, Any] | None, table: pa.Table, span: Range) -> None:
-        """Replace Parquet, CSV and manifest where they are not so already, and remove the parts that went in."""
+        """Replace Parquet, CSV and manifest unless they are current, and remove the parts that were written."""
         used = [(a, t) for a, t in self.parts() if a["span"][0] < span[1] and span[0] < a["span"][1]]
         if not used and manifest and self._is_whole(manifest):
             return
@@ -168,7 +170,7 @@ class StoredSeries:
             "updated": _now(),
             "pieces": [pieces[name] for name in sorted(pieces)],
         }
-        with ExitStack() as stack:  # replaced in the order Parquet, CSV, manifest, all at once
+        with ExitStack() as stack:  # on exit the files are replaced in the order Parquet, CSV, manifest
             temporary = {path: stack.enter_context(atomic_path(path)) for path in self._files()}
             write_parquet(table, temporary[self.parquet_path])
             write_csv(table, temporary[self.csv_path])
@@ -176,11 +178,11 @@ class StoredSeries:
             temporary[self.manifest_path].write_text(json.dumps(content, indent=1))
         for about, _ in used:
             self._part_path(about["name"]).unlink()
-        with suppress(OSError):  # not empty: parts behind a hole
+        with suppress(OSError):  # not empty if there are parts behind a hole
             self.parts_path.rmdir()
 
     def _is_whole(self, manifest: dict[str, Any]) -> bool:
-        """Whether the CSV is as it was written."""
+        """Return True if the CSV is unchanged since it was written."""
         return self.csv_path.is_file() and sha256(self.csv_path) == manifest["files"][self.csv_path.name]
 
     def _files(self) -> list[Path]:
@@ -191,12 +193,12 @@ class StoredSeries:
 
 
 def spans(manifest: dict[str, Any] | None, key: str) -> list[Range]:
-    """Ranges that a manifest names; none without a manifest."""
+    """Return the ranges under a key of the manifest; an empty list without a manifest."""
     return [(to_ms(begin), to_ms(end)) for begin, end in manifest[key]] if manifest else []
 
 
 def gap_ranges(time: np.ndarray, interval: str, span: Range) -> list[Range]:
-    """Where in `span` candles could open and none does, given the sorted open times of those that do."""
+    """Return the ranges of `span` in which candles could open but none does, given all sorted open times."""
     if interval in IRREGULAR:
         return []
     step = grid(interval)
@@ -205,13 +207,13 @@ def gap_ranges(time: np.ndarray, interval: str, span: Range) -> list[Range]:
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
-    """Candles with `timestamps` in UTC."""
+    """Write candles to a Parquet file with `timestamps` in UTC."""
     stamps = table["time"].cast(pa.timestamp("ms", "UTC"))
     pq.write_table(table.drop_columns("time").add_column(0, "timestamps", stamps), path)
 
 
 def write_csv(table: pa.Table, path: Path) -> None:
-    """The guide's layout; stamps carry milliseconds only where a candle opens within a second."""
+    """Write candles to a CSV in the guide's layout; stamps have milliseconds only if a candle opens within a second."""
     whole = not (table["time"].to_numpy() % 1000).any()
     stamps = table["time"].cast(pa.timestamp("ms"))
     stamps = stamps.cast(pa.timestamp("s")) if whole else stamps
@@ -223,7 +225,7 @@ def write_csv(table: pa.Table, path: Path) -> None:
 
 
 def iso(time: int) -> str:
-    """UTC milliseconds as a date that people read."""
+    """Format UTC milliseconds as a readable date."""
     return datetime.fromtimestamp(int(time) / 1000, UTC).isoformat(sep=" ").removesuffix("+00:00")
 
 

@@ -1,0 +1,256 @@
+"""The documents tell the truth: commands, keys, packages, and the code they show."""
+
+import importlib
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from kronos_lightning import Forecaster
+from kronos_lightning.cli.download import as_lists
+from kronos_lightning.cli.entry import file_as_override
+from kronos_lightning.config.validation import check_evaluation, check_training
+from kronos_lightning.forecast import ForecastSet
+from kronos_lightning.runs.builders import build_datamodule
+from tests.helpers.configuration import CHECKS, composed
+from tests.helpers.paths import ROOT
+from tests.helpers.training import fit, tokenizer_module
+
+READMES = ["README.md", "README.zh-CN.md"]
+DOCS = ROOT / "docs"
+PAGES = [*READMES, *sorted(path.relative_to(ROOT).as_posix() for path in DOCS.rglob("*.md"))]
+MODULES = {  # configuration and reading of the command line
+    "kronos_lightning.forecast": ("forecast", file_as_override),
+    "kronos_lightning.data.doctor": ("doctor", file_as_override),
+    "kronos_lightning.export": ("export", lambda arguments: file_as_override(arguments, "run")),
+    "kronos_lightning.data.binance": ("download", as_lists),
+    "kronos_lightning.evaluation.leakcheck": ("evaluate", lambda arguments: arguments),
+}
+
+
+def text_of(page):
+    return (ROOT / page).read_text()
+
+
+def blocks(page, language):
+    """Fenced blocks of a language in a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text_of(page), flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(page):
+    """Lines of the bash blocks of a page, without comments; what torchrun and srun start counts as a python command."""
+    lines = [line.split(" #")[0].strip() for block in blocks(page, "bash") for line in block.splitlines()]
+    return [re.sub(r"^(torchrun|srun) .*?(python )?(?=train\.py)", "python ", line) for line in lines]
+
+
+ALL_COMMANDS = list(dict.fromkeys(line for page in PAGES for line in commands(page)))
+PYTHON_COMMANDS = [line for line in ALL_COMMANDS if line.startswith("python ")]
+
+
+@pytest.mark.parametrize("line", PYTHON_COMMANDS)
+def test_every_python_command_is_valid(line):
+    """Composes and checks each command; data files and published weights are not at hand here."""
+    _, script, *arguments = shlex.split(line)
+    if script == "-m":
+        name, overrides = MODULES[arguments[0]]
+        CHECKS[name](composed(name, *overrides(arguments[1:])))
+        return
+    swept = [argument for argument in arguments if "=" in argument]
+    first_of_sweep = [re.sub(r"=([^\[,]+),.*", r"=\1", argument) for argument in swept]
+    CHECKS[script.removesuffix(".py")](composed(script.removesuffix(".py"), *first_of_sweep))
+
+
+def test_every_make_target_of_the_documents_exists():
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = {line.split()[0] for line in shown.splitlines()}
+    assert {line.split()[1] for line in ALL_COMMANDS if line.startswith("make ")} <= targets
+    assert {"demo", "test", "lint", "format", "docs", "bench", "clean", "help"} <= targets
+
+
+@pytest.mark.parametrize("page", READMES)
+def test_a_readme_is_a_short_page_with_a_plot_and_the_main_commands(page):
+    text = text_of(page)
+    assert len(text.splitlines()) <= 130
+    (image,) = re.findall(r"!\[.+\]\((.+)\)", text)
+    assert 0 < (ROOT / image).stat().st_size < 300_000
+    assert {"make demo", "make test"} <= set(commands(page))
+    assert len([line for line in commands(page) if line.startswith("python ")]) >= 4
+
+
+def test_both_readmes_show_the_same_commands_scripts_and_links():
+    english, chinese = map(text_of, READMES)
+    assert commands(READMES[0]) == commands(READMES[1])
+    scripts = re.findall(r"^kronos-\w+", text_of("pyproject.toml"), flags=re.MULTILINE)
+    assert scripts
+    for text in (english, chinese):
+        assert set(re.findall(r"`(kronos-\w+)` \|", text)) == set(scripts)
+    links = [set(re.findall(r"\]\((docs/[^)]+)\)", text)) for text in (english, chinese)]
+    assert links[1] - links[0] <= {"docs/quickstart.zh.md"}
+    assert links[0] - links[1] <= {"docs/quickstart.md"}
+
+
+@pytest.mark.parametrize("page", READMES)
+def test_the_links_of_a_readme_lead_somewhere(page):
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text_of(page))
+    assert len(targets) >= 15
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_website_builds_and_loads_nothing_from_elsewhere(tmp_path):
+    """Strict: a broken link or a page that the navigation lacks is an error."""
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    result = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "site" / "guides" / "train" / "index.html").read_text()
+    assert re.findall(r"<(?:script|img|link rel=\"?(?:stylesheet|preconnect))[^>]*https?://[^>]*>", page) == []
+
+
+def keys_of(node, prefix=""):
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{prefix}{key}.")
+
+
+def test_the_tables_of_the_guides_name_real_keys():
+    configurations = [composed("train", "stage=predictor"), composed("train"), composed("evaluate")]
+    configurations += [composed("forecast")]
+    real = {key for one in configurations for key in keys_of(OmegaConf.to_container(one, resolve=False))}
+    tables = "\n".join(text_of(page) for page in PAGES if page.startswith("docs/guides/"))
+    named = re.findall(r"^\| `([a-z_]+(?:\.[a-z_0-9]+)+)", tables, flags=re.MULTILINE)
+    assert len(named) >= 40
+    assert {key for key in named if key not in real} == set()
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return runpy.run_path(str(DOCS / "generate_configuration.py"))
+
+
+def test_the_configuration_reference_is_up_to_date(generator):
+    assert text_of("docs/reference/configuration.md") == generator["page"](), "run make docs"
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_every_configuration_key_has_an_explanation(generator, name):
+    assert generator["unexplained"](name) == []
+
+
+def test_an_explanation_is_the_comment_beside_a_key_or_above_it(generator, tmp_path):
+    path = tmp_path / "part.yaml"
+    path.write_text(
+        "# header of the file\n"
+        "first: 1\n"
+        "second: a   # beside, which\n"
+        "            # continues\n"
+        "# above\n"
+        "third: [x, y]\n"
+        "inner:      # of the section\n"
+        "  fourth: '#'   # after a quoted value\n"
+        "  fifth: 2\n"
+    )
+    assert generator["ConfFile"](path, "part").explanations() == {
+        "part.second": "beside, which continues",
+        "part.third": "above",
+        "part.inner": "of the section",
+        "part.inner.fourth": "after a quoted value",
+    }
+
+
+def test_the_architecture_page_shows_every_package():
+    shown = text_of("docs/explanations/architecture.md")
+    packages = {path.parent.name for path in (ROOT / "kronos_lightning").glob("*/__init__.py")}
+    assert packages
+    assert {package for package in packages if len(re.findall(rf"\b{package}/", shown)) < 2} == set()
+
+
+@pytest.mark.parametrize("page", [*READMES, "docs/reference/python-api.md"])
+def test_the_python_code_of_the_documents_runs(
+    page, tmp_path, monkeypatch, guide_csv, tiny_tokenizer, tiny_predictor, candles
+):
+    def tiny(tokenizer, predictor):
+        return Forecaster(tiny_tokenizer, tiny_predictor, max_context=64)
+
+    monkeypatch.setattr(Forecaster, "from_pretrained", tiny)
+    monkeypatch.chdir(tmp_path)
+    frame = pd.read_csv(guide_csv, parse_dates=["timestamps"])
+    long = frame.rename(columns={"timestamps": "timestamp"}).assign(item_id="X")
+    found = {"candles": frame, "long_df": long}
+    for block in blocks(page, "python"):
+        exec(block, found)
+    assert found["paths"].shape == (1, 100, 24, 6)
+    assert {"target_name", "predictions", "0.1", "0.5", "0.9"} <= set(found["table"].columns)
+
+
+@pytest.fixture
+def extension(tmp_path, monkeypatch):
+    """Write the code and the configuration of a page of docs/extend; returns the search path for Hydra."""
+
+    def write(page):
+        (name,) = re.findall(r"^`(my_\w+)\.py`", text_of(page), flags=re.MULTILINE)
+        (place,) = re.findall(r"^`conf/(\S+)`:$", text_of(page), flags=re.MULTILINE)
+        (code,), (configuration,) = blocks(page, "python"), blocks(page, "yaml")
+        (tmp_path / f"{name}.py").write_text(code)
+        path = tmp_path / "conf" / place
+        path.parent.mkdir(parents=True)
+        path.write_text(configuration)
+        monkeypatch.syspath_prepend(tmp_path)
+        importlib.invalidate_caches()
+        return f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+
+    return write
+
+
+def test_the_source_of_the_documents_fills_a_data_module(extension, tmp_path):
+    settings = check_training(
+        composed("train", extension("docs/extend/source.md"), "data=waves", f"data.processed_dir={tmp_path / 'done'}")
+    )
+    module = build_datamodule(settings.data)
+    module.prepare_data()
+    module.setup()
+    (candles,) = module.read()
+    assert candles.synthetic
+    assert candles.frame["close"].max() == pytest.approx(110)
+    assert len(module.windows["train"]) > 400
+
+
+def test_the_baseline_of_the_documents_gives_paths(extension, candles):
+    search = extension("docs/extend/baseline.md")
+    chosen = "evaluation.baselines=[constant,garch]"
+    settings = check_evaluation(composed("evaluate", search, "baselines=constant", chosen))
+    baseline = instantiate(settings.baselines["constant"])
+    assert baseline.applies_to(candles.interval)
+    paths = baseline.sample_paths(candles, np.array([100, 200]), 4, 3)
+    assert paths.shape == (2, 3, 4, 6)
+    np.testing.assert_allclose(paths[1, 0, 0], candles.frame["close"][200], rtol=1e-6)
+
+
+def test_the_strategy_of_the_documents_gives_signals_and_is_searched(extension):
+    search = extension("docs/extend/strategy.md")
+    strategy = instantiate(check_evaluation(composed("evaluate", search, "strategy=every_nth")).strategy)
+    stamps = np.zeros((6, 2), dtype="datetime64[ns]")
+    candle = np.ones((6, 3, 2, 6), dtype=np.float32)
+    forecasts = ForecastSet(
+        cutoffs=stamps[:, 0], stamps=stamps, last_close=np.ones(6), paths=candle, actual=candle[:, 0]
+    )
+    assert strategy.signals(forecasts).tolist() == [1, -1, 0, 0, 1, -1]
+    name, values = next(iter(strategy.free.items()))
+    assert {strategy.with_parameters(**{name: value}).parameters[name] for value in values} == set(values)
+    assert strategy.describe()
+
+
+def test_the_regulariser_of_the_documents_acts_in_a_step(extension, tmp_path, tiny_tokenizer):
+    settings = check_training(composed("train", extension("docs/extend/regulariser.md"), "regularization=zero"))
+    regulariser = instantiate(settings.regularization.extra["zero"])
+    fit(tokenizer_module(tiny_tokenizer, regularisers=[regulariser]), tmp_path, max_steps=1)
+    weights = dict(tiny_tokenizer.named_parameters())
+    assert not any(torch.count_nonzero(p) for name, p in weights.items() if name.startswith("decoder.0."))
+    assert torch.count_nonzero(weights["embed.weight"])
