@@ -149,7 +149,7 @@ class CandleDataModule(L.LightningDataModule):
         Path(self.config.processed_dir).mkdir(parents=True, exist_ok=True)
         with FileLock(self.manifest_path.with_suffix(".lock")):  # other processes and runs may need the same files
             for market in self.markets:
-                market.fetch()
+                market.provide()
             settings = self._settings()
             if self._is_current(settings):
                 log.info("Processed data in %s is up to date, reused", self.config.processed_dir)

@@ -36,6 +36,15 @@ class SymbolCandles:
         self.path = source.path(symbol, config.interval)
         self._frame: pd.DataFrame | None = None
 
+    def provide(self) -> None:
+        """Download the candles if their file is missing. A file that exists is not read.
+
+        Raises:
+            KronosError: there are no candles to be had.
+        """
+        if self.path is None or not self.path.is_file():
+            self.fetch()
+
     def fetch(self) -> pd.DataFrame:
         """Get the raw candles; a changed file is read again.
 

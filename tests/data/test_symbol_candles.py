@@ -310,3 +310,13 @@ def test_a_file_is_parsed_and_validated_once_however_many_data_modules_ask(make,
     module = make(csv_path=path)
     module.prepare_data()
     assert calls == ["formats._read_csv", "symbol_candles.validate"] * 2
+
+
+def test_a_file_is_not_parsed_where_the_processed_data_is_up_to_date(make, tmp_path, monkeypatch):
+    path = write(tmp_path / "mine.csv", seed=9)
+    make(csv_path=path).prepare_data()
+    monkeypatch.setattr("kronos_lightning.data.formats._read_raw", lambda *_: pytest.fail("the file was parsed"))
+    module = make(csv_path=path)
+    module.prepare_data()
+    module.setup("fit")
+    assert len(module.windows["train"])
