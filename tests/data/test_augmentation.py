@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -254,6 +254,8 @@ def test_a_warped_candle_holds_prices_and_volume_of_its_time(windows, data):
     for b in range(batch):
         speed = np.exp(log_speed[b])
         tau = np.concatenate([[0], np.cumsum(speed)]) / speed.sum() * rows
+        gap = np.abs(tau - tau.round())
+        assume(((gap < 1e-10) | (gap > 1e-8)).all())  # otherwise rounding decides which candle a boundary is in
         for k in range(rows):
             pieces = [path_of(prices[:4, b, c].tolist(), tau[k] - c, tau[k + 1] - c) for c in range(rows)]
             path = np.concatenate(pieces)
