@@ -10,9 +10,8 @@ from kronos_lightning.data import CandleWindows
 from kronos_lightning.data.windows import EpochSampler
 from tests.helpers.candles import frame_with_gap
 
-pytestmark = pytest.mark.benchmark
 
-
+@pytest.mark.benchmark
 def test_windows_of_101_candles_come_at_200_000_a_second():
     windows = CandleWindows(frame_with_gap(100_000, 50_000), lookback=90, target_rows=11, clip=5.0)
     best = 0.0
@@ -31,32 +30,28 @@ def test_windows_of_101_candles_come_at_200_000_a_second():
     assert best >= 200_000
 
 
-MEMORY = """
+LOAD = """
 import sys
 from pathlib import Path
 import numpy as np, pandas as pd
-from kronos_lightning.data import CandleDataModule
 from kronos_lightning.data.formats import FEATURES
+from tests.helpers.data import data_module
 from tests.helpers.memory import peak_mebibytes
 
-folder, step = Path(sys.argv[1]), sys.argv[2]
-source, n = folder / "candles.parquet", 5_000_000
-settings = dict(
-    name="big", symbol="X", symbol_weights=None, interval="1m", csv_dir="", csv_path=str(source), binance=None,
-    on_defect="error", sample=None, sessions=False, dataset_begin_time=None, dataset_end_time=None,
-    train_time_range=["2015-01-01", "2023-12-31"], val_time_range=["2024-01-01", "2024-03-31"],
-    test_time_range=["2024-04-01", "2024-12-31"], lookback=90, horizon=10, clip=5.0, batch_size=50,
-    samples_per_epoch=1000, num_workers=0, processed_dir=str(folder / "processed"), seed=0,
+folder, candles, step = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+stamps = pd.date_range("2015-01-01", periods=candles, freq="min", tz="UTC")
+bounds = [str(stamps[int(share * (candles - 1))].tz_localize(None)) for share in (0, 0.95, 0.951, 0.975, 0.976, 1)]
+module = data_module(
+    symbol_weights=None, interval="1m", source="file", csv_path=str(folder / "candles.parquet"), synthetic=None,
+    train_time_range=bounds[:2], val_time_range=bounds[2:4], test_time_range=bounds[4:], lookback=90, horizon=10,
+    batch_size=50, samples_per_epoch=1000, processed_dir=str(folder / "processed"),
 )
 if step == "write":
-    close = (100 + np.sin(np.arange(n) / 1000)).astype("float32")
-    frame = pd.DataFrame({"timestamps": pd.date_range("2015-01-01", periods=n, freq="min", tz="UTC")})
-    for name in FEATURES:
-        frame[name] = close
-    frame.to_parquet(source)
-    CandleDataModule(**settings).prepare_data()
+    close = (100 + np.sin(np.arange(candles) / 1000)).astype("float32")
+    frame = pd.DataFrame({"timestamps": stamps} | dict.fromkeys(FEATURES, close))
+    frame.to_parquet(folder / "candles.parquet")
+    module.prepare_data()
 else:
-    module = CandleDataModule(**settings)
     before = peak_mebibytes()
     module.setup("fit")
     next(iter(module.train_dataloader()))
@@ -65,13 +60,24 @@ else:
 """
 
 
-def test_five_million_candles_load_as_windows_in_under_one_gibibyte(tmp_path):
+def load(folder, candles):
+    """Number of training windows, and MiB more at the peak, of a process that loads prepared data."""
     for step in ("write", "load"):
         result = subprocess.run(
-            [sys.executable, "-c", MEMORY, str(tmp_path), step], capture_output=True, text=True, timeout=300
+            [sys.executable, "-c", LOAD, str(folder), str(candles), step], capture_output=True, text=True, timeout=300
         )
         assert result.returncode == 0, result.stderr
-    windows, mebibytes = map(int, result.stdout.split())
+    return map(int, result.stdout.split())
+
+
+def test_the_measured_program_cuts_a_window_from_every_candle(tmp_path):
+    windows, _ = load(tmp_path, 20_001)
+    assert windows == 19_001 - 90 - 10
+
+
+@pytest.mark.benchmark
+def test_five_million_candles_load_as_windows_in_under_one_gibibyte(tmp_path):
+    windows, mebibytes = load(tmp_path, 5_000_000)
     print(f"\n{windows:,} windows of 101 candles: {mebibytes} MiB more at the peak")
     assert windows > 4_700_000
     assert mebibytes < 1024
