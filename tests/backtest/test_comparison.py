@@ -20,8 +20,7 @@ from kronos_lightning.backtest.performance import figures, sharpe_ratio
 from kronos_lightning.backtest.search import search_parameters
 from kronos_lightning.backtest.sharpe import deflated_sharpe
 from kronos_lightning.backtest.strategy import BUY, HOLD, SELL, on_candles, wanted_positions
-
-from .conftest import DAY, FLAT, FREE, LIMITED, market, random_frame, run
+from tests.helpers.markets import DAY, FLAT, FREE, LIMITED, market, random_frame, run
 
 
 def random_market(seed, length=200):

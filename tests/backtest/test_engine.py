@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from kronos_lightning.backtest import ExecutionRules, MarketData, run_backtest
 from kronos_lightning.backtest.strategy import BUY, HOLD, SELL
+from tests.helpers.markets import DAY, FLAT, FREE, LIMITED, frame, market, random_frame, run
 from tests.helpers.naive_backtest import naive_run
-
-from .conftest import DAY, FLAT, FREE, LIMITED, frame, market, random_frame, run
 
 BOTH = ExecutionRules(stop_loss=0.05, take_profit=0.15)
 SHORT = BOTH.model_copy(update={"side": "long_short"})

@@ -9,8 +9,7 @@ from kronos_lightning.backtest import ExecutionRules
 from kronos_lightning.backtest.comparison import always_flat
 from kronos_lightning.backtest.performance import equity_figures, figures, max_drawdown, trade_figures
 from kronos_lightning.backtest.strategy import BUY, HOLD, SELL
-
-from .conftest import DAY, FLAT, FREE, market, run
+from tests.helpers.markets import DAY, FLAT, FREE, market, run
 
 KINDS = ["anything", "never a loss", "only losses", "never a trade", "all is lost", "one candle", "two candles"]
 

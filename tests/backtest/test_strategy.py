@@ -7,8 +7,7 @@ from kronos_lightning.backtest import ThresholdStrategy
 from kronos_lightning.backtest.strategy import BUY, HOLD, SELL, on_candles, wanted_positions
 from kronos_lightning.data import CandleError, Candles
 from tests.helpers.forecasts import made
-
-from .conftest import DAY, FLAT, frame
+from tests.helpers.markets import DAY, FLAT, frame
 
 
 def strategy(signal="median", buy=0.02, sell=-0.005):

@@ -18,12 +18,7 @@ from kronos_lightning.pipeline.forecasting import forecast_range
 from kronos_lightning.runs.builders import build_datamodule
 from tests.helpers.commands import QUICK_EVALUATE, QUICK_TRAIN, command
 from tests.helpers.configuration import composed
-
-MODELS = "outputs/models"
-
-
-def info(run_dir):
-    return json.loads((run_dir / "run_info.json").read_text())
+from tests.helpers.runs import MODELS, info
 
 
 @pytest.fixture(scope="module")

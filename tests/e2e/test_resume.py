@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.commands import QUICK_TRAIN, command
+from tests.helpers.commands import QUICK_TRAIN, command, without
 from tests.helpers.paths import ROOT
 
 RUN = [
-    *QUICK_TRAIN,
+    *without(QUICK_TRAIN, "callbacks.throughput"),
     "stage.max_epochs=3",
     "stage.learning_rate=1e-2",
     "augmentation=light",
@@ -31,7 +31,7 @@ TWO = ["trainer=ddp_sim", "data.batch_size=10"]
 EVERYTHING = ["regularization.ema=0.9", "regularization.l2_pretrained=0.1", "regularization.volatility=batch"]
 KINDS = {
     "predictor, one process": ["stage=predictor", "stage.frozen_tokenizer=tokenizer", "stage.s1_condition=sampled"],
-    "tokenizer, two processes": ["stage=tokenizer", *TWO, *EVERYTHING],
+    "tokenizer, two processes": ["stage=tokenizer", *TWO, *EVERYTHING, "logger=tensorboard"],
 }
 MORE_KINDS = {
     "tokenizer, one process": ["stage=tokenizer", "data.num_workers=1"],
@@ -179,7 +179,9 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(whole, cwd):
 
 def test_a_run_killed_after_early_stopping_had_spoken_trains_no_further(cwd):
     arguments = [*QUICK_TRAIN, "stage.learning_rate=1e-30", "stage.patience=1", "stage.max_epochs=9", "run_dir=early"]
-    run_until(cwd, arguments, "on_train_end", 1, "SIGKILL")
+    code, errors = run_until(cwd, arguments, "on_train_end", 1, "SIGKILL")
+    assert code == -signal.SIGKILL, errors
+    assert json.loads((cwd / "early" / "run_info.json").read_text())["status"] == "running"
     step = step_of(cwd / "early" / "checkpoints" / "last.ckpt")
     command("train.py", *arguments, "resume=auto", cwd=cwd)
     assert step_of(cwd / "early" / "checkpoints" / "last.ckpt") == step

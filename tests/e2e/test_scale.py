@@ -11,12 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.commands import QUICK_TRAIN, command
+from tests.helpers.commands import QUICK_TRAIN, command, without
 from tests.helpers.paths import ROOT
 
-ARGUMENTS = [
-    a for a in QUICK_TRAIN if not a.startswith(("trainer=", "data.batch_size=", "stage.max_epochs=", "logger="))
-]
+ARGUMENTS = without(QUICK_TRAIN, "trainer", "data.batch_size", "stage.max_epochs", "logger")
 ARGUMENTS += ["data.batch_size=20", "stage.max_epochs=1", "stage.learning_rate=1e-3"]
 ENVIRONMENT = {"COLUMNS": "140", "PYTHONPATH": str(ROOT)}
 TRAIN = [str(ROOT / "train.py"), *ARGUMENTS]

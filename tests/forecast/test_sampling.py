@@ -34,7 +34,7 @@ def test_top_k_and_top_p_compose_to_a_distribution(temperature, top_k, top_p, lo
     assert logits[p > 0].max() >= logits.max() - 1e-4  # a likeliest token stays
     kept = token_probabilities(logits, Sampling(temperature=temperature, top_k=top_k))
     assert ((p > 0) <= (kept > 0)).all()
-    scaled = (logits[0] - logits.max()) / temperature  # float32 may no longer tell 0 from 1e-38
+    scaled = (logits[0] - logits.max()) / (temperature or 1.0)  # float32 may no longer tell 0 from 1e-38
     if top_k > 0 and len(set(scaled.tolist())) == logits.size(1):
         assert (p > 0).sum() <= top_k
 

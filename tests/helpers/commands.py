@@ -1,6 +1,7 @@
 """The commands as a user types them, and a configuration that trains for seconds."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -38,6 +39,11 @@ QUICK_TRAIN = [
     "callbacks.validation_paths.windows=4",
 ]
 QUICK_EVALUATE = [*QUICK, "evaluation.max_cutoffs=24", "backtest.random_runs=10"]
+
+
+def without(arguments, *keys):
+    """Arguments that set none of these keys, nor a key inside one of them."""
+    return [one for one in arguments if not re.match(rf"~?({'|'.join(map(re.escape, keys))})(\.|=|$)", one)]
 
 
 def command(script, *arguments, cwd, check=True, env=None, path=None, timeout=300):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.commands import QUICK_TRAIN, command
+from tests.helpers.commands import QUICK_TRAIN, command, without
 
-COMMON = [a for a in QUICK_TRAIN if not a.startswith(("trainer=", "data.batch_size=", "logger="))]
+COMMON = without(QUICK_TRAIN, "trainer", "data.batch_size", "logger")
 NO_DROPOUT = ["model.predictor.ffn_dropout_p=0.0", "model.predictor.resid_dropout_p=0.0"]
 ONE = ["trainer=cpu", "data.batch_size=40"]
 TWO = [

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from kronos_lightning.training.scaling import Scale, ScalingError
-from tests.helpers.commands import QUICK_TRAIN, command
+from tests.helpers.commands import QUICK_TRAIN, command, without
 
 COUNTS = st.integers(1, 8)
 
@@ -35,7 +35,7 @@ def test_the_learning_rate_grows_with_the_batch_or_its_root(processes, accumulat
 
 @pytest.mark.minutes
 def test_two_processes_by_rule_train_like_one_with_that_batch_and_rate(tmp_path):
-    common = [a for a in QUICK_TRAIN if not a.startswith(("trainer=", "data.batch_size=", "stage.max_epochs="))]
+    common = without(QUICK_TRAIN, "trainer", "data.batch_size", "stage.max_epochs")
     common += ["stage.max_epochs=1", "scaling.reference_batch=10"]
     by_rule = ["trainer=ddp_sim", "scaling.batch=global", "scaling.rate=sqrt", "stage.learning_rate=1e-3"]
     plain = ["trainer=cpu", "stage.learning_rate=2e-3"]

@@ -3,8 +3,10 @@
 import copy
 import csv
 import gzip
+import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -16,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from kronos_lightning.config.validation import ConfigError, check_training
 from kronos_lightning.training import acceleration, profiling, throughput
 from kronos_lightning.training.throughput import Throughput, matmul_peak
-from tests.helpers.commands import QUICK_TRAIN, command
+from tests.helpers.commands import QUICK_TRAIN, command, without
 from tests.helpers.configuration import composed
-from tests.helpers.training import fit, predictor_module, tokenizer_module
+from tests.helpers.training import HORIZON, LOOKBACK, fit, predictor_module, tokenizer_module, windows
 
 CPU = torch.device("cpu")
 
@@ -55,6 +57,27 @@ def test_measuring_the_peak_draws_no_random_numbers():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_the_peak_is_operations_per_second_of_the_fastest_product(monkeypatch):
+    readings = iter([0.0, 0.1, 0.1, 0.125, 0.15, 0.15, 0.1625, 9.0])  # end; then loop, start, stop of two products
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
+    assert matmul_peak(CPU, "32-true") == pytest.approx(2 * throughput.SIDES["cpu"] ** 3 / 0.0125)
+
+
+def test_rates_count_windows_per_second_and_the_share_of_the_peak(tiny_tokenizer, tmp_path, monkeypatch):
+    ticks = itertools.count(step=0.5)  # seconds a batch
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(throughput, "matmul_peak", lambda *_: 1e9)
+    module = tokenizer_module(tiny_tokenizer)
+    trainer = fit(module, tmp_path, callbacks=[Throughput()])
+    rates = {name: float(value) for name, value in trainer.logged_metrics.items() if name.startswith("throughput/")}
+    rows = LOOKBACK + HORIZON + 1
+    per_second = rates["throughput/windows_per_second"]
+    later = len(windows()) - 20  # windows after the first batch, before which there is no reading of the clock
+    assert per_second == pytest.approx(later / (0.5 * math.ceil(later / 20)))
+    assert rates["throughput/tokens_per_second"] == pytest.approx(rows * per_second)
+    assert rates["throughput/share_of_peak"] == pytest.approx(module.flops(rows) * per_second / 1e9)
+
+
 def test_the_peak_is_measured_once_and_after_the_first_step(tiny_tokenizer, tmp_path, monkeypatch):
     module, steps_before = tokenizer_module(tiny_tokenizer), []
     monkeypatch.setattr(throughput, "matmul_peak", lambda *_: steps_before.append(module.global_step) or 1e12)
@@ -63,18 +86,17 @@ def test_the_peak_is_measured_once_and_after_the_first_step(tiny_tokenizer, tmp_
 
 
 def test_a_run_logs_its_throughput_and_where_its_time_went(tmp_path):
-    quick = [argument for argument in QUICK_TRAIN if argument != "~callbacks.throughput"]
-    more = ["logger=tensorboard", "stage=predictor", "profile=true", "trainer.log_every_n_steps=2", "run_dir=run"]
-    arguments = [*quick, *more]
+    shipped = without(QUICK_TRAIN, "logger", "callbacks.throughput")
+    arguments = [*shipped, "stage=predictor", "profile=true", "trainer.log_every_n_steps=2", "run_dir=run"]
     result = command("train.py", *arguments, cwd=tmp_path)
     events = EventAccumulator(str(tmp_path / "run" / "logs")).Reload()
-    windows, tokens, share = (
+    rates, tokens, share = (
         [event.value for event in events.Scalars(f"throughput/{name}")]
         for name in ("windows_per_second", "tokens_per_second", "share_of_peak")
     )
-    assert len(windows) >= 10
-    assert min(windows) > 0
-    assert tokens == pytest.approx([29 * rate for rate in windows], rel=1e-4)
+    assert len(rates) >= 10
+    assert min(rates) > 0
+    assert tokens == pytest.approx([29 * rate for rate in rates], rel=1e-4)
     assert all(0 < value < math.inf for value in share)
     assert "windows/s" in result.stderr + result.stdout
 
