@@ -17,7 +17,7 @@ from kronos_lightning.config.validation import check_training
 from kronos_lightning.runs import directory, provenance
 from kronos_lightning.runs.builders import build_datamodule, build_module, scale
 from kronos_lightning.runs.log import RunLog
-from kronos_lightning.runs.resume import check_same, find_resume, kept_tokenizer
+from kronos_lightning.runs.resume import check_resumable, check_same, find_resume, kept_tokenizer
 from kronos_lightning.training.profiling import PartsProfiler
 
 log = logging.getLogger("train")
@@ -43,6 +43,7 @@ def train(cfg: DictConfig, settings: Training, run_log: RunLog) -> float:
         log.info("%s is finished, nothing to resume", run_dir)
         return directory.best_figures(run_dir)[monitor]
     resume = find_resume(settings.resume, run_dir)
+    check_resumable(resume, settings)
     module, sources = build_module(settings, datamodule, kept_tokenizer(resume))
     callbacks = list(instantiate(cfg.callbacks, _convert_="all").values())
     profiler = PartsProfiler(run_dir / "profile") if settings.profile else None
@@ -53,9 +54,10 @@ def train(cfg: DictConfig, settings: Training, run_log: RunLog) -> float:
     info = provenance.describe(datamodule, settings.seed, **about, scale=scaled, **sources)
     module.record, module.compiled = provenance.record(info), settings.compile
     module.save_hyperparameters(about["settings"])  # shown by the trackers
-    directory.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resume)
+    begun = directory.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resume)
     run_log.write_to(run_dir / "logs" / "train.log")
-    trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
+    with begun:
+        trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
 
     figures = directory.best_figures(run_dir)
     log.info("Best %s %.5f after epoch %d", monitor, figures[monitor], figures["best_epoch"])

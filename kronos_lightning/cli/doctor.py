@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from kronos_lightning.cli.entry import command, file_as_override
+from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_doctor
 from kronos_lightning.data.doctor.diagnosis import Diagnosis, diagnose
 from kronos_lightning.data.files import atomic_directory
@@ -25,12 +25,12 @@ STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 log = logging.getLogger("doctor")
 
 
-@command("doctor")
+@command("doctor", file_key="candles")
 def main(cfg: DictConfig) -> None:
     """Examine candles and write the report; exit with code 2 if the candles are unfit for training."""
     settings = check_doctor(cfg)
     path = Path(settings.candles)
-    raw = read_raw(path)
+    raw = read_raw(path, settings)
     written = pd.Timestamp(path.stat().st_mtime, unit="s", tz="UTC")
     diagnosis = diagnose(raw, settings.interval, settings.calendar == "sessions", written)
     output = Path(settings.output_dir) / path.stem
@@ -57,11 +57,5 @@ def tell(diagnosis: Diagnosis, raw: pd.DataFrame) -> None:
     console.print(f"Verdict: {diagnosis.verdict}.", style=STYLES["error"] if diagnosis.errors else "bold green")
 
 
-def run() -> None:
-    """Run kronos-doctor."""
-    sys.argv[1:] = file_as_override(sys.argv[1:])
-    main()
-
-
 if __name__ == "__main__":
-    run()
+    main()

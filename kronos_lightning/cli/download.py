@@ -5,7 +5,6 @@ python -m kronos_lightning.data.binance symbol=BTCUSDT interval=1d start=2018-01
 
 import logging
 import re
-import sys
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -18,7 +17,12 @@ from kronos_lightning.data.sources.binance import Downloaded, DownloadError, dow
 log = logging.getLogger("binance")
 
 
-@command("download")
+def as_lists(arguments: list[str]) -> list[str]:
+    """Convert `symbol=A,B` and `interval=A,B` to Hydra lists; Hydra would read the commas as a sweep."""
+    return [re.sub(r"^(symbol|interval)=([^\[].*,.*)$", r"\1=[\2]", argument) for argument in arguments]
+
+
+@command("download", rewrite=as_lists)
 def main(cfg: DictConfig) -> None:
     """Download each symbol and interval; a failure does not stop the remaining downloads."""
     settings = check_download(cfg)
@@ -49,16 +53,5 @@ def tell(done: list[Downloaded]) -> None:
     Console().print(table)
 
 
-def as_lists(arguments: list[str]) -> list[str]:
-    """Convert `symbol=A,B` and `interval=A,B` to Hydra lists; Hydra would read the commas as a sweep."""
-    return [re.sub(r"^(symbol|interval)=([^\[].*,.*)$", r"\1=[\2]", argument) for argument in arguments]
-
-
-def run() -> None:
-    """Run kronos-download."""
-    sys.argv[1:] = as_lists(sys.argv[1:])
-    main()
-
-
 if __name__ == "__main__":
-    run()
+    main()

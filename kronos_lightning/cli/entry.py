@@ -1,4 +1,4 @@
-"""Entry point of every command: location of `conf/`, renamed keys, Hydra, one-line errors."""
+"""Entry point of every command: location of `conf/`, checked arguments, Hydra, one-line errors."""
 
 import functools
 import sys
@@ -8,16 +8,24 @@ import hydra
 from omegaconf import DictConfig
 
 from kronos_lightning.config.compose import conf_directory
-from kronos_lightning.config.renamed import new_name
 from kronos_lightning.config.resolvers import register_resolvers
 
+from .arguments import ArgumentError, prepare
 from .errors import one_line_errors
 
 Main = Callable[[DictConfig], object]
 
 
-def command(config_name: str) -> Callable[[Main], Callable[[], object]]:
-    """Turn a function of the composed configuration `conf/{config_name}.yaml` into a command."""
+def command(
+    config_name: str, file_key: str | None = None, rewrite: Callable[[list[str]], list[str]] = list
+) -> Callable[[Main], Callable[[], object]]:
+    """Turn a function of the composed configuration `conf/{config_name}.yaml` into a command.
+
+    Args:
+        config_name: name of the configuration.
+        file_key: key that an argument without "=" sets, a path; None if there is no such key.
+        rewrite: changes the arguments before they are checked.
+    """
     register_resolvers()
 
     def decorate(main: Main) -> Callable[[], object]:
@@ -26,28 +34,13 @@ def command(config_name: str) -> Callable[[Main], Callable[[], object]]:
 
         @functools.wraps(main)
         def run() -> object:
-            refuse_renamed_keys(config_name, sys.argv[1:])
+            try:
+                sys.argv[1:] = prepare(config_name, rewrite(sys.argv[1:]), file_key)
+            except ArgumentError as error:
+                print(f"error: {error}", file=sys.stderr)
+                sys.exit(1)
             return composed()
 
         return run
 
     return decorate
-
-
-def refuse_renamed_keys(config_name: str, arguments: list[str]) -> None:
-    """Print one line and exit with code 1 if an override uses a renamed key."""
-    for argument in arguments:
-        renamed = None if argument.startswith("-") else new_name(config_name, argument)
-        if renamed is not None:
-            print(f"error: {argument}: renamed, write {renamed}", file=sys.stderr)
-            sys.exit(1)
-
-
-def file_as_override(arguments: list[str], key: str = "candles") -> list[str]:
-    """Convert a command line to Hydra's grammar: an argument without "=" becomes the value of `key`, a path."""
-    return [
-        argument
-        if "=" in argument or argument.startswith(("-", "~"))
-        else "{}='{}'".format(key, argument.replace("'", "\\'"))
-        for argument in arguments
-    ]

@@ -5,13 +5,12 @@ python -m kronos_lightning.export outputs/models/finetune_predictor_btc [push=ow
 
 import json
 import logging
-import sys
 from pathlib import Path
 
 from huggingface_hub import get_token
 from omegaconf import DictConfig
 
-from kronos_lightning.cli.entry import command, file_as_override
+from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_export
 from kronos_lightning.data.files import atomic_directory
 from kronos_lightning.export import model_card
@@ -21,7 +20,7 @@ from kronos_lightning.runs.directory import RunError
 log = logging.getLogger("export")
 
 
-@command("export")
+@command("export", file_key="run")
 def main(cfg: DictConfig) -> None:
     """Write the model directory and card of a finished run; push it to the Hub if `push` is set."""
     settings = check_export(cfg)
@@ -41,11 +40,5 @@ def main(cfg: DictConfig) -> None:
         log.info("On the Hub: %s", push(output, settings.push, settings.private))
 
 
-def run() -> None:
-    """Run kronos-export."""
-    sys.argv[1:] = file_as_override(sys.argv[1:], "run")
-    main()
-
-
 if __name__ == "__main__":
-    run()
+    main()

@@ -4,7 +4,6 @@ python -m kronos_lightning.forecast candles.csv horizon=24
 """
 
 import logging
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,14 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from kronos_lightning.cli.entry import command, file_as_override
+from kronos_lightning.cli.entry import command
 from kronos_lightning.config.schema import Forecasting
 from kronos_lightning.config.validation import check_forecasting
-from kronos_lightning.data import Candles, read_candles
+from kronos_lightning.data import Candles
+from kronos_lightning.data.candles import validate
 from kronos_lightning.data.files import atomic_directory
-from kronos_lightning.data.formats import CLOSE
+from kronos_lightning.data.formats import CLOSE, read_raw, usual_distance
+from kronos_lightning.data.sessions import describe_sessions, next_opens
 from kronos_lightning.forecast.calibration import FILE, Calibration
 from kronos_lightning.forecast.distribution import (
     expected_volatility,
@@ -44,11 +45,11 @@ PLOTTED = 120  # maximum number of known candles in the plot
 log = logging.getLogger("forecast")
 
 
-@command("forecast")
+@command("forecast", file_key="candles")
 def main(cfg: DictConfig) -> None:
     """Forecast the candles after a file; write quantiles, paths and a fan chart, and print a table."""
     settings = check_forecasting(cfg)
-    candles = read_candles(settings.candles, settings.interval, Path(settings.candles).stem)
+    candles = read_market(settings)
     directory = None if settings.predictor == "published" else best_model(Path(settings.predictor))
     forecaster, sources = load_forecaster(settings, directory, settings.predictor, settings.clip)
     lookback = settings.lookback or trained_lookback(sources)
@@ -74,6 +75,19 @@ def main(cfg: DictConfig) -> None:
     log.info("Written to %s: quantiles.csv, paths.npy, fan.png", output)
 
 
+def read_market(settings: Forecasting) -> Candles:
+    """Read the file; without `calendar`, find out whether its market closes."""
+    path = Path(settings.candles)
+    raw, sessions = read_raw(path, settings), settings.calendar == "sessions"
+    if settings.calendar is None:
+        stamps = pd.DatetimeIndex(raw["timestamps"].sort_values().unique())
+        closes = describe_sessions(stamps, usual_distance(raw, path))
+        if closes:
+            log.info("The market closes (%s): forecasts follow its sessions; calendar=24x7 if it does not", closes)
+        sessions = bool(closes)
+    return validate(raw, path, settings.interval, path.stem, sessions)
+
+
 def trained_lookback(sources: Sources) -> int:
     """Return the lookback of the predictor's fine-tuning, else 360; another lookback changes the normalisation."""
     trained = (sources.info or {}).get("settings", {}).get("lookback")
@@ -86,8 +100,12 @@ def last_series(candles: Candles, lookback: int, settings: Forecasting) -> Serie
     """Return the last `lookback` candles without a gap; fewer if the last segment is shorter."""
     frame = candles.frame[candles.frame["segment"] == candles.frame["segment"].iloc[-1]].tail(lookback)
     if len(frame) < min(lookback, len(candles)):
-        log.warning("Only the %d candles after the last gap (%s) are seen", len(frame), candles.gaps[-1][0])
-    return read_series(frame, settings.horizon, label=settings.candles)
+        log.warning("Only the %d candles after the last gap (%s) are used", len(frame), candles.gaps[-1][0])
+    future = None
+    if candles.sessions:
+        known = pd.DatetimeIndex(candles.frame["timestamps"]).tz_convert(settings.timezone or "UTC")
+        future = next_opens(known, settings.horizon, candles.interval).tz_convert("UTC")
+    return read_series(frame, settings.horizon, future=future, label=settings.candles)
 
 
 def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta, lookback: int) -> Forecaster:
@@ -156,11 +174,5 @@ def tell(
         )
 
 
-def run() -> None:
-    """Run kronos-forecast."""
-    sys.argv[1:] = file_as_override(sys.argv[1:])
-    main()
-
-
 if __name__ == "__main__":
-    run()
+    main()

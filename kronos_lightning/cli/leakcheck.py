@@ -76,10 +76,5 @@ def tell(certificate: Certificate) -> None:
             console.print(f"{word}: {one.name}: {one.detail}.", style=STYLES[verdict], markup=False)
 
 
-def run() -> None:
-    """Run kronos-leakcheck."""
-    main()
-
-
 if __name__ == "__main__":
-    run()
+    main()

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from kronos_lightning.data.formats import LayoutSection
 from kronos_lightning.data.settings import DataSection, check_order
 from kronos_lightning.data.sources.binance import Endpoints
-from kronos_lightning.data.sources.binance.intervals import BINANCE_INTERVALS
+from kronos_lightning.data.sources.binance.intervals import BINANCE_INTERVALS, SYMBOL
 from kronos_lightning.settings import Count, Positive, Section, Share, as_list, parse_interval
 
 from .sections import (
@@ -25,7 +26,7 @@ from .sections import (
     TokenizerStage,
 )
 
-Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9]+$")]
+Symbol = Annotated[str, Field(pattern=SYMBOL)]
 Interval = Literal[tuple(BINANCE_INTERVALS)]
 Node = dict[str, Any]  # node for `hydra.utils.instantiate`, checked against the signature of its `_target_`
 
@@ -50,7 +51,7 @@ class Download(Endpoints):
         return self
 
 
-class Doctor(Section):
+class Doctor(LayoutSection):
     """Configuration of python -m kronos_lightning.data.doctor."""
 
     candles: str
@@ -152,13 +153,14 @@ class Evaluation(Common):
         return self
 
 
-class Forecasting(Section):
+class Forecasting(LayoutSection):
     """Configuration of python -m kronos_lightning.forecast."""
 
     model: ModelSection
     forecast: ForecastSection
     candles: str
     interval: str | None
+    calendar: Literal["24x7", "sessions"] | None
     lookback: Annotated[int, Field(ge=2)] | None
     horizon: Count
     clip: Positive

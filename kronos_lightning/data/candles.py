@@ -7,17 +7,18 @@ every gap. Rows of one segment follow each other without a missing candle.
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.formats import FEATURES, PRICES, CandleError, read_raw, where
+from kronos_lightning.data.formats import FEATURES, PRICES, CandleError, LayoutSection, read_raw, usual_distance, where
 from kronos_lightning.settings import as_utc, end_of, interval_name, parse_interval
 
 TIME_FEATURES = ["minute", "hour", "weekday", "day", "month"]
+NAMED_GAPS = 3
 ROUNDING = 1e-9  # relative tolerance for prices that a conversion rounded
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Candles:
     interval: pd.Timedelta
     source: str
     synthetic: bool = False
+    sessions: bool = False
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -72,9 +74,7 @@ class Candles:
         """Return the candles from `begin` to `end`, both dates included; None leaves a side open."""
         keep = in_range(self.frame["timestamps"], begin, end)
         frame = self.frame[keep].reset_index(drop=True)
-        return Candles(
-            frame=frame, symbol=self.symbol, interval=self.interval, source=self.source, synthetic=self.synthetic
-        )
+        return replace(self, frame=frame)
 
 
 def in_range(stamps: pd.Series, begin: str | None, end: str | None) -> np.ndarray:
@@ -93,9 +93,15 @@ def time_features(stamps: pd.Series | pd.DatetimeIndex) -> np.ndarray:
     return np.stack([parts.minute, parts.hour, parts.day_of_week, parts.day, parts.month], axis=1).astype(np.int8)
 
 
-def read_candles(path: str | Path, interval: str | None, symbol: str, sessions: bool = False) -> Candles:
-    """Read and validate a CSV or Parquet file; see `formats` for the layouts and `validate` for the checks."""
-    return validate(read_raw(Path(path)), Path(path), interval, symbol, sessions)
+def read_candles(
+    path: str | Path,
+    interval: str | None,
+    symbol: str,
+    sessions: bool = False,
+    layout: LayoutSection | None = None,
+) -> Candles:
+    """Read and validate a file; see `formats` for the layouts and `validate` for the checks."""
+    return validate(read_raw(Path(path), layout), Path(path), interval, symbol, sessions)
 
 
 def validate(
@@ -138,17 +144,27 @@ def validate(
     segment = _segments(raw, step, sessions, path)
     frame = raw[["timestamps", *FEATURES]].reset_index(drop=True).assign(segment=segment)
     frame.attrs = {}
-    candles = Candles(frame=frame, symbol=symbol, interval=step, source=str(path))
-    for before, after in candles.gaps:
-        missing = int((after - before) / step) - 1
-        _note(f"{path}: gap of {missing} candle(s) after {before}")
+    candles = Candles(frame=frame, symbol=symbol, interval=step, source=str(path), sessions=sessions)
+    if candles.gaps:
+        _note(f"{path}: {describe_gaps(candles)}")
     return candles
 
 
+def describe_gaps(candles: Candles) -> str:
+    """Describe the first gaps, and the number of all, in one line."""
+    gaps, step = candles.gaps, candles.interval
+    missing = [round((after - before) / step) - 1 for before, after in gaps]
+    named = [
+        f"{count} after {before:%Y-%m-%d %H:%M}" for count, (before, _) in zip(missing, gaps[:NAMED_GAPS], strict=False)
+    ]
+    more = f" and in {len(gaps) - NAMED_GAPS} more gaps ({sum(missing)} in all)" if len(gaps) > NAMED_GAPS else ""
+    return f"candles missing: {', '.join(named)}{more}; windows never span a gap"
+
+
 @cache
-def _note(words: str) -> None:
+def _note(message: str) -> None:
     """Log a message about a file once, however often the file is read."""
-    log.info(words)
+    log.info(message)
 
 
 def _check_values(raw: pd.DataFrame, path: Path | str) -> None:
@@ -186,25 +202,12 @@ def _in_time_order(raw: pd.DataFrame, path: Path | str) -> pd.DataFrame:
             i = int(differing[0]) + 1
             first = raw.index[i - 1]
             raise CandleError(
-                f"{where(path, raw, i, 'timestamps')}: {raw['timestamps'].iloc[i]} stands in {raw.index.name} {first} "
-                f"too, with different values; keep one of them"
+                f"{where(path, raw, i, 'timestamps')}: {raw['timestamps'].iloc[i]} is also in {raw.index.name} {first} "
+                f"with different values; both may be real (several markets, intervals or time zones in one file?)"
             )
         _note(f"{path}: {int(repeated.sum())} repeated row(s) dropped")
         raw = raw[~repeated]
     return raw
-
-
-def usual_distance(raw: pd.DataFrame, path: Path | str) -> pd.Timedelta:
-    """Return the most common distance between consecutive rows, in ascending or descending order.
-
-    Raises:
-        CandleError: there are no two rows with different times.
-    """
-    distances = np.abs(np.diff(raw["timestamps"].astype("int64").to_numpy()))
-    lengths, counts = np.unique(distances[distances > 0], return_counts=True)
-    if not len(lengths):
-        raise CandleError(f"{path}: one candle has no interval")
-    return pd.Timedelta(int(lengths[counts.argmax()]))
 
 
 def _segments(raw: pd.DataFrame, step: pd.Timedelta, sessions: bool, path: Path | str) -> np.ndarray:

@@ -5,17 +5,18 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field, model_validator
 
-from kronos_lightning.settings import Count, Positive, Section, as_list, as_utc, end_of, parse_interval
+from kronos_lightning.settings import Count, Positive, as_list, as_utc, end_of, parse_interval
 
 from .augmentation import AugmentationSection
 from .folds import fold_label
+from .formats import LayoutSection
 from .sources.binance.endpoints import Endpoints
 from .sources.synthetic import SyntheticSection
 
 Range = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
-class DataSection(Section):
+class DataSection(LayoutSection):
     """Settings of the candles, their split into train, validation and test, and the windows cut from them."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]

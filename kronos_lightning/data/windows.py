@@ -16,7 +16,8 @@ from kronos_lightning.data.augmentation import Augmentation
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES, PRICES
 
-EPSILON = 1e-5  # added to the standard deviation, as in the published recipe
+CONSTANT = 2.0**-22  # a smaller standard deviation, relative to the mean, is rounding: the column is constant
+SMALLEST = 1e-30  # divisor of a column that is zero everywhere
 
 
 class WindowBatch(NamedTuple):
@@ -28,25 +29,30 @@ class WindowBatch(NamedTuple):
     x: Tensor | None  # (B, W, C) normalised and clipped candles
     stamp: Tensor  # (B, W, 5) int8: minute hour weekday day month
     mean: Tensor | None  # (B, 1, C) mean of the lookback rows, in the candles' units
-    std: Tensor | None  # (B, 1, C) population standard deviation of the lookback rows
+    std: Tensor | None  # (B, 1, C) population standard deviation of the lookback rows, never zero
     tokens: Tensor | None = None  # (B, W, 2) int64: coarse and fine tokens that were encoded before
 
 
 def normalise(window: Tensor, lookback: int, clip: float) -> tuple[Tensor, Tensor, Tensor]:
     """Scale windows ``(B, W, C)`` by mean and population standard deviation of their first `lookback` rows.
 
+    The result does not depend on the unit of price or volume: it is the same to the bit for windows times a power of
+    two. The published code adds 1e-5 to the standard deviation, which matters only for prices far below 1.
+
     Returns:
-        ``(x − mean) / (std + 1e-5)`` clipped to ±clip, and mean and std ``(B, 1, C)``.
+        ``(x − mean) / std`` clipped to ±clip, and mean and std ``(B, 1, C)``; std is never zero.
     """
     mean = window[:, :lookback].mean(dim=1, keepdim=True)
     centred = window - mean
-    std = centred[:, :lookback].square().mean(dim=1, keepdim=True).sqrt()
-    return centred.div_(std + EPSILON).clamp_(-clip, clip), mean, std
+    # in float64, because the squares of large volumes exceed float32
+    std = centred[:, :lookback].double().square().mean(dim=1, keepdim=True).sqrt().to(window.dtype)
+    std = torch.maximum(std, mean.abs() * CONSTANT).clamp(min=SMALLEST)
+    return centred.div_(std).clamp_(-clip, clip), mean, std
 
 
 def denormalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Convert normalised values back to the candles' units; shapes as in `normalise`."""
-    return x * (std + EPSILON) + mean
+    return x * std + mean
 
 
 def window_starts(segment: np.ndarray, target: np.ndarray, lookback: int, target_rows: int) -> np.ndarray:

@@ -3,4 +3,4 @@
 from importlib import import_module
 
 if __name__ == "__main__":
-    import_module("kronos_lightning.cli.export").run()
+    import_module("kronos_lightning.cli.export").main()

@@ -10,7 +10,7 @@ import pandas as pd
 from kronos_lightning.data.formats import FEATURES, CandleError
 from kronos_lightning.forecast.forecaster import Forecaster, best_device
 from kronos_lightning.forecast.sampling import Sampling
-from kronos_lightning.forecast.series import Series, Stamps, candle_values
+from kronos_lightning.forecast.series import Series, Stamps, as_stamps, candle_values
 from kronos_lightning.model import Kronos, KronosTokenizer
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,9 @@ class KronosPredictor:
         max_context: int = 512,
         clip: float = 5,
     ):
+        if not isinstance(model, Kronos) or not isinstance(tokenizer, KronosTokenizer):
+            given = f"{type(model).__name__} and {type(tokenizer).__name__}"
+            raise CandleError(f"KronosPredictor(model, tokenizer) takes a Kronos and a KronosTokenizer, not {given}")
         self.device = best_device(device or "auto")
         self.model, self.tokenizer = model.to(self.device), tokenizer.to(self.device)
         self.max_context, self.clip = max_context, clip
@@ -90,6 +93,8 @@ class KronosPredictor:
         """Run `predict` for several series at once; return their forecasts in the same order."""
         if not len(df_list) == len(x_timestamp_list) == len(y_timestamp_list):
             raise CandleError("df_list, x_timestamp_list and y_timestamp_list must have the same length")
+        if sample_count < 1:
+            raise CandleError(f"sample_count {sample_count}; it must be at least 1")
         started = time.perf_counter()
         series = [
             _series(*one, pred_len, f"series {i}")
@@ -110,7 +115,12 @@ class KronosPredictor:
 
 
 def _series(df: pd.DataFrame, known: Stamps, future: Stamps, horizon: int, label: str) -> Series:
-    stamps, to_come = (pd.DatetimeIndex(pd.to_datetime(part)) for part in (known, future))
+    if horizon < 1:
+        raise CandleError(f"{label}: pred_len {horizon}; it must be at least 1")
+    if not isinstance(df, pd.DataFrame):
+        raise CandleError(f"{label}: {type(df).__name__} given; the candles must be a DataFrame")
+    stamps = _as_written(known, f"{label}, x_timestamp")
+    to_come = _as_written(future, f"{label}, y_timestamp", future=True)
     values = candle_values(df, label)
     if len(stamps) != len(values):
         raise CandleError(f"{label}: {len(stamps)} x_timestamp for {len(values)} candles")
@@ -118,4 +128,13 @@ def _series(df: pd.DataFrame, known: Stamps, future: Stamps, horizon: int, label
         raise CandleError(f"{label}: {len(to_come)} y_timestamp for pred_len {horizon}")
     if len(values) < 2:
         raise CandleError(f"{label}: {len(values)} candle(s); at least 2 are needed, some hundred are better")
+    if not stamps.is_monotonic_increasing or stamps.has_duplicates:
+        raise CandleError(f"{label}: x_timestamp must increase from row to row; sort the candles, oldest first")
+    if not to_come.is_monotonic_increasing or to_come.has_duplicates or to_come[0] <= stamps[-1]:
+        raise CandleError(f"{label}: y_timestamp must increase and begin after the last candle ({stamps[-1]})")
     return Series(values=values, stamps=stamps, future=to_come)
+
+
+def _as_written(stamps: Stamps, label: str, future: bool = False) -> pd.DatetimeIndex:
+    """Return stamps without their zone, as they are written."""
+    return as_stamps(stamps, label, future).tz_localize(None)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
 from kronos_lightning.data.windows import denormalise, normalise
+from kronos_lightning.errors import KronosError
 from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.forecast.decoding import FusedPredictor, FusedTokenizer, decode_tokens, generate_tokens, tail
 from kronos_lightning.forecast.distribution import check_levels, quantile_table, quantiles, repair
@@ -31,11 +32,24 @@ PRICED = len(PRICES)
 WORKING_MEMORY = 2**30  # bytes; series or paths that do not fit are forecast in groups
 
 
+class DeviceError(KronosError, RuntimeError):
+    """Error if a device is not available."""
+
+
 def best_device(name: str = "auto") -> torch.device:
-    """Return the device of that name; auto selects the best available device."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    """Return the device of that name; auto selects the best available device.
+
+    Raises:
+        DeviceError: this machine has no such device.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise DeviceError(f"device={name}: not available ({str(error).splitlines()[0]}); use auto or cpu") from error
+    return device
 
 
 def series_generators(seed: int, names: Sequence[object]) -> list[torch.Generator]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
+from kronos_lightning.data.formats.stamps import parse_stamps
 
 Stamps = pd.DatetimeIndex | pd.Series | Sequence
 
@@ -51,15 +52,17 @@ def read_series(
 ) -> Series:
     """Check one series of candles; the frame is not changed.
 
-    Rows are sorted by time. Stamps without a zone are UTC. Without a `volume` column, volume and amount are zero;
-    missing `amount` is volume × mean price. Without `future` the candles must be evenly spaced, and the future stamps
-    continue at that distance.
+    Rows are sorted by time; stamps may be the index, and of any kind that files hold. Stamps without a zone are UTC.
+    Missing `amount` is volume × mean price, missing `volume` is amount / mean price; without both, both are zero.
+    Without `future` the candles must be evenly spaced, and the future stamps continue at that distance.
 
     Raises:
         CandleError: the series is invalid; the message says what is wrong, where, and what to do.
     """
     if horizon < 1:
         raise CandleError(f"{label}: horizon {horizon}; it must be at least 1")
+    if timestamp_column not in frame and isinstance(frame.index, pd.DatetimeIndex):
+        frame = frame.assign(**{timestamp_column: frame.index})
     if timestamp_column not in frame:
         raise CandleError(
             f"{label}: no column {timestamp_column!r}; the columns are {', '.join(map(str, frame.columns))}. Name the "
@@ -74,7 +77,7 @@ def read_series(
         raise CandleError(f"{label}: {stamps[stamps.duplicated()][0]} stands twice; keep one row of each candle")
     if future is None:
         return Series(values=values, stamps=stamps, future=_continued(stamps, horizon, label))
-    future = as_stamps(future, f"{label}, future timestamps").tz_convert("UTC")
+    future = as_stamps(future, f"{label}, future timestamps", future=True).tz_convert("UTC")
     if len(future) != horizon:
         raise CandleError(f"{label}: {len(future)} future timestamps for a horizon of {horizon}")
     if not future.is_monotonic_increasing or future.has_duplicates or future[0] <= stamps[-1]:
@@ -101,10 +104,10 @@ def candle_values(frame: pd.DataFrame, label: str) -> np.ndarray:
                 columns[name] = frame[name].to_numpy(dtype=np.float64)
             except (TypeError, ValueError) as error:
                 raise CandleError(f"{label}, column {name}: not all numbers ({error})") from error
+    price = np.mean([columns[name] for name in PRICES], axis=0)
     if "volume" not in columns:
-        columns["volume"], columns["amount"] = np.zeros(len(frame)), np.zeros(len(frame))
-    if "amount" not in columns:
-        columns["amount"] = columns["volume"] * np.mean([columns[name] for name in PRICES], axis=0)
+        columns["volume"] = columns["amount"] / price if "amount" in columns else np.zeros(len(frame))
+    columns.setdefault("amount", columns["volume"] * price)
     values = np.stack([columns[name] for name in FEATURES], axis=1)
     bad = ~np.isfinite(values)
     if bad.any():
@@ -116,19 +119,17 @@ def candle_values(frame: pd.DataFrame, label: str) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def as_stamps(stamps: Stamps, label: str) -> pd.DatetimeIndex:
+def as_stamps(stamps: Stamps, label: str, future: bool = False) -> pd.DatetimeIndex:
     """Parse open times with their zone; stamps without a zone are taken as UTC.
 
     Raises:
         CandleError: a stamp is missing or not a date.
     """
-    try:
-        index = pd.DatetimeIndex(pd.to_datetime(stamps))
-    except (TypeError, ValueError) as error:
-        raise CandleError(f"{label}: not all dates ({error})") from error
-    if index.hasnans:
-        raise CandleError(f"{label}: row {int(index.isna().argmax()) + 1} has no date")
-    return index.tz_localize("UTC") if index.tz is None else index
+    column = pd.Series(stamps).set_axis(pd.RangeIndex(1, len(stamps) + 1)).rename("timestamps")
+    if pd.api.types.is_datetime64_any_dtype(column) and column.notna().all():
+        index = pd.DatetimeIndex(column)
+        return index.tz_localize("UTC") if index.tz is None else index
+    return pd.DatetimeIndex(parse_stamps(column, label, "row", future=future).utc(None, label).times)
 
 
 def _continued(stamps: pd.DatetimeIndex, horizon: int, label: str) -> pd.DatetimeIndex:
@@ -138,8 +139,8 @@ def _continued(stamps: pd.DatetimeIndex, horizon: int, label: str) -> pd.Datetim
     if uneven.any():
         i = int(uneven.argmax())
         raise CandleError(
-            f"{label}: not evenly spaced, {step} between most candles but {gaps[i]} after {stamps[i]}; give the "
-            f"candles after the last gap alone, or the future timestamps where the market has sessions"
+            f"{label}: not evenly spaced: {gaps[i]} after {stamps[i]}, the shortest distance is {step}; give only the "
+            f"candles after the last gap, or the future timestamps if the market closes"
         )
     return pd.date_range(stamps[-1] + step, periods=horizon, freq=step)
 

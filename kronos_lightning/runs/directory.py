@@ -7,6 +7,7 @@
 import json
 import logging
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from kronos_lightning.data.files import atomic_directory, atomic_path, set_aside
 from kronos_lightning.errors import KronosError
 from kronos_lightning.model import KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE
+from kronos_lightning.training.stage_module import ScheduleError
+
+RECORDS = ["config.json", "run_info.json"]
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +51,32 @@ def is_finished(run_dir: Path) -> bool:
     return info is not None and info["status"] == "finished" and (run_dir / "checkpoints" / "best.ckpt").is_file()
 
 
-@rank_zero_only
+class Begun(AbstractContextManager["Begun"]):
+    """Folder of a run that has begun; a `ScheduleError` before the first step puts back what it held before.
+
+    Args:
+        run_dir: the folder.
+        aside: place of the earlier run that was archived; None if there was none.
+        before: contents of the files that `begin` replaces, by name; used if nothing was archived.
+    """
+
+    def __init__(self, run_dir: Path, aside: Path | None = None, before: dict[str, bytes] | None = None):
+        self.run_dir, self.aside, self.before = run_dir, aside, before or {}
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, ScheduleError) or rank_zero_only.rank != 0:
+            return
+        if self.aside is not None:
+            shutil.rmtree(self.run_dir)
+            self.aside.rename(self.run_dir)
+        for name, content in self.before.items():
+            with atomic_path(self.run_dir / name) as temporary:
+                temporary.write_bytes(content)
+
+
 def begin(
     run_dir: Path, config: dict[str, Any], info: dict[str, Any], tokenizer: KronosTokenizer | None, resume: Path | None
-) -> None:
+) -> Begun:
     """Create the run's folder, archive an earlier run, and write the metadata known before the first step.
 
     A run that resumes from `resume` inside its own folder keeps this folder, without files left half-written by a kill.
@@ -59,13 +85,17 @@ def begin(
     Raises:
         RunError: the folder has no name, holds other files and no run, or cannot be written.
     """
+    if rank_zero_only.rank != 0:
+        return Begun(run_dir)
     if not run_dir.name:
         raise RunError(f"run_dir={run_dir}: a run needs a folder of its own")
     known = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
     if known and not known & {"run_info.json", "checkpoints", "logs", "profile"}:
         raise RunError(f"run_dir={run_dir}: holds {min(known)} and no run, and stays as it is; name another folder")
     goes_on = resume is not None and run_dir.resolve() in resume.resolve().parents
-    if not goes_on and (aside := set_aside(run_dir)) is not None:
+    before = {name: (run_dir / name).read_bytes() for name in RECORDS if goes_on and (run_dir / name).is_file()}
+    aside = None if goes_on else set_aside(run_dir)
+    if aside is not None:
         log.info("The earlier run was moved to %s", aside)
     try:
         (run_dir / "logs").mkdir(parents=True, exist_ok=True)
@@ -80,6 +110,7 @@ def begin(
             tokenizer.save_pretrained(directory)
             if info["tokenizer_record"] is not None:
                 write_json(directory / RECORD_FILE, info["tokenizer_record"])
+    return Begun(run_dir, aside, before)
 
 
 @rank_zero_only

@@ -4,10 +4,12 @@ import logging
 import zipfile
 from pathlib import Path
 
+import torch
+
 from kronos_lightning.config.schema import Training
 from kronos_lightning.data import CandleDataModule
 from kronos_lightning.training.checkpoints import LAST, PREVIOUS
-from kronos_lightning.training.stage_module import changed
+from kronos_lightning.training.stage_module import changed, require_same_run
 
 from .directory import RunError, read_info
 from .provenance import data_key, optimisation
@@ -50,6 +52,24 @@ def is_whole(checkpoint: Path) -> bool:
             return archive.testzip() is None
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
         return False
+
+
+def check_resumable(resume: Path | None, settings: Training) -> None:
+    """Raise an error, before anything is written, if a checkpoint belongs to another stage or other settings.
+
+    Raises:
+        ScheduleError: the run cannot be resumed like this.
+        RunError: the file is no checkpoint of this project.
+    """
+    if resume is None:
+        return
+    try:
+        checkpoint = torch.load(resume, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises many types; all mean that nothing can be resumed from this file
+        raise RunError(f"{resume}: not a checkpoint of train.py ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
+        raise RunError(f"{resume}: not a checkpoint of train.py; resume from RUN/checkpoints/last.ckpt")
+    require_same_run(checkpoint, settings.stage.name, optimisation(settings))
 
 
 def kept_tokenizer(resume: Path | None) -> Path | None:

@@ -25,8 +25,11 @@ def parse_interval(interval: str) -> pd.Timedelta:
     """
     match = re.fullmatch(r"(\d+)([smhdw])", interval)
     if not match or int(match[1]) == 0:
-        raise ValueError(f"interval {interval!r} is none of the form 1m, 15m, 1h, 4h, 1d, 1w")
-    return pd.Timedelta(int(match[1]), {"m": "min", "d": "D", "w": "W"}.get(match[2], match[2]))
+        raise ValueError(f"invalid interval {interval!r}: use a form such as 1m, 15m, 1h, 4h, 1d or 1w")
+    step = pd.Timedelta(int(match[1]), {"m": "min", "d": "D", "w": "W"}.get(match[2], match[2]))
+    if interval != interval_name(step):
+        raise ValueError(f"invalid interval {interval!r}: write {interval_name(step)}")
+    return step
 
 
 def interval_name(step: pd.Timedelta) -> str:

@@ -39,6 +39,19 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [f"{key} ({before[key]} before, {now.get(key)} now)" for key in before if before[key] != now.get(key)]
 
 
+def require_same_run(checkpoint: dict[str, Any], stage: str, settings: dict[str, Any]) -> None:
+    """Raise `ScheduleError` if a checkpoint belongs to another stage, or to a run with other settings."""
+    held = checkpoint.get("stage", stage)  # earlier versions did not record it
+    if held != stage:
+        raise ScheduleError(f"the checkpoint is one of stage={held}, it cannot resume stage={stage}")
+    differences = changed(checkpoint.get("settings", {}), settings)
+    if differences:
+        raise ScheduleError(
+            f"cannot resume: these settings changed: {', '.join(differences)}. Restore them, or start a new run from "
+            f"these weights with init_from=DIR"
+        )
+
+
 class CodebookUsage(Metric):
     """Share of the codebook entries that occur among the tokens seen."""
 
@@ -133,15 +146,10 @@ class StageModule(L.LightningModule):
         figures = self.trainer.callback_metrics
         checkpoint["figures"] = {name: float(value) for name, value in figures.items() if name.startswith("val/")}
         checkpoint["settings"] = (self.record or {}).get("settings", {})
+        checkpoint["stage"] = self.recipe.stage.name
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        before, now = checkpoint.get("settings", {}), (self.record or {}).get("settings", {})
-        differences = changed(before, now)
-        if differences:
-            raise ScheduleError(
-                f"a resumed run goes on as it began, but these settings changed: {', '.join(differences)}. Resume with "
-                f"the same ones, or start from its weights with init_from="
-            )
+        require_same_run(checkpoint, self.recipe.stage.name, (self.record or {}).get("settings", {}))
 
     def flops(self, rows: int) -> float:
         """Return the floating-point operations of a training step on one window of `rows` rows; see `throughput`."""
@@ -176,9 +184,9 @@ class StageModule(L.LightningModule):
         planned = self.lr_schedulers().total_steps
         if planned != self.trainer.estimated_stepping_batches:
             raise ScheduleError(
-                f"the resumed run was planned for {planned} steps, this one has "
-                f"{int(self.trainer.estimated_stepping_batches)}: epochs, batch size or data changed. Resume with the "
-                f"same settings, or start from its weights with init_from="
+                f"cannot resume: the run was planned for {planned} steps, this one has "
+                f"{int(self.trainer.estimated_stepping_batches)}: epochs, batch size or data changed. Restore them, or "
+                f"start a new run from these weights with init_from=DIR"
             )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 
 from kronos_lightning.data.doctor.finding import NAMED, STAMP, Case, Finding, Findings
+from kronos_lightning.data.formats import describe, usual_distance
+from kronos_lightning.data.sessions import describe_sessions
 from kronos_lightning.settings import interval_name
 
 DAY = 86_400_000_000_000  # nanoseconds
@@ -83,16 +85,27 @@ def duplicates(case: Case) -> Findings:
         yield case.finding("duplicates", "error", words, bad)
 
 
+def columns(case: Case) -> Findings:
+    """Report which column was read as what, unit and zone of the stamps, and what was not used."""
+    if "reading" in case.raw.attrs:
+        yield Finding("columns", "info", describe(case.raw), details={"reading": case.raw.attrs["reading"]})
+
+
 def stamps(case: Case) -> Findings:
-    """Report interval, unit and zone of the stamps, and candles off the grid."""
+    """Report the interval, and candles off the grid."""
     distances = np.diff(case.time)
     regular = float((distances == case.step).mean())
     name = interval_name(pd.Timedelta(case.step))
-    words = f"candles of {name}, {regular:.1%} of them follow the one before; stamps: {case.raw.attrs['stamps']}"
-    yield Finding("interval", "info", words, details={"interval": name, "regular": regular})
+    message = f"candles of {name}, {regular:.1%} of them follow the one before"
+    yield Finding("interval", "info", message, details={"interval": name, "regular": regular})
+    usual = interval_name(usual_distance(case.raw, case.raw.attrs["path"]))
+    if usual != name:
+        message = f"the candles are {usual} apart, not {name}; set interval={usual} or choose the data group of {usual}"
+        yield Finding("interval", "error", message)
+        return
     if regular < 0.5 and not case.sessions and not _closes(case):
-        words = f"no regular interval: the most common distance, {name}, is that of {regular:.0%} of the candles"
-        yield Finding("interval", "error", words)
+        message = f"no regular interval: the most common distance, {name}, is that of {regular:.0%} of the candles"
+        yield Finding("interval", "error", message)
         return
     phases = (case.time - WEEK_BEGINS) % case.step
     values, counts = np.unique(phases, return_counts=True)
@@ -142,16 +155,4 @@ def unfinished(case: Case) -> Findings:
 
 
 def _closes(case: Case) -> str:
-    """Describe how a market closes as text; return an empty string if it trades around the clock."""
-    stamps = pd.to_datetime(case.time)
-    if len(stamps) < 60 or stamps[-1] - stamps[0] < pd.Timedelta(days=14):
-        return ""
-    weekend = (stamps.day_of_week >= 5).mean()
-    if case.step <= DAY and weekend == 0:
-        return "no candle on weekends"
-    if case.step < DAY:
-        slots = DAY // case.step
-        used = np.unique(case.time % DAY // case.step, return_counts=True)[1]
-        if slots >= 4 and (used > 0.5 * used.max()).sum() < 0.7 * slots:
-            return f"candles at {len(used)} of {slots} times of the day"
-    return ""
+    return describe_sessions(pd.to_datetime(case.time), pd.Timedelta(case.step))

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.candles import usual_distance
 from kronos_lightning.data.doctor import calendar, continuity, values
 from kronos_lightning.data.doctor.finding import Case, Finding
-from kronos_lightning.data.formats import read_raw
+from kronos_lightning.data.formats import read_raw, usual_distance
 from kronos_lightning.settings import interval_name, parse_interval
 
 SEVERITIES = ("error", "warning", "info")
@@ -119,6 +118,7 @@ def diagnose(
             (values.no_trade, (case,)),
             (continuity.volume_collapse, (case, around)),
             (continuity.jumps, (case, around)),
+            (calendar.columns, (case,)),
             (calendar.stamps, (case,)),
         )
         for finding in check(*arguments)

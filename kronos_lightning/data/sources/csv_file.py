@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from kronos_lightning.data.formats import read_raw, require_file
-from kronos_lightning.settings import Section
+from kronos_lightning.data.formats import LayoutSection, read_raw, require_file
 
 
-class CsvFile(Section):
-    """Candles of one CSV or Parquet file, in any layout that `data.formats` supports."""
+class CsvFile(LayoutSection):
+    """Candles of one file, in any layout that `data.formats` supports."""
 
     csv_path: str
 
@@ -30,4 +29,4 @@ class CsvFile(Section):
         """
         path = self.path(symbol, interval)
         require_file(path)
-        return read_raw(path)
+        return read_raw(path, self)

@@ -1,9 +1,11 @@
 """Binance's intervals on the time axis, in UTC milliseconds."""
 
+import re
 from datetime import UTC, datetime
 
 import pandas as pd
 
+from kronos_lightning.data.formats import CandleError
 from kronos_lightning.settings import parse_interval
 
 BINANCE_INTERVALS = ["1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M"]
@@ -12,7 +14,17 @@ LONG = ("3d", "1w", "1M")  # the archive has only monthly files of these interva
 DAY = 86_400_000
 MONDAY = 4 * DAY  # the first Monday after the epoch's Thursday
 
+SYMBOL = r"^[A-Z0-9]+$"
+
 Range = tuple[int, int]  # [from, to) in milliseconds
+
+
+def check_series(symbol: str, interval: str) -> None:
+    """Raise `CandleError` if a symbol or interval is none of Binance's, before anything is asked of a server."""
+    if not re.fullmatch(SYMBOL, symbol):
+        raise CandleError(f"symbol: {symbol!r} is no symbol of Binance; write one like BTCUSDT, without a separator")
+    if interval not in BINANCE_INTERVALS:
+        raise CandleError(f"interval: {interval!r} is none of Binance's: {', '.join(BINANCE_INTERVALS)}")
 
 
 def file_name(interval: str) -> str:

@@ -11,6 +11,7 @@ from kronos_lightning.settings import Section
 from .download import download, series_path
 from .endpoints import Endpoints
 from .http import DownloadError
+from .intervals import check_series
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,12 @@ class Binance(Section):
         return False
 
     def path(self, symbol: str, interval: str) -> Path:
-        """Return the file of a symbol and interval."""
+        """Return the file of a symbol and interval.
+
+        Raises:
+            CandleError: Binance has no such symbol or interval.
+        """
+        check_series(symbol, interval)
         return series_path(self.csv_dir, symbol, interval)
 
     def fetch(self, symbol: str, interval: str, start: str | None, end: str | None) -> pd.DataFrame:
