@@ -83,10 +83,7 @@ class Forecaster:
     _folded: tuple[tuple, FusedTokenizer, FusedPredictor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        theirs, ours = (
-            (self.tokenizer.s1_bits, self.tokenizer.s2_bits),
-            (self.predictor.s1_bits, self.predictor.s2_bits),
-        )
+        theirs, ours = ((network.s1_bits, network.s2_bits) for network in (self.tokenizer, self.predictor))
         if theirs != ours:
             raise CheckpointError(
                 f"tokenizer with {theirs} bits and predictor with {ours} bits do not belong together; use the "
