@@ -12,7 +12,7 @@ DEMO = data=synthetic model=kronos-tiny
 help:  ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(TO_RUN)  ## Fine-tune, forecast and backtest on synthetic candles, some minutes on two cores
+demo: $(TO_RUN)  ## Fine-tune, forecast and backtest on synthetic candles, a few minutes on two cores
 	$(RUN)python train.py -m stage=tokenizer,predictor $(DEMO) trainer=cpu stage.learning_rate=3e-3 stage.max_epochs=3
 	$(RUN)python evaluate.py $(DEMO) evaluation.max_cutoffs=240
 	@echo "Open outputs/backtest_results/synthetic/report.html"
@@ -26,24 +26,24 @@ lint: $(TO_DEVELOP)  ## Check style and spelling
 	$(RUN)codespell
 	$(RUN)nbstripout --verify notebooks/*.ipynb
 
-format: $(TO_DEVELOP)  ## Put the code into shape
+format: $(TO_DEVELOP)  ## Format the code
 	$(RUN)ruff check --fix .
 	$(RUN)ruff format .
 
-hooks: $(TO_DEVELOP)  ## Run these checks before each commit
+hooks: $(TO_DEVELOP)  ## Run the checks of make lint before each commit
 	$(RUN)pre-commit install
 
 docs: $(TO_DEVELOP)  ## Build the documentation into site/
 	$(RUN)python docs/generate_configuration.py
 	NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --strict
 
-bench: $(TO_DEVELOP)  ## Speed and memory, some minutes on an idle machine
+bench: $(TO_DEVELOP)  ## Measure speed and memory, some minutes on an idle machine
 	$(RUN)python -m pytest -n 0 -m "benchmark or minutes" -s
 
-tensorboard: $(TO_RUN)  ## Watch runs, and compare evaluations
+tensorboard: $(TO_RUN)  ## Watch runs and compare evaluations
 	$(RUN)tensorboard --logdir outputs
 
-clean:  ## Remove caches and the environment; data/ and outputs/ stay
+clean:  ## Remove caches and the environment; keep csv/, data/ and outputs/
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,7 +1,7 @@
 """Backtest of signals on candles; it sees forecasts only as arrays and never a model."""
 
 from .engine import Backtest, run_backtest
-from .market_data import MarketData
+from .market_data import MarketData, MarketDataError
 from .rules import ExecutionRules
 from .strategy import BUY, HOLD, SELL, Strategy, ThresholdStrategy
 
@@ -12,6 +12,7 @@ __all__ = [
     "Backtest",
     "ExecutionRules",
     "MarketData",
+    "MarketDataError",
     "Strategy",
     "ThresholdStrategy",
     "run_backtest",

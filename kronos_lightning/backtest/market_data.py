@@ -6,6 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kronos_lightning.errors import KronosError
+
+
+class MarketDataError(KronosError, ValueError):
+    """Error for candles that a backtest cannot trade on; the message says what to do."""
+
 
 class Prices(NamedTuple):
     """Prices of candles, float64 ``(T,)`` each."""
@@ -58,10 +64,10 @@ class MarketData:
                 cover other times than `candles` and may have gaps. None = no intrabar candles.
 
         Raises:
-            ValueError: there are no candles, or the intrabar candles do not fill a candle exactly.
+            MarketDataError: there are no candles, or the intrabar candles do not fill a candle exactly.
         """
         if len(candles) == 0:
-            raise ValueError("a backtest needs candles, and there are none")
+            raise MarketDataError("a backtest needs candles, and there are none")
         stamps = pd.DatetimeIndex(candles["timestamps"])
         return cls(
             stamps=stamps, interval=interval, prices=_prices(candles), intrabar=_intrabar(stamps, interval, intrabar)
@@ -80,6 +86,9 @@ def _intrabar(stamps: pd.DatetimeIndex, interval: pd.Timedelta, intrabar: pd.Dat
     step = pd.Timedelta(np.diff(times).min())
     count, rest = divmod(interval, step)
     if rest or count < 2:
-        raise ValueError(f"intrabar candles of {step} do not fill candles of {interval} exactly")
+        raise MarketDataError(
+            f"intrabar candles of {step} do not fill candles of {interval} exactly; use a shorter interval that "
+            "divides it (backtest.intrabar_csv)"
+        )
     first, end = times.searchsorted(stamps), times.searchsorted(stamps + interval)
     return Intrabar(_prices(intrabar), np.where(end - first == count, first, -1).astype(np.int64), int(count))

@@ -25,7 +25,10 @@ def main(cfg: DictConfig) -> None:
     """Write the model directory and card of a finished run; push it to the Hub if `push` is set."""
     settings = check_export(cfg)
     if settings.push is not None and get_token() is None:
-        raise RunError(f"push={settings.push}: no token: set the environment variable HF_TOKEN to one that may write")
+        raise RunError(
+            f"push={settings.push}: no token: set the environment variable HF_TOKEN to one that may write, or save one "
+            "with hf auth login"
+        )
     run, output = Path(settings.run), Path(settings.output_dir) / Path(settings.run).name
     if output.exists():
         raise RunError(f"{output} is there already and stays as it is: remove it, or choose another output_dir")

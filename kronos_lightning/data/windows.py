@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from kronos_lightning.data.augmentation import Augmentation
 from kronos_lightning.data.candles import time_features
-from kronos_lightning.data.formats import FEATURES, PRICES
+from kronos_lightning.data.formats import FEATURES, PRICES, CandleError
 
 CONSTANT = 2.0**-22  # a smaller standard deviation, relative to the mean, is rounding: the column is constant
 SMALLEST = 1e-30  # divisor of a column that is zero everywhere
@@ -176,7 +176,7 @@ class EpochSampler(Sampler[int]):
         seed, rank, world_size: values of the run.
 
     Raises:
-        ValueError: an epoch has fewer windows than there are processes.
+        CandleError: an epoch has fewer windows than there are processes.
     """
 
     def __init__(
@@ -194,7 +194,10 @@ class EpochSampler(Sampler[int]):
         wanted = min(self.size, samples_per_epoch or self.size)
         self.length = wanted - wanted % (step if wanted >= step else world_size)
         if self.length == 0:
-            raise ValueError(f"{self.size} training window(s) are too few for {world_size} processes")
+            raise CandleError(
+                f"{wanted} training window(s) per epoch are too few for {world_size} processes; use fewer processes "
+                f"(trainer.devices), a longer data.train_time_range or a larger data.samples_per_epoch"
+            )
         self.groups = [self.size] if weights is None else list(sizes)
         self.shares = [self.length] if weights is None else _shares(weights, self.length)
         self.seed, self.rank, self.world_size = seed, rank, world_size

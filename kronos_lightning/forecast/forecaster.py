@@ -25,7 +25,7 @@ from kronos_lightning.forecast.distribution import check_levels, quantile_table,
 from kronos_lightning.forecast.sampling import Generators, Sampling, draw_uniforms
 from kronos_lightning.forecast.series import Series, Stamps, read_series, rows_by_id
 from kronos_lightning.model import Kronos, KronosTokenizer
-from kronos_lightning.model.pretrained import RECORD_FILE
+from kronos_lightning.model.pretrained import RECORD_FILE, CheckpointError
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PRICED = len(PRICES)
@@ -79,7 +79,7 @@ class Forecaster:
     volume: True if volume and amount are known; set False for a predictor trained without them, and they are zero.
 
     Raises:
-        ValueError: tokenizer and predictor have different code lengths.
+        CheckpointError: tokenizer and predictor have different code lengths.
     """
 
     tokenizer: KronosTokenizer
@@ -97,12 +97,12 @@ class Forecaster:
     _folded: tuple[tuple, FusedTokenizer, FusedPredictor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        theirs, ours = (
-            (self.tokenizer.s1_bits, self.tokenizer.s2_bits),
-            (self.predictor.s1_bits, self.predictor.s2_bits),
-        )
+        theirs, ours = ((network.s1_bits, network.s2_bits) for network in (self.tokenizer, self.predictor))
         if theirs != ours:
-            raise ValueError(f"tokenizer with {theirs} bits and predictor with {ours} bits do not belong together")
+            raise CheckpointError(
+                f"tokenizer with {theirs} bits and predictor with {ours} bits do not belong together; use the "
+                "tokenizer that the predictor was trained with"
+            )
 
     @classmethod
     def from_pretrained(
@@ -128,9 +128,8 @@ class Forecaster:
                 by default the value recorded in the predictor's directory, or else True.
 
         Raises:
-            CheckpointError: a checkpoint cannot be found or does not fit.
+            CheckpointError: a checkpoint cannot be found or does not fit, or the code lengths differ.
             CalibrationError: `calibrated` is set, but there is no valid calibration.
-            ValueError: tokenizer and predictor have different code lengths.
         """
         options = {"volume": trained_with_volume(Path(predictor)) is not False} | options
         place = best_device(device)

@@ -6,6 +6,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from kronos_lightning.config.schema import Evaluation
 from kronos_lightning.evaluation import metrics as figures_of
 from kronos_lightning.forecast import validity
 from kronos_lightning.pipeline.notices import all_notices
@@ -59,7 +60,7 @@ def report(result: EvaluationResult) -> Report:
                 for name, one in whole.compared_sources.items()
             ),
             ("Candle validity", str(validity(forecasts.paths))),
-            ("Baselines", f"fitted anew every {settings.evaluation.refit_every} candles, on the past alone"),
+            ("Baselines", _baselines_text(settings)),
             ("Sampling", ", ".join(f"{key} {value}" for key, value in sampling(result).items())),
             ("Calibration", _calibration_text(result)),
             ("Strategy", ", ".join(f"{key} {value}" for key, value in settings.strategy.items() if key != "_target_")),
@@ -119,6 +120,13 @@ def _calibration_table(result: EvaluationResult) -> ReportTable:
     ]
     title = "Calibration, fitted on validation, measured on test"
     return ReportTable(title=title, columns=columns, rows=rows, notes=notes)
+
+
+def _baselines_text(settings: Evaluation) -> str:
+    """Name each baseline, and how often its parameters are refitted if they are."""
+    refits = {name: settings.baselines[name].get("refit_every") for name in settings.evaluation.baselines}
+    named = [name if every is None else f"{name} (refitted every {every} candles)" for name, every in refits.items()]
+    return f"{', '.join(named)}; from past candles alone"
 
 
 def _calibration_text(result: EvaluationResult) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kronos_lightning.backtest import ExecutionRules, MarketData, run_backtest
+from kronos_lightning.backtest import ExecutionRules, MarketData, MarketDataError, run_backtest
 from kronos_lightning.backtest.strategy import BUY, HOLD, SELL
 from tests.helpers.markets import DAY, FLAT, FREE, LIMITED, frame, market, random_frame, run
 from tests.helpers.naive_backtest import naive_run
@@ -215,7 +215,7 @@ def test_where_finer_candles_have_no_answer_the_stop_counts(intrabar, start):
 
 def test_finer_candles_that_do_not_fill_a_candle_are_refused():
     for interval in (DAY, DAY / 2.5):
-        with pytest.raises(ValueError, match="do not fill candles of 1 days"):
+        with pytest.raises(MarketDataError, match=r"do not fill candles of 1 days .*; use a shorter interval"):
             MarketData.of(AMBIGUOUS, DAY, frame(FLAT, FLAT, interval=interval))
 
 

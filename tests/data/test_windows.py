@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kronos_lightning.data import CandleWindows
+from kronos_lightning.data import CandleError, CandleWindows
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.data.windows import EpochSampler, ShardSampler, denormalise, normalise, window_starts
@@ -124,7 +124,7 @@ def test_shards_hold_every_window_exactly_once(size, world_size):
 
 
 def test_too_few_windows_for_the_processes_is_an_error():
-    with pytest.raises(ValueError, match="too few for 2 processes"):
+    with pytest.raises(CandleError, match="too few for 2 processes; use fewer processes"):
         EpochSampler([1], None, 10, None, 0, 0, 2)
 
 

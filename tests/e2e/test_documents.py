@@ -4,6 +4,7 @@ import importlib
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -97,6 +98,16 @@ def test_both_readmes_show_the_same_commands_scripts_and_links():
     assert links[0] - links[1] <= {"docs/quickstart.md"}
 
 
+def test_both_quickstarts_show_the_same_commands():
+    assert commands("docs/quickstart.md") == commands("docs/quickstart.zh.md")
+
+
+@pytest.mark.parametrize("notebook", sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb")))
+def test_every_notebook_is_linked_from_both_readmes_and_shown_by_the_architecture_page(notebook):
+    assert all(f"(notebooks/{notebook})" in text_of(page) for page in READMES)
+    assert notebook in text_of("docs/explanations/architecture.md")
+
+
 @pytest.mark.parametrize("page", READMES)
 def test_the_links_of_a_readme_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text_of(page))
@@ -181,6 +192,8 @@ def test_the_python_code_of_the_documents_runs(
 
     monkeypatch.setattr(Forecaster, "from_pretrained", tiny)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "csv").mkdir()
+    shutil.copy(guide_csv, tmp_path / "csv" / "BTCUSDT_1d.csv")
     frame = pd.read_csv(guide_csv, parse_dates=["timestamps"])
     long = frame.rename(columns={"timestamps": "timestamp"}).assign(item_id="X")
     found = {"candles": frame, "long_df": long}

@@ -203,7 +203,7 @@ def test_without_a_push_nothing_leaves_the_machine_and_what_exists_is_not_replac
 def test_a_push_without_a_token_or_with_a_wrong_one_is_told_in_a_line(export, cwd, hub):
     before = len(hub.asked)
     for token, message in (
-        ("", "no token: set the environment variable HF_TOKEN"),
+        ("", "no token: set the environment variable HF_TOKEN to one that may write, or save one with hf auth login"),
         ("wrong", "to try again: hf upload"),
     ):
         endpoint = f"http://127.0.0.1:{hub.server_port}"

@@ -14,6 +14,7 @@ from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.forecast import ForecastSet, Sampling, probability_up, series_generators, validity
 from kronos_lightning.forecast.calibration import Calibration, CalibrationError
+from kronos_lightning.model.pretrained import CheckpointError
 from tests.helpers.paths import GOLDEN
 
 GREEDY = Sampling(temperature=0.0)
@@ -249,7 +250,7 @@ def test_from_pretrained_loads_both_directories(frame):
 
 
 def test_tokenizer_and_predictor_of_different_codes_are_refused(golden_tokenizer, tiny_predictor):
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(CheckpointError, match="do not belong together; use the tokenizer that the predictor"):
         Forecaster(golden_tokenizer, tiny_predictor, max_context=64)
 
 

@@ -94,7 +94,7 @@ def sample_candles(
     frame["volume"] = volume
     frame["amount"] = volume * prices.mean(axis=1)
     frame["segment"] = np.zeros(candles, dtype=np.int64)
-    return Candles(frame=frame, symbol=SYMBOL, interval=step, source=f"sample (synthetic, seed {seed})", synthetic=True)
+    return Candles(frame=frame, symbol=SYMBOL, interval=step, source=f"synthetic (seed {seed})", synthetic=True)
 
 
 def _rhythm(stamps: pd.DatetimeIndex, step: pd.Timedelta) -> np.ndarray:

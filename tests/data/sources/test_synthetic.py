@@ -20,6 +20,10 @@ def test_sample_candles_pass_the_checks_of_real_ones(tmp_path, long):
     assert read.fingerprint == long.fingerprint
 
 
+def test_the_source_names_the_seed(long):
+    assert long.source == "synthetic (seed 1)"
+
+
 def test_each_candle_opens_at_the_close_before(long):
     np.testing.assert_array_equal(long.frame["open"][1:], long.frame["close"][:-1])
 
