@@ -37,6 +37,7 @@ LIBRARIES = {  # that a package does without
     "reporting": {"hydra", "omegaconf", "lightning"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 names = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 
@@ -96,7 +97,7 @@ def test_a_class_name_means_one_thing():
     assert [name for name, count in classes.items() if count > 1] == []
 
 
-@names
+@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_is_no_longer_than_one_concept(path):
     assert len(path.read_text().splitlines()) <= 400
 
@@ -129,7 +130,7 @@ def test_a_function_takes_eight_parameters_at_most(path):
 
 
 def test_no_test_imports_another_test():
-    for path in (ROOT / "tests").rglob("*.py"):
+    for path in TESTS:
         for name in imports(path):
             assert not name.startswith("tests.") or name.startswith("tests.helpers."), f"{path} imports {name}"
 
