@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from kronos_lightning.data.formats import CLOSE, FEATURES
 from kronos_lightning.data.sources.synthetic import sample_candles
 from kronos_lightning.evaluation.baselines import LastPrice
 from kronos_lightning.evaluation.leakcheck import prove
-from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.model import layers
+from tests.helpers.forecasts import forecasts_on
 
 LOOKBACK, HORIZON = 24, 4
 CUTOFFS = [300, 301, 450]
@@ -41,12 +40,4 @@ class Unmasked(layers.Attention):
 
 def rolling(candles):
     """Forecasts of a baseline from neighbouring cutoffs."""
-    future, values = DENSE[:, None] + np.arange(1, HORIZON + 1), candles.frame[FEATURES].to_numpy()
-    close = LastPrice(count=20, seed=1).sample_paths(candles, DENSE, HORIZON, 9)
-    return ForecastSet(
-        cutoffs=candles.times[DENSE],
-        stamps=candles.times[future],
-        last_close=values[DENSE, CLOSE],
-        paths=np.repeat(close[..., None], len(FEATURES), axis=-1),
-        actual=values[future],
-    )
+    return forecasts_on(candles, DENSE, LastPrice(count=20, seed=1).sample_paths(candles, DENSE, HORIZON, 9))
