@@ -20,9 +20,10 @@ from kronos_lightning import Forecaster
 from kronos_lightning.cli.download import as_lists
 from kronos_lightning.cli.entry import file_as_override
 from kronos_lightning.config.validation import check_evaluation, check_training
-from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.runs.builders import build_datamodule
 from tests.helpers.configuration import CHECKS, composed
+from tests.helpers.documents import blocks, text_of, write_extension
+from tests.helpers.forecasts import made
 from tests.helpers.pages import loaded, loaded_from_elsewhere
 from tests.helpers.paths import ROOT
 from tests.helpers.training import fit, tokenizer_module
@@ -37,15 +38,6 @@ MODULES = {  # configuration and reading of the command line
     "kronos_lightning.data.binance": ("download", as_lists),
     "kronos_lightning.evaluation.leakcheck": ("evaluate", lambda arguments: arguments),
 }
-
-
-def text_of(page):
-    return (ROOT / page).read_text()
-
-
-def blocks(page, language):
-    """Fenced blocks of a language in a page."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text_of(page), flags=re.DOTALL | re.MULTILINE)
 
 
 def commands(page):
@@ -301,13 +293,7 @@ def extension(tmp_path, monkeypatch):
     """Write the code and the configuration of a page of docs/extend; returns the search path for Hydra."""
 
     def write(page):
-        (name,) = re.findall(r"^`(my_\w+)\.py`", text_of(page), flags=re.MULTILINE)
-        (place,) = re.findall(r"^`conf/(\S+)`:$", text_of(page), flags=re.MULTILINE)
-        (code,), (configuration,) = blocks(page, "python"), blocks(page, "yaml")
-        (tmp_path / f"{name}.py").write_text(code)
-        path = tmp_path / "conf" / place
-        path.parent.mkdir(parents=True)
-        path.write_text(configuration)
+        write_extension(page, tmp_path)
         monkeypatch.syspath_prepend(tmp_path)
         importlib.invalidate_caches()
         return f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
@@ -342,11 +328,7 @@ def test_the_baseline_of_the_documents_gives_paths(extension, candles):
 def test_the_strategy_of_the_documents_gives_signals_and_is_searched(extension):
     search = extension("docs/extend/strategy.md")
     strategy = instantiate(check_evaluation(composed("evaluate", search, "strategy=every_nth")).strategy)
-    stamps = np.zeros((6, 2), dtype="datetime64[ns]")
-    candle = np.ones((6, 3, 2, 6), dtype=np.float32)
-    forecasts = ForecastSet(
-        cutoffs=stamps[:, 0], stamps=stamps, last_close=np.ones(6), paths=candle, actual=candle[:, 0]
-    )
+    forecasts = made(paths=np.ones((6, 3, 2)), actual=np.ones((6, 2)), last=np.ones(6))
     assert strategy.signals(forecasts).tolist() == [1, -1, 0, 0, 1, -1]
     name, values = next(iter(strategy.free.items()))
     assert {strategy.with_parameters(**{name: value}).parameters[name] for value in values} == set(values)
