@@ -8,23 +8,23 @@ import pytest
 from tests.helpers.paths import ROOT
 
 PACKAGE = ROOT / "kronos_lightning"
-FLOORS = [  # from the ground up; a package imports from those before it alone
-    "settings",
-    "model",
-    "plotting",
-    "data",
-    "backtest",
-    "forecast",
-    "config",
-    "training",
-    "evaluation",
-    "runs",
-    "export",
-    "pipeline",
-    "sweeps",
-    "reporting",
-    "cli",
-]
+FLOORS = {  # from the ground up: each package, and all those that it imports
+    "settings": set(),  # the ground: three packages that need no other
+    "model": set(),
+    "plotting": set(),
+    "data": {"settings"},
+    "backtest": {"settings"},  # works on arrays: no candle frame, no network
+    "forecast": {"settings", "model", "plotting", "data"},
+    "config": {"settings", "data", "backtest", "forecast"},  # whose settings it checks
+    "training": {"model", "data", "forecast", "config"},
+    "evaluation": {"settings", "data", "forecast"},  # forecasts of any origin: no network, no run
+    "runs": {"settings", "model", "data", "forecast", "config", "training"},
+    "export": {"model", "plotting", "data", "forecast", "runs"},
+    "pipeline": {"settings", "data", "backtest", "forecast", "config", "evaluation", "runs"},
+    "sweeps": {"plotting", "data", "config", "runs"},
+    "reporting": {"model", "plotting", "data", "backtest", "forecast", "evaluation", "runs", "pipeline"},
+    "cli": {"settings", "data", "forecast", "config", "evaluation", "runs", "export", "pipeline", "reporting"},
+}
 LIBRARIES = {  # that a package does without
     "settings": {"torch", "lightning", "hydra", "omegaconf"},
     "model": {"lightning", "hydra", "omegaconf", "pandas", "pydantic"},
@@ -37,6 +37,7 @@ LIBRARIES = {  # that a package does without
     "reporting": {"hydra", "omegaconf", "lightning"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 names = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 
@@ -55,15 +56,31 @@ def imports(path):
 @names
 def test_a_file_imports_from_the_floors_below_alone(path):
     own = path.relative_to(PACKAGE).parts[0]
-    below = set(FLOORS[: FLOORS.index(own)]) if own in FLOORS else set()
     for name in imports(path):
         library, *parts = name.split(".")
         if library != "kronos_lightning":
             assert library not in LIBRARIES.get(own, set()), f"{path} imports {name}"
         elif parts and (PACKAGE / parts[0]).is_dir():
-            assert parts[0] in below | {own}, f"{path} imports {name}, which is above it"
+            assert parts[0] in FLOORS.get(own, set()) | {own}, f"{path} imports {name}, which is not below it"
         else:  # of the root: the errors, and for the place of the package the package itself
             assert parts in ([], ["errors", "KronosError"]), f"{path} imports {name}"
+
+
+def test_the_floor_plan_shows_every_import_and_no_other():
+    real = {package: set() for package in FLOORS}
+    for path in FILES:
+        own = path.relative_to(PACKAGE).parts[0]
+        for library, *parts in (name.split(".") for name in imports(path)):
+            if library == "kronos_lightning" and parts and parts[0] in FLOORS.keys() - {own}:
+                real[own].add(parts[0])
+    assert real == FLOORS
+
+
+def test_the_floor_plan_goes_upwards_so_that_no_imports_go_round():
+    below = set()
+    for package, imported in FLOORS.items():
+        assert imported <= below, f"{package} stands on {imported - below}"
+        below.add(package)
 
 
 def test_every_package_has_its_floor_and_the_root_holds_nothing_else():
@@ -80,7 +97,7 @@ def test_a_class_name_means_one_thing():
     assert [name for name, count in classes.items() if count > 1] == []
 
 
-@names
+@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_is_no_longer_than_one_concept(path):
     assert len(path.read_text().splitlines()) <= 400
 
@@ -113,7 +130,7 @@ def test_a_function_takes_eight_parameters_at_most(path):
 
 
 def test_no_test_imports_another_test():
-    for path in (ROOT / "tests").rglob("*.py"):
+    for path in TESTS:
         for name in imports(path):
             assert not name.startswith("tests.") or name.startswith("tests.helpers."), f"{path} imports {name}"
 

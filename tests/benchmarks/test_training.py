@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kronos_lightning.training.acceleration import has_bfloat16
+from tests.helpers.commands import shell_variables
 from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.minutes
@@ -44,12 +45,12 @@ class Run:
     def __init__(self, cwd, stage, way, precision):
         script = ROOT / ("train.py" if way == "fast" else "tests/helpers/stepping.py")
         options = [f"stage.cache_tokens={way == 'fast'}"] if stage == "predictor" else [f"compile={way == 'fast'}"]
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        environment = {name: value for name, value in shell_variables().items() if name != "OMP_NUM_THREADS"}
         with (cwd / f"{way}.log").open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(script), *RUN, f"stage={stage}", *options, f"trainer.precision={precision}",
                  f"run_dir={way}"],
-                cwd=cwd, env=environment | {"PYTHONPATH": str(ROOT)}, preexec_fn=keep_to_two_cores,
+                cwd=cwd, env=environment, preexec_fn=keep_to_two_cores,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
         self.seconds()  # of the first step, which is slower

@@ -15,6 +15,7 @@ from kronos_lightning.data.formats import FEATURES, PRICES, read_raw
 from kronos_lightning.data.sources.synthetic import sample_candles
 from kronos_lightning.reporting.doctor_page import chart
 from tests.helpers.commands import command
+from tests.helpers.pages import loaded
 
 NOW = pd.Timestamp("2100-01-01", tz="UTC")
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -362,6 +363,7 @@ def test_the_command_writes_page_and_json_and_ends_with_two_for_errors(tmp_path)
     assert findings[0]["lines"] == [700]
     page = (folder / "doctor.html").read_text()
     assert "data:image/png;base64" in page
+    assert loaded(folder) == {}
     assert "Do not train on this" in page
     elsewhere = command(
         "kronos_lightning.data.doctor", "mine.csv", "interval=4h", "calendar=sessions", "output_dir=there",

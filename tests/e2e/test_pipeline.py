@@ -18,6 +18,7 @@ from kronos_lightning.pipeline.forecasting import forecast_range
 from kronos_lightning.runs.builders import build_datamodule
 from tests.helpers.commands import QUICK_EVALUATE, QUICK_TRAIN, command
 from tests.helpers.configuration import composed
+from tests.helpers.pages import loaded
 from tests.helpers.runs import MODELS, info
 
 
@@ -118,6 +119,11 @@ def test_evaluation_leaves_forecasts_scoreboard_report_and_pictures(trained):
     assert "ewma, garch (refitted every 500 candles); from past candles alone" in page
     assert metrics["verdict"][0].split(" Skill")[0] in page
     assert "Report: outputs/backtest_results/sample/report.html" in evaluated.stderr
+
+
+def test_the_pages_of_a_run_load_nothing_that_is_not_in_them(trained):
+    cwd, *_ = trained
+    assert loaded(cwd) == {}
 
 
 def test_the_calibration_is_kept_beside_the_checkpoint_with_the_sampling_that_validation_chose(trained):

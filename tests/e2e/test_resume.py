@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.commands import QUICK_TRAIN, command, without
+from tests.helpers.commands import QUICK_TRAIN, command, shell_variables, without
 from tests.helpers.paths import ROOT
 
 RUN = [
@@ -54,7 +54,7 @@ def run_until(cwd, arguments, hook, count, signal_name, limits=None, **environme
 
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *arguments],
-        cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        cwd=cwd, env=shell_variables(**environment),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=before,
     )  # fmt: skip
     try:

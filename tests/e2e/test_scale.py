@@ -11,12 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.commands import QUICK_TRAIN, command, without
+from tests.helpers.commands import QUICK_TRAIN, command, shell_variables, without
 from tests.helpers.paths import ROOT
 
 ARGUMENTS = without(QUICK_TRAIN, "trainer", "data.batch_size", "stage.max_epochs", "logger")
 ARGUMENTS += ["data.batch_size=20", "stage.max_epochs=1", "stage.learning_rate=1e-3"]
-ENVIRONMENT = {"COLUMNS": "140", "PYTHONPATH": str(ROOT)}
 TRAIN = [str(ROOT / "train.py"), *ARGUMENTS]
 
 
@@ -43,11 +42,11 @@ def free_port():
 
 
 def together(cwd, *processes):
-    """Run commands, each with its environment, at the same time; their outputs."""
+    """Run commands, each with its variables, at the same time; their outputs."""
     running = [
-        subprocess.Popen(arguments, cwd=cwd, env=os.environ | ENVIRONMENT | environment, text=True,
+        subprocess.Popen(arguments, cwd=cwd, env=shell_variables(**variables), text=True,
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for arguments, environment in processes
+        for arguments, variables in processes
     ]  # fmt: skip
     try:
         outputs = [process.communicate(timeout=240)[0] for process in running]

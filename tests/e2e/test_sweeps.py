@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.helpers.commands import QUICK_TRAIN, command, without
+from tests.helpers.commands import QUICK_TRAIN, command, shell_variables, without
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import MODELS, info
 
@@ -20,11 +20,10 @@ RUN = "finetune_tokenizer_sample-learning_rate="
 
 def sweep_until(cwd, arguments, rate, number):
     """Send the whole process group a signal as soon as the trial with this rate has begun to train."""
-    environment = os.environ | {"COLUMNS": "140", "PYTHONPATH": str(ROOT)}
     with (cwd / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "train.py"), "-m", *arguments],
-            cwd=cwd, env=environment, stdout=log, stderr=log, start_new_session=True,
+            cwd=cwd, env=shell_variables(), stdout=log, stderr=log, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
     checkpoint = cwd / MODELS / f"{RUN}{rate}" / "checkpoints" / "last.ckpt"

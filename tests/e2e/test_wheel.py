@@ -1,6 +1,5 @@
 """The wheel: installed outside of a clone, its commands find their configuration."""
 
-import os
 import subprocess
 import sys
 import tomllib
@@ -10,6 +9,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 import kronos_lightning
+from tests.helpers.commands import shell_variables
 from tests.helpers.paths import GOLDEN, ROOT
 
 
@@ -26,11 +26,10 @@ def installed(tmp_path_factory):
 
 
 def run(installed, cwd, module, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(installed), "COLUMNS": "140"}
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=cwd,
-        env=environment,
+        env=shell_variables(installed),
         capture_output=True,
         text=True,
         check=False,

@@ -15,6 +15,7 @@ from kronos_lightning.forecast.plots import forecast_figure
 from kronos_lightning.pipeline.forecasting import overlap
 from kronos_lightning.plotting.formats import number
 from kronos_lightning.reporting.html import Report, ReportPlot, ReportTable
+from tests.helpers.pages import loaded
 
 
 def forecasts(candles, tokenizer, predictor, **changes):
@@ -95,5 +96,6 @@ def test_the_report_is_self_contained_and_escapes_what_it_shows(tmp_path):
     assert "Title &lt;script&gt;" in page
     assert "data:image/png;base64," in page
     assert re.findall(r'(?:src|href)="(?!data:)', page) == []
+    assert loaded(tmp_path) == {}
     assert "1,234.50" in page
     assert "<td>–</td>" in page

@@ -46,14 +46,19 @@ def without(arguments, *keys):
     return [one for one in arguments if not re.match(rf"~?({'|'.join(map(re.escape, keys))})(\.|=|$)", one)]
 
 
+def shell_variables(*folders, **more):
+    """Variables of a command: one width for its tables, and the folders of its modules; without any, the clone."""
+    paths = os.pathsep.join(map(str, folders or [ROOT]))
+    return os.environ | {"COLUMNS": "140", "PYTHONPATH": paths} | more
+
+
 def command(script, *arguments, cwd, check=True, env=None, path=None, timeout=300):
     """Run train.py, evaluate.py or a module of the package as a user would, from folder `cwd`.
 
     With variables `env` in an interpreter started for it, else in one that has the libraries in memory. `path`: a
     folder with modules that the command may import.
     """
-    paths = [str(ROOT)] if path is None else [str(ROOT), str(path)]
-    environment = os.environ | {"COLUMNS": "140", "PYTHONPATH": os.pathsep.join(paths)} | (env or {})
+    environment = shell_variables(*[ROOT] if path is None else [ROOT, path], **(env or {}))
     program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
     if env is None:
         result = forking_server.server().run([program[-1], *arguments], cwd, environment, timeout)

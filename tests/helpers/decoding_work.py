@@ -23,13 +23,12 @@ class Work:
         return f"{self.model}, context {self.known}, horizon {self.horizon}, {self.paths} path(s), {self.series} series"
 
 
-MINI = Work("mini", 90, 10, 1, 1, 4, 40)
 TEN_PATHS = Work("mini", 90, 10, 10, 1, 8, 1)
 WORKS = [
     Work("small", 360, 24, 30, 1, 100, 1),
     Work("small", 90, 10, 5, 32, 25, 1),
     Work("small", 400, 112, 1, 1, 12, 1),
-    MINI,
+    Work("mini", 90, 10, 1, 1, 4, 40),
 ]
 
 

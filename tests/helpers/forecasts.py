@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kronos_lightning.data.formats import CLOSE, FEATURES
 from kronos_lightning.evaluation.metrics import Truth
 from kronos_lightning.forecast import ForecastSet
 
@@ -21,6 +22,19 @@ def made(paths, actual, last, stride=1):
         last_close=last,
         paths=wide,
         actual=np.repeat(actual[..., None], 6, axis=-1),
+    )
+
+
+def forecasts_on(candles, rows, paths):
+    """A forecast set of these rows of candles: paths of closes (N, S, h), which all columns take, or of candles."""
+    values, future = candles.frame[FEATURES].to_numpy(), rows[:, None] + np.arange(1, paths.shape[2] + 1)
+    whole = paths if paths.ndim == 4 else np.repeat(paths[..., None], len(FEATURES), axis=-1)
+    return ForecastSet(
+        cutoffs=candles.times[rows],
+        stamps=candles.times[future],
+        last_close=values[rows, CLOSE],
+        paths=whole.astype(np.float32),
+        actual=values[future],
     )
 
 

@@ -4,7 +4,6 @@ import json
 import runpy
 import sys
 import time
-from pathlib import Path
 
 import lightning as L
 import torch
@@ -13,8 +12,7 @@ import torch.nn.functional as F
 from kronos_lightning.model import layers
 from kronos_lightning.model.tokenizer import KronosTokenizer, TokenizerOutput
 from kronos_lightning.training import predictor_module, stage_module
-
-TRAIN = Path(__file__).parents[2] / "train.py"
+from tests.helpers.paths import ROOT
 
 
 class Stepper(L.Callback):
@@ -73,5 +71,5 @@ def losses(s1_logits, s2_logits, s1_ids, s2_ids, label_smoothing):
 
 if __name__ == "__main__":
     make_plain()
-    sys.argv[0] = str(TRAIN)
-    runpy.run_path(str(TRAIN), run_name="__main__")
+    sys.argv[0] = str(ROOT / "train.py")
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -15,12 +15,12 @@ from kronos_lightning.config.validation import ConfigError, check_evaluation
 from kronos_lightning.data.candles import Candles
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.data.sources.synthetic import sample_candles
-from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.pipeline.backtesting import trade
 from kronos_lightning.reporting.backtest_section import trading_plots, trading_tables
 from kronos_lightning.reporting.files import trading_metrics
 from kronos_lightning.reporting.verdict import trading_sentence
 from tests.helpers.configuration import composed
+from tests.helpers.forecasts import forecasts_on
 from tests.helpers.naive_backtest import naive_run
 
 HORIZON = 6
@@ -51,7 +51,6 @@ def forecasts(candles, begin, count, stride=2, seed=0, paths=9):
     """Forecasts that know a little of what comes."""
     rng = np.random.default_rng(seed)
     values = candles.frame[FEATURES].to_numpy()
-    times = candles.frame["timestamps"].dt.tz_localize(None).to_numpy()
     rows = begin + stride * np.arange(count)
     future = rows[:, None] + np.arange(1, HORIZON + 1)
     last, actual = values[rows, 3], values[future]
@@ -59,7 +58,7 @@ def forecasts(candles, begin, count, stride=2, seed=0, paths=9):
     known = 0.3 * (actual[:, -1, 3] / last - 1) + rng.normal(0, 0.01, count)
     skewed = rng.exponential(0.01, (count, paths)) - 0.01
     drawn[:, :, -1, 3] = last[:, None] * (1 + known[:, None] + skewed)
-    return ForecastSet(cutoffs=times[rows], stamps=times[future], last_close=last, paths=drawn, actual=actual)
+    return forecasts_on(candles, rows, drawn)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from kronos_lightning.reporting.evaluation_report import report
 from kronos_lightning.reporting.files import hyperparameters, tables, write
 from kronos_lightning.runs.checkpoint_lookup import Sources
 from tests.helpers.configuration import composed
-from tests.helpers.forecasts import made, walks
+from tests.helpers.forecasts import forecasts_on, made, walks
 from tests.helpers.garch_market import garch_candles, true_paths
 
 PUBLISHED = "NeoQuasar/Kronos-small"
@@ -47,17 +47,6 @@ def evaluation(*overrides):
 
 SETTINGS = evaluation()
 NOBODY = Sources(predictor="random", tokenizer="random", info=None)
-
-
-def forecasts_on(candles, rows, close):
-    """A forecast set of candles whose prices are all the close ``(N, S, h)``."""
-    frame, future = candles.frame, rows[:, None] + np.arange(1, HORIZON + 1)
-    times = frame["timestamps"].dt.tz_localize(None).to_numpy()
-    wide = np.repeat(close[..., None], 6, axis=-1).astype(np.float32)
-    actual = frame[["open", "high", "low", "close", "volume", "amount"]].to_numpy()
-    return ForecastSet(
-        cutoffs=times[rows], stamps=times[future], last_close=actual[rows, 3], paths=wide, actual=actual[future]
-    )
 
 
 def uncalibrated(forecasts, **compared):

@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from kronos_lightning.data.sources.binance import DownloadError, download
+from tests.helpers.clock import Clock
 from tests.helpers.exchange import (
     CUT,
     NOW,
@@ -17,6 +18,11 @@ from tests.helpers.exchange import (
     files,
     zipped,
 )
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
 
 
 def first_times(count, fault, only=""):
@@ -127,28 +133,38 @@ def test_unknown_symbols_and_intervals_are_named(exchange, tmp_path, symbol, int
         download(symbol, interval, tmp_path / "x.csv", exchange.endpoints(source="rest"), now=NOW)
 
 
-def test_nobody_at_home_ends_soon_and_names_host_and_ways_out(tmp_path, exchange):
+def test_nobody_at_home_ends_soon_and_names_host_and_ways_out(tmp_path, exchange, clock, monkeypatch):
+    """Each thread tries each of the two services three times, however many months are wanted."""
+    attempts, get = [], requests.Session.get
+    monkeypatch.setattr(requests.Session, "get", lambda self, url, **k: attempts.append(url) or get(self, url, **k))
     exchange.close()
-    began = time.monotonic()
     with pytest.raises(DownloadError, match=r"no answer after 3 attempts \(.*refused.*HTTPS_PROXY"):
-        fetch(exchange, tmp_path / "x.csv", retries=2, start="2018-01-01")
-    assert time.monotonic() - began < 10
+        fetch(exchange, tmp_path / "x.csv", retries=2, start="2018-01-01", backoff=1.0, parallel_requests=4)
+    assert 3 <= len(attempts) <= 2 * 4 * 3
+    assert max(clock.waits) <= 2 * 1.5
+    assert len([seconds for seconds in clock.waits if seconds]) <= 2 * 4 * 2
 
 
-def test_retry_after_is_waited_for_by_every_thread(exchange, tmp_path):
-    exchange.fault = lambda path, before: (429, {"Retry-After": "1"}, b"{}") if len(exchange.asked) == 1 else None
-    began = time.monotonic()
+def test_retry_after_is_waited_for_by_every_thread(exchange, tmp_path, clock):
+    asked_at = []
+
+    def limited_once(path, before):
+        asked_at.append(clock.now)
+        return (429, {"Retry-After": "1"}, b"{}") if len(asked_at) == 1 else None
+
+    exchange.fault = limited_once
     fetch(exchange, tmp_path / "x.csv", source="rest")
-    assert time.monotonic() - began >= 1
+    assert len(asked_at) > 2
+    assert all(time >= asked_at[0] + 1 for time in asked_at[1:])
 
 
-def test_a_used_up_weight_is_waited_out(exchange, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "kronos_lightning.data.sources.binance.http.time.time", lambda: 59.5
-    )  # half a second to the minute
-    began = time.monotonic()
+def test_a_used_up_weight_is_waited_out(exchange, tmp_path, clock):
+    """One request uses up the weight of a minute, so that each has a minute of its own."""
+    clock.now, minutes = 59.5, []
+    exchange.fault = lambda path, before: minutes.append(clock.now // 60)
     fetch(exchange, tmp_path / "x.csv", source="rest", weight_per_minute=2, parallel_requests=1)
-    assert time.monotonic() - began >= 1
+    assert len(minutes) > 2
+    assert minutes == list(range(len(minutes)))
 
 
 def test_a_proxy_is_asked_instead(exchange, tmp_path):
@@ -164,12 +180,10 @@ def test_connecting_and_reading_have_their_own_time_outs(exchange, tmp_path, mon
     assert seen == {(1.5, 7.0)}
 
 
-def test_retries_wait_twice_as_long_each_time_with_jitter(exchange, tmp_path, monkeypatch):
-    waits, wait = [], threading.Event.wait
-    monkeypatch.setattr(threading.Event, "wait", lambda self, seconds=None: waits.append(seconds) or wait(self, 0))
+def test_retries_wait_twice_as_long_each_time_with_jitter(exchange, tmp_path, clock):
     exchange.fault = first_times(3, 500, only="/api/")
     fetch(exchange, tmp_path / "x.csv", source="rest", backoff=8.0, parallel_requests=1)
-    slept = [seconds for seconds in waits if seconds and seconds >= 4]
+    slept = [seconds for seconds in clock.waits if seconds]
     assert len(slept) == 3
     assert all(0.5 <= seconds / usual <= 1.5 for seconds, usual in zip(slept, (8, 16, 32), strict=True))
     assert all(seconds / usual != 1.0 for seconds, usual in zip(slept, (8, 16, 32), strict=True))
