@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from kronos_lightning.data.settings import DataSection, check_order
 from kronos_lightning.data.sources.binance import Endpoints
-from kronos_lightning.data.sources.binance.intervals import BINANCE_INTERVALS
+from kronos_lightning.data.sources.binance.intervals import Interval
 from kronos_lightning.settings import Count, Positive, Section, Share, as_list, parse_interval
 
 from .sections import (
@@ -26,7 +26,6 @@ from .sections import (
 )
 
 Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9]+$")]
-Interval = Literal[tuple(BINANCE_INTERVALS)]
 Node = dict[str, Any]  # node for `hydra.utils.instantiate`, checked against the signature of its `_target_`
 
 

@@ -210,24 +210,27 @@ def _parse_numbers(column: pd.Series, path: Path, place: str) -> pd.Series:
     numbers = pd.to_numeric(column.astype("str").str.strip(), errors="coerce")
     bad = numbers.isna() & column.notna()
     if bad.any():
-        at = column.index[bad.argmax()]
+        at = column.index[int(bad.argmax())]
         raise CandleError(f"{path}: {place} {at}, column {column.name}: {column[at]!r} is not a number")
     return numbers.astype("float64")
 
 
 def _parse_times(column: pd.Series, path: Path, place: str) -> pd.Series:
     """Parse epoch numbers in s, ms, µs or ns (the unit follows from each value's size) or text dates as UTC."""
+    times: pd.Series
     if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return column.dt.tz_convert("UTC")
+        times = column.dt.tz_convert("UTC")
+        return times
     if pd.api.types.is_datetime64_any_dtype(column):
-        return column.dt.tz_localize("UTC")
+        times = column.dt.tz_localize("UTC")
+        return times
     if _holds_epochs(column):
         times = _parse_epochs(pd.to_numeric(column, errors="coerce"))
     else:
         times = _parse_texts(column.astype("str"))
     bad = times.isna()
     if bad.any():
-        at = column.index[bad.argmax()]
+        at = column.index[int(bad.argmax())]
         value = "empty" if pd.isna(column[at]) else repr(column[at])
         raise CandleError(
             f"{path}: {place} {at}, column {column.name}: {value} is not a date; write 2024-01-31 or "

@@ -80,7 +80,7 @@ class WindowArrays(NamedTuple):
         return cls(values, time_features(frame["timestamps"]), starts.astype(np.int32))
 
 
-class CandleWindows(Dataset):
+class CandleWindows(Dataset[WindowBatch]):
     """All windows of a candle frame: views of one float32 tensor, gathered and normalised batch by batch.
 
     Args:
@@ -143,7 +143,7 @@ class CandleWindows(Dataset):
         return WindowBatch(x, stamp, mean, std, tokens)
 
     def __getitem__(self, index: int) -> WindowBatch:
-        return WindowBatch(*(None if part is None else part[0] for part in self.__getitems__([index])))
+        return WindowBatch._make(None if part is None else part[0] for part in self.__getitems__([index]))
 
 
 def _overlapping(rows: Tensor, width: int) -> Tensor:
@@ -230,7 +230,8 @@ class EpochSampler(Sampler[int]):
 def _shares(weights: Sequence[float], length: int) -> list[int]:
     """Divide `length` by weight, rounded so that the shares sum to `length`."""
     edges = np.rint(np.cumsum([0.0, *weights]) / sum(weights) * length).astype(int)
-    return np.diff(edges).tolist()
+    shares: list[int] = np.diff(edges).tolist()
+    return shares
 
 
 class ShardSampler(Sampler[int]):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.doctor.finding import NAMED, STAMP, Case, Finding, Findings
+from kronos_lightning.data.doctor.finding import NAMED, STAMP, Case, Finding, Findings, Severity
 from kronos_lightning.settings import interval_name
 
 DAY = 86_400_000_000_000  # nanoseconds
@@ -130,7 +130,7 @@ def gaps(case: Case) -> Findings:
                 words = f"candles missing: {', '.join(where)}{more}. Windows never cross a gap"
             else:
                 words = f"missing because the exchange was down: {', '.join(where)}{more}"
-            severity = "info" if kind == "known outage" else "warning"
+            severity: Severity = "info" if kind == "known outage" else "warning"
             yield case.finding(kind, severity, words, after[rows], missing=missing.tolist())
 
 
