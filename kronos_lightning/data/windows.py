@@ -31,6 +31,13 @@ class WindowBatch(NamedTuple):
     std: Tensor | None  # (B, 1, C) population standard deviation of the lookback rows
     tokens: Tensor | None = None  # (B, W, 2) int64: coarse and fine tokens that were encoded before
 
+    @property
+    def candles(self) -> tuple[Tensor, Tensor, Tensor]:
+        """x, mean and std; a `ValueError` if there are only tokens."""
+        if self.x is None or self.mean is None or self.std is None:
+            raise ValueError("the batch holds only tokens")
+        return self.x, self.mean, self.std
+
 
 def normalise(window: Tensor, lookback: int, clip: float) -> tuple[Tensor, Tensor, Tensor]:
     """Scale windows ``(B, W, C)`` by mean and population standard deviation of their first `lookback` rows.
