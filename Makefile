@@ -20,10 +20,11 @@ demo: $(TO_RUN)  ## Fine-tune, forecast and backtest on synthetic candles, a few
 test: $(TO_DEVELOP)  ## All tests
 	$(RUN)python -m pytest
 
-lint: $(TO_DEVELOP)  ## Check style and spelling
+lint: $(TO_DEVELOP)  ## Check style, spelling and types
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)codespell
+	$(RUN)mypy
 	$(RUN)nbstripout --verify notebooks/*.ipynb
 
 format: $(TO_DEVELOP)  ## Format the code
@@ -44,7 +45,7 @@ tensorboard: $(TO_RUN)  ## Watch runs and compare evaluations
 	$(RUN)tensorboard --logdir outputs
 
 clean:  ## Remove caches and the environment; keep csv/, data/ and outputs/
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TO_RUN): pyproject.toml constraints.txt

@@ -45,7 +45,7 @@ def random_returns(
 
     def one(run: int) -> float:
         shuffled = reordered(signals, rules, np.random.default_rng([seed, run]))
-        return run_backtest(market, on_candles(shuffled, rows, len(market)), rules, 1.0).equity[-1] - 1
+        return float(run_backtest(market, on_candles(shuffled, rows, len(market)), rules, 1.0).equity[-1] - 1)
 
     with ThreadPoolExecutor() as pool:
         return np.array(list(pool.map(one, range(runs))))
@@ -73,7 +73,7 @@ def returns_by_cost(market: MarketData, signals: np.ndarray, rules: ExecutionRul
     """Return the total returns of the signals ``(T,)`` at each of `costs` per side, in the order of `costs`."""
 
     def one(cost: float) -> float:
-        return run_backtest(market, signals, rules.model_copy(update={"cost": float(cost)}), 1.0).equity[-1] - 1
+        return float(run_backtest(market, signals, rules.model_copy(update={"cost": float(cost)}), 1.0).equity[-1] - 1)
 
     with ThreadPoolExecutor() as pool:
         return np.array(list(pool.map(one, costs)))

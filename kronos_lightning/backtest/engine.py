@@ -105,16 +105,18 @@ class Backtest:
     def returns(self) -> np.ndarray:
         """Net return of each candle except the first, ``(T − 1,)``; 0 once no equity is left."""
         before = self.equity[:-1]
-        return np.divide(self.equity[1:], before, out=np.ones_like(before), where=before > 0) - 1
+        net: np.ndarray = np.divide(self.equity[1:], before, out=np.ones_like(before), where=before > 0) - 1
+        return net
 
     @property
     def halts(self) -> pd.DatetimeIndex:
         """Open times of the candles at whose close the drawdown limit was reached."""
-        return self.stamps[1:][self.halted[1:] & ~self.halted[:-1]]
+        reached: pd.DatetimeIndex = self.stamps[1:][self.halted[1:] & ~self.halted[:-1]]
+        return reached
 
     def trade_table(self) -> pd.DataFrame:
         """Return the trades as a table, one row per trade."""
-        columns: dict[str, np.ndarray | pd.DatetimeIndex] = {name: self.trades[name] for name in TRADE.names}
+        columns: dict[str, np.ndarray | pd.DatetimeIndex] = {name: self.trades[name] for name in TRADE.names or ()}
         for side in ("entry", "exit"):
             columns[side] = self.stamps[self.trades[side]]
         columns["reason"] = REASONS[self.trades["reason"]]
@@ -217,11 +219,12 @@ def _next_order(book: np.record, limits: _Limits, value: float, signal: int) -> 
         if book.waiting != 0:
             return HOLD
         book.peak = value
-    book.peak = max(book.peak, value)
+    peak = max(book.peak, value)
+    book.peak = peak
     if value <= 0:
         book.waiting = FOREVER
         return FLATTEN
-    if value / book.peak - 1 <= ROUNDING - limits.max_drawdown:
+    if value / peak - 1 <= ROUNDING - limits.max_drawdown:
         book.waiting = limits.cooldown
         return FLATTEN
     return signal
@@ -230,7 +233,7 @@ def _next_order(book: np.record, limits: _Limits, value: float, signal: int) -> 
 @compiled
 def _market_price(limits: _Limits, price: float, direction: float) -> float:
     """Return the market price of a buy (positive direction) or a sale, slippage included."""
-    return price * (1 + np.sign(direction) * limits.slippage)
+    return float(price * (1 + np.sign(direction) * limits.slippage))
 
 
 @compiled
@@ -243,9 +246,10 @@ def _follow(book: np.record, trades: np.ndarray, limits: _Limits, order: int, t:
         price = _market_price(limits, open_, order)
         # The costs are paid from the invested share, so that a full position borrows nothing.
         size = limits.max_position * book.cash / (price * (1 + limits.cost))
-        book.quantity = order * size
-        book.entry, book.entry_price, book.entry_costs = t, price, limits.cost * size * price
-        book.cash -= book.quantity * price + book.entry_costs
+        quantity, costs = order * size, limits.cost * size * price
+        book.quantity = quantity
+        book.entry, book.entry_price, book.entry_costs = t, price, costs
+        book.cash -= quantity * price + costs
 
 
 @compiled
@@ -291,8 +295,8 @@ def _exit_inside(book: np.record, limits: _Limits, open_: float, high: float, lo
 @compiled
 def _settle(book: np.record, limits: _Limits, stop: float, intrabar: Intrabar, t: int) -> tuple[float, int]:
     """Decide by intrabar candles if stop or target came first in candle t; without a decision the stop counts."""
-    if intrabar.count > 0 and intrabar.first[t] >= 0:
-        for i in range(intrabar.first[t], intrabar.first[t] + intrabar.count):
+    if intrabar.per_candle > 0 and intrabar.first[t] >= 0:
+        for i in range(intrabar.first[t], intrabar.first[t] + intrabar.per_candle):
             inside = intrabar.prices.open[i], intrabar.prices.high[i], intrabar.prices.low[i]
             price, reason, ambiguous = _exit_inside(book, limits, *inside)
             if ambiguous:

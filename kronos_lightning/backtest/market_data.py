@@ -27,12 +27,12 @@ class Intrabar(NamedTuple):
 
     prices: prices of the intrabar candles, ``(M,)`` each.
     first: row of each candle's first intrabar candle, −1 if any of its intrabar candles is missing: ``(T,)``.
-    count: number of intrabar candles per candle; 0 = no intrabar candles, and the arrays are empty.
+    per_candle: number of intrabar candles per candle; 0 = no intrabar candles, and the arrays are empty.
     """
 
     prices: Prices
     first: np.ndarray
-    count: int
+    per_candle: int
 
 
 @dataclass(frozen=True, kw_only=True)

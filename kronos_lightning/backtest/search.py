@@ -68,12 +68,12 @@ def search_parameters(
     with ThreadPoolExecutor() as pool:
         table = pd.DataFrame(list(pool.map(one, product(range(len(combinations)), costs))))
     sharpes = table.loc[table["cost"] == rules.cost, "sharpe_ratio"].to_numpy() / np.sqrt(YEAR / market.interval)
-    found = {"table": table, "parameters": names, "trials": len(combinations)}
-    if np.isnan(sharpes).all():
-        return ParameterSearch(**found, best=None, deflated_sharpe=np.nan)
-    best = int(np.nanargmax(sharpes))
-    returns = run_backtest(market, signals[best], rules, 1.0).returns
-    return ParameterSearch(**found, best=combinations[best], deflated_sharpe=deflated_sharpe(returns, sharpes))
+    best, deflated = None, np.nan
+    if not np.isnan(sharpes).all():
+        first = int(np.nanargmax(sharpes))
+        returns = run_backtest(market, signals[first], rules, 1.0).returns
+        best, deflated = combinations[first], deflated_sharpe(returns, sharpes)
+    return ParameterSearch(table=table, parameters=names, best=best, trials=len(combinations), deflated_sharpe=deflated)
 
 
 def _signals(strategy: Strategy, forecasts: Forecasts, rows: np.ndarray, length: int) -> np.ndarray:

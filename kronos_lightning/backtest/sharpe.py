@@ -96,4 +96,5 @@ def deflated_sharpe(returns: np.ndarray, trials: np.ndarray) -> float:
 def _circular_sums(values: np.ndarray, block: int) -> np.ndarray:
     """Return the sum of `block` values from each position on, with the end joined to the beginning: ``(n,)``."""
     total = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[: block - 1]]))])
-    return total[block:] - total[:-block]
+    sums: np.ndarray = total[block:] - total[:-block]
+    return sums

@@ -83,10 +83,13 @@ class ThresholdStrategy(Section):
 
     def expected_return(self, forecasts: Forecasts) -> np.ndarray:
         """Return the expected returns that are compared with the thresholds, ``(N,)``."""
+        expected: np.ndarray
         if self.signal == "probability":
-            return forecasts.probability_up[:, -1] - 0.5
-        returns = forecasts.close_paths[:, :, -1] / forecasts.last_close[:, None] - 1
-        return returns.mean(axis=1) if self.signal == "mean" else np.median(returns, axis=1)
+            expected = forecasts.probability_up[:, -1] - 0.5
+        else:
+            returns = forecasts.close_paths[:, :, -1] / forecasts.last_close[:, None] - 1
+            expected = returns.mean(axis=1) if self.signal == "mean" else np.median(returns, axis=1)
+        return expected
 
     @property
     def parameters(self) -> Mapping[str, float]:
@@ -118,4 +121,5 @@ def on_candles(signals: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray
 def wanted_positions(signals: np.ndarray, side: Literal["long_only", "long_short"]) -> np.ndarray:
     """Return the positions that the signals ask for, 1, 0 or −1, ``(N,)``; HOLD keeps the previous position."""
     last = np.maximum.accumulate(np.where(signals != HOLD, np.arange(len(signals)), 0))
-    return np.maximum(signals[last], 0 if side == "long_only" else SELL)
+    positions: np.ndarray = np.maximum(signals[last], 0 if side == "long_only" else SELL)
+    return positions

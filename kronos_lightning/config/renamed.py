@@ -1,5 +1,7 @@
 """Renamed configuration keys: an old name stops the command with an error that gives the new name."""
 
+from typing import Any
+
 DATA = {
     "data.sessions": "data.calendar=sessions (or 24x7)",
     "data.sample": "data.synthetic",
@@ -50,6 +52,6 @@ def new_name(command: str, override: str) -> str | None:
     return None if section is None else renamed[section] + key.removeprefix(section)
 
 
-def present_settings(settings: dict) -> dict:
+def present_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Translate the settings of a run, as stored in `run_info.json`, to the current key names."""
     return {SETTINGS.get(key, key): value for key, value in settings.items()}

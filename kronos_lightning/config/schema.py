@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from kronos_lightning.data.formats import LayoutSection
 from kronos_lightning.data.settings import DataSection, check_order
 from kronos_lightning.data.sources.binance import Endpoints
-from kronos_lightning.data.sources.binance.intervals import BINANCE_INTERVALS, SYMBOL
+from kronos_lightning.data.sources.binance.intervals import SYMBOL, Interval
 from kronos_lightning.settings import Count, Positive, Section, Share, as_list, parse_interval
 
 from .sections import (
@@ -27,7 +27,6 @@ from .sections import (
 )
 
 Symbol = Annotated[str, Field(pattern=SYMBOL)]
-Interval = Literal[tuple(BINANCE_INTERVALS)]
 Node = dict[str, Any]  # node for `hydra.utils.instantiate`, checked against the signature of its `_target_`
 
 

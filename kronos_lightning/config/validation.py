@@ -3,13 +3,14 @@
 import inspect
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from kronos_lightning.config.monitors import FIGURES, OF_PATHS, UNJUDGED
 from kronos_lightning.config.resolvers import ddp_start_method
@@ -17,6 +18,8 @@ from kronos_lightning.config.schema import Doctor, Download, Evaluation, Export,
 from kronos_lightning.data.settings import DataSection
 from kronos_lightning.errors import KronosError
 from kronos_lightning.settings import Section, as_list
+
+Schema = TypeVar("Schema", bound=Section)
 
 
 class ConfigError(KronosError, ValueError):
@@ -204,14 +207,14 @@ def check_call(node: dict[str, Any], place: str) -> None:
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     try:
-        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key}: has no default and must be given: {error.full_key}=…") from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration: {' '.join(str(error).split())}") from error
 
 
-def _validate(schema: type[Section], plain: dict[str, Any], prefix: str = "") -> Any:
+def _validate(schema: type[Schema], plain: dict[str, Any], prefix: str = "") -> Schema:
     try:
         return schema.model_validate(plain)
     except ValidationError as error:
@@ -226,7 +229,7 @@ def _validate(schema: type[Section], plain: dict[str, Any], prefix: str = "") ->
         raise ConfigError("; ".join(lines)) from None
 
 
-def _key(error: dict[str, Any], plain: Any) -> str:
+def _key(error: ErrorDetails, plain: Any) -> str:
     """Return the dotted key of an error, without the names that pydantic gives to the branches of a union."""
     parts, node = [], plain
     for part in error["loc"]:
@@ -238,7 +241,7 @@ def _key(error: dict[str, Any], plain: Any) -> str:
     return ".".join(parts)
 
 
-def _reason(key: str, errors: list[dict[str, Any]]) -> str:
+def _reason(key: str, errors: list[ErrorDetails]) -> str:
     """Describe the error of a key from all branches of its union; the list branch counts only if it is alone."""
     told = [e for e in errors if e["type"] != "list_type"] or errors
     first = told[0]

@@ -99,7 +99,7 @@ class Augmentation(AugmentationSection):
             uniform[i] = generator.random()
             generator.standard_normal(out=normal[i])
         knots, noise = torch.from_numpy(normal).tensor_split([2 * KNOTS], dim=1)
-        return torch.from_numpy(uniform), knots.unflatten(1, (2, KNOTS)).transpose(0, 1), noise
+        return torch.from_numpy(uniform), knots.view(len(indices), 2, KNOTS).transpose(0, 1), noise
 
 
 def _take_apart(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,7 +194,7 @@ def _jitter(prices: Tensor, noise: Tensor) -> Tensor:
     """
     rows = prices.shape[2]
     size = (prices[HIGH] / prices[LOW]).log().mean(1, keepdim=True)
-    joint, up, down = (size * noise).exp().split([rows + 1, rows, rows], dim=1)
+    joint, up, down = torch.split((size * noise).exp(), [rows + 1, rows, rows], dim=1)
     open_, close = prices[OPEN] * joint[:, :-1], prices[CLOSE] * joint[:, 1:]
     ends = torch.stack([open_, close])
     high = torch.maximum(prices[HIGH] * up, ends.amax(0))
@@ -206,7 +206,8 @@ def _jitter(prices: Tensor, noise: Tensor) -> Tensor:
 def _curves(knots: Tensor, rows: int) -> Tensor:
     """Return smooth curves ``(…, W)`` from normal `knots` ``(…, KNOTS)``, of unit deviation before clipping."""
     # No matrix product, because its rounding may depend on the batch size.
-    return sum(knots[..., k, None] * bump for k, bump in enumerate(_bumps(rows))).clamp(-CLIP, CLIP)
+    curves: Tensor = sum(knots[..., k, None] * bump for k, bump in enumerate(_bumps(rows)))
+    return curves.clamp(-CLIP, CLIP)
 
 
 @cache
@@ -214,4 +215,5 @@ def _bumps(rows: int) -> Tensor:
     """Return weights ``(KNOTS, W)`` of evenly spaced knots in a curve; their squares sum to one at each window row."""
     place = torch.linspace(0, KNOTS - 1, rows, dtype=torch.float64)
     bumps = torch.exp(-2 * (place - torch.arange(KNOTS)[:, None]).square())
-    return bumps / bumps.norm(dim=0)
+    length: Tensor = bumps.norm(dim=0)
+    return bumps / length

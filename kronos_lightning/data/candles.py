@@ -57,7 +57,8 @@ class Candles:
     @cached_property
     def times(self) -> np.ndarray:
         """Open times in UTC without a time zone: datetime64[ns] ``(T,)``. Only this property removes the zone."""
-        return self.frame["timestamps"].dt.tz_localize(None).to_numpy().astype("datetime64[ns]")
+        times: np.ndarray = self.frame["timestamps"].dt.tz_localize(None).to_numpy().astype("datetime64[ns]")
+        return times
 
     def rows_at(self, times: np.ndarray) -> np.ndarray:
         """Return the rows of the candles that open at `times` ``(N,)``.

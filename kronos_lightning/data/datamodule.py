@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import lightning as L
 import numpy as np
@@ -13,10 +13,10 @@ from filelock import FileLock
 from torch.utils.data import DataLoader
 
 from kronos_lightning.data.augmentation import Augmentation
-from kronos_lightning.data.candles import FEATURES, Candles, in_range
+from kronos_lightning.data.candles import Candles, in_range
 from kronos_lightning.data.files import atomic_path
 from kronos_lightning.data.folds import fold_ranges
-from kronos_lightning.data.formats import CandleError
+from kronos_lightning.data.formats import FEATURES, CandleError
 from kronos_lightning.data.settings import DataSection
 from kronos_lightning.data.sources import CandleSource
 from kronos_lightning.data.symbol_candles import SymbolCandles, join_frames
@@ -34,6 +34,15 @@ SPLITS = ("train", "val", "test")
 FORMAT = 3  # version of the processed files; a new version makes old files stale
 
 log = logging.getLogger(__name__)
+Batch = TypeVar("Batch")
+
+
+class WindowCounts(TypedDict):
+    """Numbers of windows of a split, in the manifest."""
+
+    windows: int
+    dropped_for_earlier_split: int
+    by_symbol: dict[str, int]
 
 
 class CandleDataModule(L.LightningDataModule):
@@ -116,7 +125,8 @@ class CandleDataModule(L.LightningDataModule):
 
     def manifest(self) -> dict[str, Any]:
         """Read the manifest that `prepare_data` wrote: sources, settings, defects, gaps and windows."""
-        return json.loads(self.manifest_path.read_text())
+        manifest: dict[str, Any] = json.loads(self.manifest_path.read_text())
+        return manifest
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -158,8 +168,11 @@ class CandleDataModule(L.LightningDataModule):
         self.prepared = True
 
     def _process(self, settings: dict[str, Any]) -> None:
-        markets, parts = {}, {split: [] for split in SPLITS}
-        windows = {split: {"windows": 0, "dropped_for_earlier_split": 0, "by_symbol": {}} for split in SPLITS}
+        markets: dict[str, dict[str, Any]] = {}
+        parts: dict[str, list[pd.DataFrame]] = {split: [] for split in SPLITS}
+        windows: dict[str, WindowCounts] = {
+            split: {"windows": 0, "dropped_for_earlier_split": 0, "by_symbol": {}} for split in SPLITS
+        }
         for market in self.markets:
             candles, about = market.examine()
             markets[market.symbol] = {
@@ -228,7 +241,7 @@ class CandleDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if not self._is_current(self._settings()):
             raise CandleError(f"{self.manifest_path} was written for other settings: did another run use data.name?")
-        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, SPLITS)
+        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "", SPLITS)
         for split in splits:
             # Copy-on-write: torch requires writable arrays, and all processes share the pages that are never written.
             arrays = WindowArrays(*(np.load(path, mmap_mode="c") for path in self.array_paths(split)))
@@ -238,7 +251,7 @@ class CandleDataModule(L.LightningDataModule):
             self.windows[split] = windows
             log.info("%s: %d windows", split, len(windows))
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[WindowBatch]:
         config, sizes = self.config, list(self.manifest()["windows"]["train"]["by_symbol"].values())
         if config.symbol_weights is not None and not all(sizes):
             raise CandleError("data.symbol_weights: a symbol without a training window cannot have a weight")
@@ -254,10 +267,10 @@ class CandleDataModule(L.LightningDataModule):
         )
         return self._loader(self.windows["train"], sampler)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[WindowBatch]:
         return self._loader(self.windows["val"], ShardSampler(len(self.windows["val"]), *self._rank()))
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[WindowBatch]:
         return self._loader(self.windows["test"], ShardSampler(len(self.windows["test"]), *self._rank()))
 
     # --- checkpoints --------------------------------------------------------------------------------------------
@@ -275,7 +288,7 @@ class CandleDataModule(L.LightningDataModule):
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _loader(self, windows: CandleWindows, sampler: EpochSampler | ShardSampler) -> DataLoader:
+    def _loader(self, windows: CandleWindows, sampler: EpochSampler | ShardSampler) -> DataLoader[WindowBatch]:
         return DataLoader(
             windows,
             batch_size=self.batch_size,
@@ -293,11 +306,13 @@ def split_ranges(config: DataSection) -> dict[str, list[str]]:
     train, val, test = config.train_time_range, config.val_time_range, config.test_time_range
     if config.fold is None:
         return {"train": train, "val": val, "test": test}
+    if config.fold == "all":
+        raise ValueError("data.fold=all: a data module holds the candles of one fold")
     step = parse_interval(config.interval)
     return fold_ranges(train, val, test, fold=config.fold, folds=config.folds, scheme=config.fold_scheme, step=step)
 
 
-def _as_it_is(batch: WindowBatch) -> WindowBatch:
+def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 

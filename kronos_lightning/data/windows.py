@@ -32,6 +32,13 @@ class WindowBatch(NamedTuple):
     std: Tensor | None  # (B, 1, C) population standard deviation of the lookback rows, never zero
     tokens: Tensor | None = None  # (B, W, 2) int64: coarse and fine tokens that were encoded before
 
+    @property
+    def candles(self) -> tuple[Tensor, Tensor, Tensor]:
+        """x, mean and std; a `ValueError` if there are only tokens."""
+        if self.x is None or self.mean is None or self.std is None:
+            raise ValueError("the batch holds only tokens")
+        return self.x, self.mean, self.std
+
 
 def normalise(window: Tensor, lookback: int, clip: float) -> tuple[Tensor, Tensor, Tensor]:
     """Scale windows ``(B, W, C)`` by mean and population standard deviation of their first `lookback` rows.
@@ -86,7 +93,7 @@ class WindowArrays(NamedTuple):
         return cls(values, time_features(frame["timestamps"]), starts.astype(np.int32))
 
 
-class CandleWindows(Dataset):
+class CandleWindows(Dataset[WindowBatch]):
     """All windows of a candle frame: views of one float32 tensor, gathered and normalised batch by batch.
 
     Args:
@@ -149,7 +156,7 @@ class CandleWindows(Dataset):
         return WindowBatch(x, stamp, mean, std, tokens)
 
     def __getitem__(self, index: int) -> WindowBatch:
-        return WindowBatch(*(None if part is None else part[0] for part in self.__getitems__([index])))
+        return WindowBatch._make(None if part is None else part[0] for part in self.__getitems__([index]))
 
 
 def _overlapping(rows: Tensor, width: int) -> Tensor:
@@ -239,7 +246,8 @@ class EpochSampler(Sampler[int]):
 def _shares(weights: Sequence[float], length: int) -> list[int]:
     """Divide `length` by weight, rounded so that the shares sum to `length`."""
     edges = np.rint(np.cumsum([0.0, *weights]) / sum(weights) * length).astype(int)
-    return np.diff(edges).tolist()
+    shares: list[int] = np.diff(edges).tolist()
+    return shares
 
 
 class ShardSampler(Sampler[int]):

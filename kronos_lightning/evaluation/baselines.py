@@ -192,6 +192,8 @@ class Seasonal(BootstrappedBaseline):
     def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
         """Build a sampler of stretches of h returns that began whole seasons earlier and ended by the cutoff."""
         season = season_of(interval)
+        if season is None:
+            raise ValueError(f"candles of {interval} have no season")
         num_paths, horizon = shape
         nearest = -(-horizon * interval // season)
         back = season.value * np.arange(nearest, nearest + SEASONS)

@@ -88,7 +88,8 @@ class Truth:
     @property
     def actual_return(self) -> np.ndarray:
         """Actual returns from the cutoff's close, ``(N, h)``."""
-        return self.actual / self.last_close[:, None] - 1
+        returns: np.ndarray = self.actual / self.last_close[:, None] - 1
+        return returns
 
     def slices(self, by: str) -> dict[str, np.ndarray]:
         """Group the rows of cutoffs by ``"month"`` or by volatility ``"regime"`` (thirds by the known volatility)."""
@@ -126,7 +127,8 @@ class Scores:
     @property
     def loss(self) -> np.ndarray:
         """Loss by which forecasters are compared: mean CRPS of the return over the steps, ``(N,)``."""
-        return self.crps.mean(axis=1)
+        loss: np.ndarray = self.crps.mean(axis=1)
+        return loss
 
     def select(self, rows: np.ndarray | slice) -> "Scores":
         """Select the scores of some cutoffs."""
@@ -254,7 +256,8 @@ def _volatility(close: np.ndarray, last: np.ndarray) -> np.ndarray:
     first = np.broadcast_to(last[:, None], (*close.shape[:2], 1))
     with np.errstate(invalid="ignore", divide="ignore"):
         returns = np.diff(np.log(np.concatenate([first, close], axis=-1)))
-    return np.sqrt(np.square(returns).mean(axis=-1))
+    size: np.ndarray = np.sqrt(np.square(returns).mean(axis=-1))
+    return size
 
 
 def _ratio(a: float, b: float) -> float:
@@ -265,7 +268,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Compute the Pearson correlation; NaN if one series does not vary."""
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return np.nan
-    return np.corrcoef(a, b)[0, 1]
+    return float(np.corrcoef(a, b)[0, 1])
 
 
 def _sign_accuracy(forecast: np.ndarray, actual: np.ndarray) -> float:

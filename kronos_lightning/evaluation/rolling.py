@@ -31,7 +31,7 @@ class CutoffBatch(NamedTuple):
     future_stamp: Tensor  # (B, h, 5) time features of the candles to forecast
 
 
-class Cutoffs(Dataset):
+class Cutoffs(Dataset[CutoffBatch]):
     """Dataset of regular cutoffs over the candles that `target` allows; each item is a batch of cutoffs.
 
     Args:
@@ -58,7 +58,7 @@ class Cutoffs(Dataset):
         starts = starts[:: max(1, -(-len(starts) // max_cutoffs))] if max_cutoffs else starts
         self.rows = torch.from_numpy(starts)[:, None] + torch.arange(lookback + horizon)
         self.lookback, self.batch_size, self.frame = lookback, batch_size, frame
-        self.batches = self.rows.split(batch_size)
+        self.batches = torch.split(self.rows, batch_size)
         self.values = torch.from_numpy(frame[FEATURES].to_numpy(np.float32, copy=True))
         self.stamps = torch.from_numpy(time_features(frame["timestamps"]))
         self.times = candles.times
@@ -73,7 +73,7 @@ class Cutoffs(Dataset):
             raise CandleError(
                 f"{len(self.rows)} cutoff(s) for {processes} process(es): too few to share; use trainer=cpu"
             )
-        self.batches = self.rows.split(min(self.batch_size, len(self.rows) // processes))
+        self.batches = torch.split(self.rows, min(self.batch_size, len(self.rows) // processes))
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -103,11 +103,15 @@ class RollingData(L.LightningDataModule):
         self.cutoffs = cutoffs
 
     def setup(self, stage: str) -> None:
-        self.cutoffs.share(self.trainer.world_size)
+        _, world_size = self._rank()
+        self.cutoffs.share(world_size)
 
-    def predict_dataloader(self) -> DataLoader:
-        sampler = ShardSampler(len(self.cutoffs), self.trainer.global_rank, self.trainer.world_size)
+    def predict_dataloader(self) -> DataLoader[CutoffBatch]:
+        sampler = ShardSampler(len(self.cutoffs), *self._rank())
         return DataLoader(self.cutoffs, batch_size=None, sampler=sampler)
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
 
 class RollingModule(L.LightningModule):

@@ -134,7 +134,8 @@ def diebold_mariano(
 
 def block_length(n: int, overlap: int) -> int:
     """Return the number of neighbouring cutoffs that are resampled together."""
-    return min(n, max(LONGER * overlap if overlap > 1 else 1, round(n ** (1 / 3))))
+    root: float = n ** (1 / 3)
+    return min(n, max(LONGER * overlap if overlap > 1 else 1, round(root)))
 
 
 def mean_interval(values: np.ndarray, bootstrap: Bootstrap) -> tuple[float, float]:
@@ -151,6 +152,6 @@ def _interval(bootstrap: Bootstrap, statistic: Callable[..., float], *series: np
 
     block = block_length(len(series[0]), bootstrap.overlap)
     resampling = CircularBlockBootstrap(block, *series, seed=np.random.default_rng(bootstrap.seed))
-    found = resampling.apply(statistic, bootstrap.samples)
+    found = resampling.apply(statistic, bootstrap.samples)  # type: ignore[arg-type]  # arch takes numbers too
     lower, upper = np.quantile(found, [0.025, 0.975])
     return float(lower), float(upper)

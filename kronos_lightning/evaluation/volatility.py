@@ -47,7 +47,8 @@ class Garch:
 
     def shocks(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Draw shocks from Student's t with unit variance."""
-        return rng.standard_t(self.degrees, shape) * np.sqrt(1 - 2 / self.degrees)
+        drawn: np.ndarray = rng.standard_t(self.degrees, shape) * np.sqrt(1 - 2 / self.degrees)
+        return drawn
 
 
 EWMA = Garch(omega=0.0, alpha=0.06, beta=0.94, degrees=5.0)  # RiskMetrics (1996) for daily returns; t for the tails

@@ -140,9 +140,11 @@ def widen(close: np.ndarray, last_close: np.ndarray, widening: np.ndarray) -> np
 
 def spread(returns: np.ndarray) -> np.ndarray:
     """Return the standard deviation over the paths ``(N, S, h)`` at each step, ``(N, h)``: the unit of `widening`."""
-    return returns.std(axis=1)
+    deviation: np.ndarray = returns.std(axis=1)
+    return deviation
 
 
 def platt(share: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     """Apply Platt scaling to shares of any shape; shares are clipped to [0.0001, 0.9999]."""
-    return expit(slope * logit(np.clip(share, 1e-4, 1 - 1e-4)) + intercept)
+    scaled: np.ndarray = expit(slope * logit(np.clip(share, 1e-4, 1 - 1e-4)) + intercept)
+    return scaled

@@ -109,8 +109,8 @@ class KronosPredictor:
             log.info("%d series, %d candles x %d path(s): %.2f s", len(series), pred_len, sample_count, seconds)
         means = paths.mean(axis=1, dtype=np.float64)
         return [
-            pd.DataFrame(mean, columns=FEATURES, index=pd.DatetimeIndex(stamps, name=getattr(stamps, "name", None)))
-            for mean, stamps in zip(means, y_timestamp_list, strict=True)
+            pd.DataFrame(mean, columns=FEATURES, index=one.future.rename(getattr(stamps, "name", None)))
+            for mean, one, stamps in zip(means, series, y_timestamp_list, strict=True)
         ]
 
 

@@ -9,6 +9,7 @@ V2 = 2^s2_bits, C = 6 features, D width.
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,13 +22,15 @@ from kronos_lightning.forecast.fused import (
     Placement,
     Product,
     Projection,
+    Room,
     fold,
     pairs,
     rotate_,
+    transformer_blocks,
 )
 from kronos_lightning.forecast.sampling import Sampling, draw
 from kronos_lightning.model import Kronos, KronosTokenizer
-from kronos_lightning.model.quantizer import bits_to_index, index_to_bits
+from kronos_lightning.model.quantizer import BinarySphericalQuantizer, bits_to_index, index_to_bits
 
 FLOAT32 = torch.float32
 
@@ -73,16 +76,17 @@ class FusedTokenizer:
     def __init__(self, tokenizer: KronosTokenizer, device: torch.device):
         place = device, FLOAT32
         self.device, self.s1_bits, self.s2_bits = device, tokenizer.s1_bits, tokenizer.s2_bits
-        self.scale = tokenizer.tokenizer["bsq"].scale
-        self.encoder = FusedStack(tokenizer.encoder, place)
+        self.scale = cast(BinarySphericalQuantizer, tokenizer.tokenizer["bsq"]).scale
+        self.encoder = FusedStack(transformer_blocks(tokenizer.encoder), place)
         # In the decoder's last block, known candles need only keys and values, because their output is not used.
-        self.decoder, self.last = FusedStack(tokenizer.decoder[:-1], place), FusedStack(tokenizer.decoder[-1:], place)
+        decoder = transformer_blocks(tokenizer.decoder)
+        self.decoder, self.last = FusedStack(decoder[:-1], place), FusedStack(decoder[-1:], place)
         self.last_keys = [Projection(block.attention, "kv") for block in self.last.blocks]
         self.embed, self.quantise, self.head = (
             Product.of(linear, place) for linear in (tokenizer.embed, tokenizer.quant_embed, tokenizer.head)
         )
         # Contribution of each token to the embedded code; the bias is included in the coarse token's.
-        halves = fold(tokenizer.post_quant_embed.weight, place).split([self.s1_bits, self.s2_bits])
+        halves = torch.split(fold(tokenizer.post_quant_embed.weight, place), [self.s1_bits, self.s2_bits])
         codes = [self._corners(bits) @ half for bits, half in zip((self.s1_bits, self.s2_bits), halves, strict=True)]
         self.s1_code, self.s2_code = codes[0] + tokenizer.post_quant_embed.bias.detach().to(*place), codes[1]
 
@@ -103,11 +107,11 @@ class FusedTokenizer:
         known = Known.of(lengths, (self.device, FLOAT32))
         if paths == 1:  # known and own tokens in one pass
             places = lengths[:, None] + torch.arange(new, device=self.device)
-            whole = tuple(
+            coarse, fine = (
                 torch.cat([first, torch.zeros_like(then[:, 0])], dim=1).scatter_(1, places, then[:, 0])
                 for first, then in zip(known_ids, own_ids, strict=True)
             )
-            hidden = self._codes(whole)
+            hidden = self._codes((coarse, fine))
             self.decoder.prefill(hidden)
             own = hidden[torch.arange(n, device=self.device)[:, None], places][:, None]
             hidden = hidden[:, : known.longest].contiguous()
@@ -120,7 +124,7 @@ class FusedTokenizer:
         memories, factors = self.last.memories(n, known.longest, paths, new), self.last.rotations(known.longest + new)
         for block, keys, memory in zip(self.last.blocks, self.last_keys, memories, strict=True):
             room = keys.room(hidden.shape)
-            keys(block.norm1(hidden).flatten(0, 1), factors[: known.longest], room)
+            keys(block.norm1(hidden).flatten(0, 1), self.last.rotations(known.longest), room)
             memory.fill(room.known)
         self.last.extend(own, known.own_factors(factors, 0, new), memories, known.padding)
         return self.head(own)
@@ -146,7 +150,8 @@ class FusedPredictor:
         self.s1_share = (shares[0] + embedding.fusion_proj.bias.detach().float()).to(*place)
         self.s2_share = shares[1].to(*place)
         self.time = copy.deepcopy(predictor.time_emb).to(*place)
-        self.blocks, self.norm = FusedStack(predictor.transformer, place, compiled), FusedNorm(predictor.norm, place)
+        self.blocks = FusedStack(transformer_blocks(predictor.transformer), place, compiled)
+        self.norm = FusedNorm(predictor.norm, place)
         layer = predictor.dep_layer
         self.dependency, self.dependency_norm = FusedAttention(layer.cross_attn, place), FusedNorm(layer.norm, place)
         self.key_value = Projection(self.dependency, "kv")
@@ -166,8 +171,9 @@ class FusedPredictor:
         last = context.last  # (N, 1, D) right after the known candles, then (N, S, D)
         s1 = draw(self.s1_head(last), sampling, uniforms[..., 0].view(n, last.size(1), -1)).view(n, paths)
         query = torch.embedding(self.query_table, s1)  # (N, S, D), heads in order
-        if self.rotary_fine_token:
-            rotate_(pairs(query.view(n, paths, self.dependency.groups, -1)), context.last_factors)
+        factors = context.last_factors
+        if factors is not None:
+            rotate_(pairs(query.view(n, paths, self.dependency.groups, -1)), factors)
         query = query.view(n, paths, self.dependency.heads, -1).transpose(1, 2).flatten(0, 1)  # (N·H, S, K)
         conditioned = last.expand(n, paths, -1).clone().view(n * paths, -1)
         mixed = context.dependency.attend(query.contiguous(), 1, context.known.padding)
@@ -193,7 +199,8 @@ class Context:
         self.dependency_factors = predictor.dependency.rotations(total) if predictor.rotary_fine_token else None
         self.memories = predictor.blocks.memories(len(x), longest, paths, capacity)
         self.dependency = Memory(predictor.dependency, len(x), longest, paths, capacity, predictor.place)
-        self.last, self._rooms = None, None
+        self._rooms: tuple[torch.Size, tuple[Room, Tensor] | None, Room] | None = None
+        self.last = x[:, :0]
         if longest:
             predictor.blocks.prefill(x, self.memories)
             states = predictor.norm.gained(x)
@@ -261,20 +268,21 @@ def generate_tokens(
     room = max_context - longest  # own candles that fit behind the known candles
     own = known.new_empty(n, paths, horizon, known.size(-1)) if horizon - 1 > room else None
     context = Context(predictor, known if own is None else known.clone(), lengths, paths, min(horizon - 1, room))
-    drawn, x = [], None  # tokens of each step; the last own candle, embedded
+    drawn = []  # tokens of each step
     for step, numbers in enumerate(uniforms.unbind(dim=2)):
-        if step > room:
+        if own is not None and step > room:
             first = max(0, step - max_context)
             kept = lengths.clamp(max=max_context - (step - first))
             context = Context(predictor, tail(known, lengths, kept), kept, paths, step - first)
             context.extend(own[:, :, first:step].clone())
-        elif step > 0:
-            context.extend(x[:, :, None])
         drawn.append(predictor.draw_next(context, sampling, numbers))
-        if step < horizon - 1:  # the last embedding is not needed
-            x = predictor.embed(*drawn[-1], future_time[step])  # (N, S, D)
-            if own is not None:
-                own[:, :, step] = x
+        if step == horizon - 1:
+            break  # the last embedding is not needed
+        x = predictor.embed(*drawn[-1], future_time[step])  # (N, S, D)
+        if own is not None:
+            own[:, :, step] = x
+        if step < room:
+            context.extend(x[:, :, None])
     s1_ids, s2_ids = (torch.stack(part, dim=2) for part in zip(*drawn, strict=True))
     return s1_ids, s2_ids
 
@@ -297,8 +305,8 @@ def decode_tokens(
         end = min(begin + piece, horizon)
         first = max(0, end - max_context)
         kept = lengths.clamp(max=max_context - (end - first))
-        window = tuple(part[:, :, first:end] for part in own_ids)
-        known = tuple(tail(part, lengths, kept) for part in known_ids)
+        window = own_ids[0][:, :, first:end], own_ids[1][:, :, first:end]
+        known = tail(known_ids[0], lengths, kept), tail(known_ids[1], lengths, kept)
         decoded.append(tokenizer.decode_paths(known, kept, window)[:, :, begin - first :])
     return torch.cat(decoded, dim=2)
 

@@ -28,12 +28,15 @@ def path_quantiles(paths: np.ndarray, levels: Sequence[float]) -> np.ndarray:
     place = np.clip(np.array(levels) * (s + 1) - 1, 0, s - 1)
     low, high = np.floor(place).astype(int), np.ceil(place).astype(int)
     share = (place - low).reshape(-1, *[1] * (paths.ndim - 1))
-    return np.moveaxis(ordered[:, low], 1, 0) * (1 - share) + np.moveaxis(ordered[:, high], 1, 0) * share
+    below, above = (np.moveaxis(ordered[:, edge], 1, 0) for edge in (low, high))
+    found: np.ndarray = below * (1 - share) + above * share
+    return found
 
 
 def probability_up(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
     """Return the share of paths whose close is above the last known close ``(N,)``, at every step: ``(N, h)``."""
-    return (paths[..., CLOSE] > last_close[:, None, None]).mean(axis=1)
+    share: np.ndarray = (paths[..., CLOSE] > last_close[:, None, None]).mean(axis=1)
+    return share
 
 
 def crps(paths: np.ndarray, actual: np.ndarray) -> np.ndarray:
@@ -50,11 +53,12 @@ def crps(paths: np.ndarray, actual: np.ndarray) -> np.ndarray:
         float64 ``(N, …)``.
     """
     paths, s = paths.astype(np.float64), paths.shape[1]
-    error = np.abs(paths - actual[:, None]).mean(axis=1)
+    score: np.ndarray = np.abs(paths - actual[:, None]).mean(axis=1)
     if s == 1:
-        return error
+        return score
     weight = (2 * np.arange(1, s + 1) - s - 1) / (s * (s - 1))  # of the i-th smallest path, in half the mean difference
-    return error - np.einsum("s,ns...->n...", weight, np.sort(paths, axis=1))
+    score = score - np.einsum("s,ns...->n...", weight, np.sort(paths, axis=1))
+    return score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,8 @@ def probability_touch(paths: np.ndarray, last_close: np.ndarray, down: float, up
     last, horizon = last_close[:, None, None], paths.shape[2]
 
     def first(hit: np.ndarray) -> np.ndarray:
-        return np.where(hit.any(axis=2), hit.argmax(axis=2), horizon)
+        step: np.ndarray = np.where(hit.any(axis=2), hit.argmax(axis=2), horizon)
+        return step
 
     lower, upper = first(paths[..., LOW] <= last * (1 - down)), first(paths[..., HIGH] >= last * (1 + up))
     fell, rose = (lower < horizon) & (lower <= upper), (upper < horizon) & (upper < lower)
@@ -103,7 +108,8 @@ def expected_volatility(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray
     close = np.concatenate([first, paths[..., CLOSE].astype(np.float64)], axis=2)
     with np.errstate(invalid="ignore", divide="ignore"):
         returns = np.diff(np.log(np.where(close > 0, close, np.nan)), axis=2)
-        return np.nanmean(np.sqrt(np.mean(np.square(returns), axis=2)), axis=1)
+        mean: np.ndarray = np.nanmean(np.sqrt(np.mean(np.square(returns), axis=2)), axis=1)
+    return mean
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class ForecastSet:
     @property
     def horizon(self) -> int:
         """Forecast horizon in steps, h."""
-        return self.actual.shape[1]
+        return int(self.actual.shape[1])
 
     @property
     def close_paths(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from kronos_lightning.errors import KronosError
 from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.forecast.decoding import FusedPredictor, FusedTokenizer, decode_tokens, generate_tokens, tail
 from kronos_lightning.forecast.distribution import check_levels, quantile_table, quantiles, repair
+from kronos_lightning.forecast.fused import transformer_blocks
 from kronos_lightning.forecast.sampling import Generators, Sampling, draw_uniforms
 from kronos_lightning.forecast.series import Series, Stamps, read_series, rows_by_id
 from kronos_lightning.model import Kronos, KronosTokenizer
@@ -94,7 +95,9 @@ class Forecaster:
     compile: bool = False
     calibration: Calibration | None = None
     volume: bool = True
-    _folded: tuple[tuple, FusedTokenizer, FusedPredictor] | None = field(default=None, init=False, repr=False)
+    _folded: tuple[tuple[object, ...], FusedTokenizer, FusedPredictor] | None = field(
+        default=None, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         theirs, ours = ((network.s1_bits, network.s2_bits) for network in (self.tokenizer, self.predictor))
@@ -107,14 +110,14 @@ class Forecaster:
     @classmethod
     def from_pretrained(
         cls,
-        tokenizer: str | os.PathLike,
-        predictor: str | os.PathLike,
+        tokenizer: str | os.PathLike[str],
+        predictor: str | os.PathLike[str],
         *,
         tokenizer_revision: str | None = None,
         predictor_revision: str | None = None,
         device: str = "auto",
         calibrated: bool = False,
-        **options: object,
+        **options: Any,
     ) -> Self:
         """Load a tokenizer and a predictor that belong together.
 
@@ -181,11 +184,12 @@ class Forecaster:
         Raises:
             CandleError: the candles or the future timestamps are invalid.
         """
-        frames, future = candles, future_timestamps
+        frames: Sequence[pd.DataFrame]
+        future: list[Any]  # the stamps of each series
         if isinstance(candles, pd.DataFrame):
             frames, future = [candles], [future_timestamps]
-        elif future is None:
-            future = [None] * len(frames)
+        else:
+            frames, future = candles, [None] * len(candles) if future_timestamps is None else list(future_timestamps)
         if len(future) != len(frames):
             raise CandleError(f"future timestamps of {len(future)} series for {len(frames)} series")
         series = [
@@ -200,7 +204,7 @@ class Forecaster:
         horizon: int,
         quantile_levels: Sequence[float] = DECILES,
         num_paths: int = 100,
-        **options: object,
+        **options: Any,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return quantiles ``(N, h, C, Q)`` and means ``(N, h, C)`` of sample paths; `options` as in `sample_paths`."""
         check_levels(quantile_levels)
@@ -282,8 +286,8 @@ class Forecaster:
         for i, (one, length) in enumerate(zip(series, lengths.tolist(), strict=True)):
             known = self._seen(torch.tensor(one.values)[None])
             x[i : i + 1, :length], mean[i], std[i] = normalise(known, length, self.clip)
-            known, future = one.features()
-            stamp[i, :length], future_stamp[i] = torch.from_numpy(known), torch.from_numpy(future)
+            past, future = one.features()
+            stamp[i, :length], future_stamp[i] = torch.from_numpy(past), torch.from_numpy(future)
         paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator, lengths).cpu()
         return self._in_units(paths, mean, std, np.array([one.last_close for one in series])).numpy()
 
@@ -331,12 +335,12 @@ class Forecaster:
         together, paths_together = self._fitting(longest, future_stamp.size(1), num_paths)
         groups = []
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            for series in torch.arange(n, device=device).split(together):
+            for series in torch.split(torch.arange(n, device=device), together):
                 longest = int(lengths[series].max())
                 known, known_stamp = x[series, :longest].float(), stamp[series, :longest]
                 parts = [
                     self._sample_group(known, known_stamp, future_stamp[series], lengths[series], part)
-                    for part in uniforms[series].split(paths_together, dim=1)
+                    for part in torch.split(uniforms[series], paths_together, dim=1)
                 ]
                 groups.append(torch.cat(parts, dim=1))
         return torch.cat(groups).clone()  # outside of inference mode, so that the result is a normal tensor
@@ -345,34 +349,28 @@ class Forecaster:
         self, x: Tensor, stamp: Tensor, future_stamp: Tensor, lengths: Tensor, uniforms: Tensor
     ) -> Tensor:
         tokenizer, predictor = self._fold()
-        ids = tokenizer.encode(x)
         kept = lengths.clamp(max=self.max_context)
-        *ids, stamp = (tail(part, lengths, kept) for part in (*ids, stamp))
+        coarse, fine, stamp = (tail(part, lengths, kept) for part in (*tokenizer.encode(x), stamp))
+        ids = coarse, fine
         own = generate_tokens(predictor, ids, kept, stamp, future_stamp, self.sampling, uniforms, self.max_context)
         return decode_tokens(tokenizer, ids, kept, own, self.max_context)
 
     def _fold(self) -> tuple[FusedTokenizer, FusedPredictor]:
         """Return the networks folded for forecasting, from their current weights."""
         device = next(self.predictor.parameters()).device
-        options = {
-            "device": device,
-            "dtype": self.dtype,
-            "rotary_fine_token": self.rotary_fine_token,
-            "compiled": self.compile,
-        }
-        state = tuple(options.values()), _versions(self.tokenizer), _versions(self.predictor)
+        options = device, self.dtype, self.rotary_fine_token, self.compile
+        state = options, _versions(self.tokenizer), _versions(self.predictor)
         if self._folded is None or self._folded[0] != state:
-            self._folded = state, FusedTokenizer(self.tokenizer, device), FusedPredictor(self.predictor, **options)
+            self._folded = state, FusedTokenizer(self.tokenizer, device), FusedPredictor(self.predictor, *options)
         return self._folded[1:]
 
     def _fitting(self, known: int, horizon: int, num_paths: int) -> tuple[int, int]:
         """Return the numbers of series and of paths per series that fit into `WORKING_MEMORY`."""
         width, layers = self.predictor.dep_layer.norm.weight.numel(), len(self.predictor.transformer) + 1
         cached = 2 * layers * width * self.dtype.itemsize
-        passing = 4 * (
-            7 * width + 2 * max((block.ffn.w1.out_features for block in self.predictor.transformer), default=0)
-        )
-        scores = 4 * 3 * max(self.tokenizer.decoder[0].self_attn.n_heads if len(self.tokenizer.decoder) else 1, 1)
+        blocks, decoder = transformer_blocks(self.predictor.transformer), transformer_blocks(self.tokenizer.decoder)
+        passing = 4 * (7 * width + 2 * max((block.ffn.w1.out_features for block in blocks), default=0))
+        scores = 4 * 3 * max(decoder[0].self_attn.n_heads if decoder else 1, 1)
         series = known * (cached + passing)
         path = horizon * (cached + passing + scores * (min(known, self.max_context) + horizon))
         together = max(1, WORKING_MEMORY // (series + num_paths * path))
@@ -400,12 +398,14 @@ def trained_with_volume(directory: Path) -> bool | None:
         record = json.loads((directory / RECORD_FILE).read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return record.get("settings", {}).get("volume")
+    volume: bool | None = record.get("settings", {}).get("volume")
+    return volume
 
 
-def _versions(network: nn.Module) -> tuple:
+def _versions(network: nn.Module) -> tuple[tuple[int, int], ...]:
     """Return a key that changes with a network's weights: its parameters and their numbers of writes."""
-    found, modules = [], [network]
+    found: list[nn.Parameter | None] = []
+    modules = [network]
     while modules:  # network.parameters() takes several times as long, which would slow down short forecasts
         module = modules.pop()
         modules.extend(filter(None, module._modules.values()))

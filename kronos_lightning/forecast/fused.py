@@ -11,6 +11,7 @@ Shape letters: N series, S paths per series, T known candles, t new candles per 
 
 import math
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ class Product:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, parts: int = 1):
-        self.weight = weight.unflatten(1, (parts, -1)).transpose(0, 1).contiguous()  # (P, in, out / P)
+        self.weight = torch.unflatten(weight, 1, (parts, -1)).transpose(0, 1).contiguous()  # (P, in, out / P)
         self.flat_bias, self.bias = bias, bias if bias is None else bias.view(parts, 1, -1)
         self.parts = parts
 
@@ -64,7 +65,7 @@ class Product:
         count = rows.size(0)
         if count == 1:
             target.view(self.parts, 1, -1).baddbmm_(rows.expand(self.parts, 1, -1), self.weight)
-            if self.bias is not None:
+            if self.flat_bias is not None:
                 target.add_(self.flat_bias)
             return
         parts = target.view(count, self.parts, -1).transpose(0, 1)
@@ -80,8 +81,9 @@ class Product:
 def over_norm(x: Tensor, epsilon: Tensor) -> Tensor:
     """Divide rows by their Euclidean norm, in which `epsilon` is an additional component."""
     if x.dtype == torch.float32:
-        return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(epsilon)
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        exact: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x / exact.hypot_(epsilon)
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     return (x / length.hypot_(epsilon)).to(x.dtype)
 
 
@@ -290,7 +292,7 @@ class FusedBlock:
         gate, value = self.up.split(self.norm2(rows), room).unbind()
         self.down.add_to(rows, self.gated(gate, value))
 
-    def prefill(self, rows: Tensor, memory: Memory | None, factors: Tensor, room: Room, up_room: Tensor) -> None:
+    def prefill(self, rows: Tensor, memory: Memory | None, factors: Tensor | None, room: Room, up_room: Tensor) -> None:
         """Pass the known candles, rows ``(N·T, D)``, causally; store keys and values if `memory` is given."""
         self.project(self.norm1(rows), factors, room)
         if memory is not None:
@@ -302,7 +304,13 @@ class FusedBlock:
         self._feed_forward(rows, up_room)
 
     def extend(
-        self, rows: Tensor, memory: Memory, factors: Tensor, padding: Tensor | None, room: Room, up_room: Tensor
+        self,
+        rows: Tensor,
+        memory: Memory,
+        factors: Tensor | None,
+        padding: Tensor | None,
+        room: Room,
+        up_room: Tensor,
     ) -> None:
         """Pass the next t candles of every path, rows ``(N·S·t, D)``, and store their keys and values."""
         self.project(self.norm1(rows), factors, room)
@@ -310,6 +318,11 @@ class FusedBlock:
         memory.append(qkv[1:], new)
         self.attention.out.add_to(rows, memory.attend(qkv[0], new, padding))
         self._feed_forward(rows, up_room)
+
+
+def transformer_blocks(stack: nn.ModuleList) -> list[TransformerBlock]:
+    """Return the blocks of a network with their type, which a `ModuleList` does not tell."""
+    return list(cast(Iterable[TransformerBlock], stack))
 
 
 class FusedStack:
@@ -334,17 +347,16 @@ class FusedStack:
 
     def prefill(self, x: Tensor, memories: list[Memory] | None = None) -> None:
         """Pass the known candles ``(N, T, D)``; see `FusedBlock.prefill`."""
-        if not self.blocks or x.numel() == 0:
+        if x.numel() == 0 or (rooms := self.rooms(x.shape)) is None:
             return
         rows, factors = x.view(-1, x.size(-1)), self.rotations(x.size(1))
-        rooms = self.rooms(x.shape)
         for i, block in enumerate(self.blocks):
             block.prefill(rows, None if memories is None else memories[i], factors, *rooms)
 
     def extend(
         self,
         x: Tensor,
-        factors: Tensor,
+        factors: Tensor | None,
         memories: list[Memory],
         padding: Tensor | None,
         rooms: tuple[Room, Tensor] | None = None,
@@ -353,10 +365,10 @@ class FusedStack:
 
         Pass the buffers from `rooms` to reuse them in many calls of the same shape.
         """
-        if not self.blocks:
+        rooms = rooms or self.rooms(x.shape)
+        if rooms is None:
             return
         rows = x.view(-1, x.size(-1))
-        rooms = rooms or self.rooms(x.shape)
         for block, memory in zip(self.blocks, memories, strict=True):
             block.extend(rows, memory, factors, padding, *rooms)
 

@@ -14,7 +14,7 @@ from kronos_lightning.plotting.theme import BANDS, DOWN, FORECAST, GREY, TEXT, U
 def draw_candles(axes: Axes, candles: np.ndarray, x: np.ndarray, alpha: float = 1.0) -> None:
     """Draw candles ``(T, ≥4)`` (open high low close) at positions x ``(T,)``."""
     open_, high, low, close = candles[:, :4].T
-    colors = np.where(close >= open_, UP, DOWN)
+    colors = np.where(close >= open_, UP, DOWN).tolist()
     axes.vlines(x, low, high, colors=colors, linewidth=0.8, alpha=alpha)
     axes.bar(x, np.abs(close - open_), 0.7, np.minimum(open_, close), color=colors, alpha=alpha)
 

@@ -86,9 +86,9 @@ def draw_uniforms(generators: Generators, series: int, num_paths: int, horizon: 
     Raises:
         ValueError: the number of generators differs from the number of series.
     """
-    if isinstance(generators, torch.Generator) or generators is None:
-        generators = [generators] * series
-    if len(generators) != series:
-        raise ValueError(f"{len(generators)} generators for {series} series")
-    drawn = [torch.rand(num_paths, horizon, 2, generator=generator) for generator in generators]
+    each: Sequence[torch.Generator | None]
+    each = [generators] * series if generators is None or isinstance(generators, torch.Generator) else generators
+    if len(each) != series:
+        raise ValueError(f"{len(each)} generators for {series} series")
+    drawn = [torch.rand(num_paths, horizon, 2, generator=generator) for generator in each]
     return torch.stack(drawn).clamp_(max=1 - 2**-22)

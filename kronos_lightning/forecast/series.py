@@ -5,6 +5,7 @@ Shape letters: T known candles, h horizon, C = 6 features.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
 from kronos_lightning.data.formats.stamps import parse_stamps
 
-Stamps = pd.DatetimeIndex | pd.Series | Sequence
+Stamps = pd.DatetimeIndex | pd.Series | Sequence[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,7 @@ def _continued(stamps: pd.DatetimeIndex, horizon: int, label: str) -> pd.Datetim
     return pd.date_range(stamps[-1] + step, periods=horizon, freq=step)
 
 
-def rows_by_id(df: pd.DataFrame, id_column: str | None, label: str) -> dict[object, pd.DataFrame]:
+def rows_by_id(df: pd.DataFrame, id_column: str | None, label: str) -> dict[Any, pd.DataFrame]:
     """Return the rows of each series, with series in the order of their first rows."""
     if id_column is None:
         return {"candles": df}

@@ -108,12 +108,13 @@ def join(parts: Sequence[RangeForecasts]) -> RangeForecasts:
     if len(parts) == 1:
         return parts[0]
     last = parts[-1]
-    fitted = last.calibrated is not None
+    calibrated = [part.calibrated for part in parts if part.calibrated is not None]
+    moving = [part.moving for part in parts if part.moving is not None]
     return replace(
         last,
         sampled=ForecastSet.join([part.sampled for part in parts]),
-        calibrated=ForecastSet.join([part.calibrated for part in parts]) if fitted else None,
-        moving=np.concatenate([part.moving for part in parts]) if fitted else None,
+        calibrated=ForecastSet.join(calibrated) if calibrated else None,
+        moving=np.concatenate(moving) if moving else None,
         validation=parts[0].validation,  # the only validation range before every test candle
         compared={name: np.concatenate([part.compared[name] for part in parts]) for name in last.compared},
     )
@@ -220,7 +221,7 @@ def overlap(forecasts: ForecastSet) -> int:
         if forecasts.horizon > 1
         else forecasts.stamps[0, 0] - forecasts.cutoffs[0]
     )
-    stride = np.diff(forecasts.cutoffs).min() / candle
+    stride = float(np.diff(forecasts.cutoffs).min() / candle)
     return max(1, math.ceil(forecasts.horizon / stride))
 
 
@@ -283,4 +284,4 @@ class _Runner:
             last = found.last_close
             tried[choice] = crps(found.close_paths / last[:, None, None], found.actual_close / last[:, None]).mean()
             log.info("CRPS on validation: %.4f %%", tried[choice] * 100)
-        return replace(forecaster, sampling=min(tried, key=tried.get))
+        return replace(forecaster, sampling=min(tried, key=tried.__getitem__))

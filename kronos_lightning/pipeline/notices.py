@@ -47,7 +47,8 @@ def all_notices(candles: Candles, parts: Sequence[RangeForecasts]) -> list[str]:
 
 def _random_start(sources: Sources) -> bool:
     """Return True if the predictor's weights started at random instead of from published weights."""
-    return (sources.info or {"initial_weights": sources.predictor})["initial_weights"].startswith("random")
+    weights: str = sources.predictor if not sources.info else sources.info["initial_weights"]
+    return weights.startswith("random")
 
 
 def _notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list[str]:

@@ -79,7 +79,7 @@ def score_all(settings: Evaluation, candles: Candles, part: RangeForecasts, base
     truth = Truth.of(part.sampled, candles)
     sampled = score(part.sampled.close_paths, truth)
     scores = {MODEL: sampled}
-    if part.calibrated is not None:
+    if part.calibrated is not None and part.moving is not None:
         scores = {
             MODEL: score(part.calibrated.close_paths, truth, part.calibrated.up),
             SAMPLED: sampled,

@@ -4,6 +4,7 @@ A section of the configuration is also the argument of the class that it configu
 Values and their explanations are in `conf/`.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +22,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
-def as_list(value: str | list[str]) -> list[str]:
+def as_list(value: str | Sequence[str]) -> list[str]:
     """Return one symbol or several symbols as a list."""
     return [value] if isinstance(value, str) else list(value)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.doctor.finding import NAMED, STAMP, Case, Finding, Findings
+from kronos_lightning.data.doctor.finding import NAMED, STAMP, Case, Finding, Findings, Severity
 from kronos_lightning.data.formats import describe, usual_distance
 from kronos_lightning.data.sessions import describe_sessions
 from kronos_lightning.settings import interval_name
@@ -143,7 +143,7 @@ def gaps(case: Case) -> Findings:
                 words = f"candles missing: {', '.join(where)}{more}. Windows never cross a gap"
             else:
                 words = f"missing because the exchange was down: {', '.join(where)}{more}"
-            severity = "info" if kind == "known outage" else "warning"
+            severity: Severity = "info" if kind == "known outage" else "warning"
             yield case.finding(kind, severity, words, after[rows], missing=missing.tolist())
 
 

@@ -48,10 +48,9 @@ class Neighbours:
         """Upper quartile of the jump sizes on the quieter side, so that a run of bad candles does not raise it."""
         size, n = np.abs(self.jump), len(self.case)
         width = min(BLOCK, max(10, n // 20))
-        blocks = np.full(-(-n // width) * width, np.nan)
-        blocks[:n] = size
-        blocks = blocks.reshape(-1, width)
-        blocks = np.sort(blocks, axis=1)  # NaN last
+        padded = np.full(-(-n // width) * width, np.nan)
+        padded[:n] = size
+        blocks = np.sort(padded.reshape(-1, width), axis=1)  # NaN last
         upper = np.isfinite(blocks).sum(axis=1) * 3 // 4
         quartile = blocks[np.arange(len(blocks)), np.minimum(upper, width - 1)]
         past = pd.Series(quartile).rolling(REACH, min_periods=1).median()
@@ -102,7 +101,9 @@ def _reference_volume(volume: np.ndarray, doubtful: np.ndarray) -> np.ndarray:
     good = pd.Series(np.where(doubtful, np.nan, volume))
     before = good.dropna().rolling(30, min_periods=10).median().reindex(good.index).ffill().shift(1)
     after = good.dropna()[::-1].rolling(30, min_periods=10).median().reindex(good.index[::-1]).ffill().shift(1)[::-1]
-    return np.nan_to_num(np.fmin(before.to_numpy(), after.to_numpy()), nan=np.nanmedian(volume))
+    smaller = np.fmin(before.to_numpy(), after.to_numpy())
+    reference: np.ndarray = np.nan_to_num(smaller, nan=np.nanmedian(volume))
+    return reference
 
 
 def pasted(case: Case, around: Neighbours) -> Findings:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.formats import FEATURES
+from kronos_lightning.data.formats import FEATURES, PRICES
 
 Severity = Literal["error", "warning", "info"]
 STAMP = "%Y-%m-%d %H:%M"
@@ -52,17 +52,15 @@ class Case:
         self.raw, self.step, self.sessions, self.now = raw, step, sessions, now
         time = raw["timestamps"].astype("int64").to_numpy()
         order = np.argsort(time, kind="stable") if (np.diff(time) < 0).any() else slice(None)
-        columns = {name: raw[name].to_numpy()[order] if name in raw else None for name in FEATURES}
+        columns = {name: raw[name].to_numpy()[order] for name in FEATURES if name in raw}
         time, line = time[order], raw.index.to_numpy()[order]
         same = np.diff(time, prepend=time[:1] - 1) == 0
         for values in columns.values():
-            if values is not None:
-                same &= (values == np.roll(values, 1)) | (np.isnan(values) & np.isnan(np.roll(values, 1)))
+            same &= (values == np.roll(values, 1)) | (np.isnan(values) & np.isnan(np.roll(values, 1)))
         self.repeated, kept = line[same], ~same if same.any() else slice(None)
         self.time, self.line = time[kept], line[kept]
-        self.open, self.high, self.low, self.close, self.volume, self.amount = (
-            values if values is None else values[kept] for values in columns.values()
-        )
+        self.open, self.high, self.low, self.close = (columns[name][kept] for name in PRICES)
+        self.volume, self.amount = (columns[name][kept] if name in columns else None for name in ("volume", "amount"))
         self.follows = np.diff(self.time) == step  # True where row i + 1 is the candle after row i
 
     def __len__(self) -> int:
@@ -75,7 +73,8 @@ class Case:
 
     def stamps(self, rows: np.ndarray) -> pd.DatetimeIndex:
         """Return the open times of rows, UTC."""
-        return pd.to_datetime(self.time[rows], utc=True)
+        opens: pd.DatetimeIndex = pd.to_datetime(self.time[rows], utc=True)
+        return opens
 
     def places(self, rows: np.ndarray) -> str:
         """Format the first few of these rows (indices or a mask) as text: 'line 12 (2024-01-31 09:00), …'."""

@@ -22,6 +22,7 @@ PERSISTENCE = 0.98  # of the log price of a synthetic future, so that its level 
 ALL = -1  # the row after which every candle is mutated
 
 Arrays = Mapping[str, np.ndarray]
+Verdict = Literal["proved", "leak", "unproved"]
 R = TypeVar("R")
 
 
@@ -96,7 +97,7 @@ class ProofResult:
     what: str
     cutoffs: int
     values: int
-    verdict: Literal["proved", "leak", "unproved"]
+    verdict: Verdict
     detail: str = ""
     first: Difference | None = None
 
@@ -139,7 +140,8 @@ def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int],
                 found = compare(given, subject.function(copy, row))
                 if subject.knows == "nothing":
                     array = next(iter(given))
-                    found = (array, (), *[str(given[array])] * 2) if found is None else None
+                    constant = str(given[array])
+                    found = (array, (), constant, constant) if found is None else None
                 if found is not None:
                     array, index, before, after = found
                     leaks[name] = Difference(
@@ -149,6 +151,7 @@ def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int],
     findings = []
     for subject in subjects:
         first, count = leaks.get(subject.name), counted[subject.name]
+        verdict: Verdict
         if first is not None:
             verdict, detail = "leak", str(first)
         elif count == 0:
@@ -215,7 +218,8 @@ def compare(original: Arrays, mutated: Arrays) -> tuple[str, tuple[int, ...], st
     """
     for name in [*original, *(name for name in mutated if name not in original)]:
         if name not in original or name not in mutated:
-            return name, (), *("there" if name in one else "missing" for one in (original, mutated))
+            before, after = ("there" if name in one else "missing" for one in (original, mutated))
+            return name, (), before, after
         a, b = np.asarray(original[name]), np.asarray(mutated[name])
         if a.dtype != b.dtype or a.shape != b.shape:
             return name, (), f"{a.dtype} of shape {a.shape}", f"{b.dtype} of shape {b.shape}"

@@ -9,7 +9,7 @@ import pandas as pd
 from kronos_lightning.data.datamodule import SPLITS
 from kronos_lightning.settings import end_of
 
-from .proof import ProofResult
+from .proof import ProofResult, Verdict
 
 
 def check_splits(files: Mapping[str, pd.DataFrame], stamps: pd.Series, embargo: int) -> list[ProofResult]:
@@ -71,5 +71,5 @@ def check_calibration(about: Mapping[str, Any], first_cutoff: pd.Timestamp) -> P
 
 
 def _finding(name: str, what: str, values: int, problem: str, proved: str) -> ProofResult:
-    verdict = "leak" if problem else "proved"
+    verdict: Verdict = "leak" if problem else "proved"
     return ProofResult(name=name, what=what, cutoffs=0, values=values, verdict=verdict, detail=problem or proved)

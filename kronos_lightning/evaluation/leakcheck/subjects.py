@@ -37,8 +37,8 @@ def training_windows(lookback: int, horizon: int, clip: float, volume: bool = Tr
 
     def at(candles: Candles, row: int) -> Arrays:
         window = _window(candles, row, lookback, horizon, clip, volume)
-        x, stamp = window.x[:, :lookback], window.stamp[:, :lookback]
-        return _arrays(x=x, mean=window.mean, std=window.std, stamp=stamp)
+        x, mean, std = window.candles
+        return _arrays(x=x[:, :lookback], mean=mean, std=std, stamp=window.stamp[:, :lookback])
 
     return Subject(
         name="training windows",
@@ -102,7 +102,8 @@ def baseline(name: str, forecaster: Baseline, horizon: int, num_paths: int) -> S
 
 def time_of(candles: Candles, row: int) -> np.datetime64:
     """Return the open time of a candle, in the type that forecast sets use."""
-    return candles.times[row]
+    time: np.datetime64 = candles.times[row]
+    return time
 
 
 def _after(row: int, count: int, length: int) -> np.ndarray:
@@ -121,7 +122,8 @@ def _encode(forecaster: Forecaster, window: WindowBatch) -> tuple[torch.Tensor, 
     """Encode a whole window into coarse and fine tokens, ``(1, L + h)`` each."""
     tokenizer = forecaster.tokenizer.eval()
     with torch.inference_mode():
-        return tokenizer.encode(window.x.to(next(tokenizer.parameters()).device), half=True)
+        s1, s2 = tokenizer.encode(window.candles[0].to(next(tokenizer.parameters()).device), half=True)
+    return s1, s2
 
 
 def _arrays(**tensors: torch.Tensor) -> Arrays:

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,8 @@ def from_zip(content: bytes, span: Range) -> pa.Table:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             (name,) = archive.namelist()
             with archive.open(name) as file:
-                header = not file.peek(1)[:1].isdigit()
+                header = not file.read(1).isdigit()
+            with archive.open(name) as file:
                 table = pyarrow.csv.read_csv(
                     file,
                     pyarrow.csv.ReadOptions(
@@ -49,7 +51,7 @@ def from_zip(content: bytes, span: Range) -> pa.Table:
     return _checked(table.rename_columns(SCHEMA.names).cast(SCHEMA), span)
 
 
-def from_rest(rows: list[list], span: Range) -> pa.Table:
+def from_rest(rows: list[list[Any]], span: Range) -> pa.Table:
     """Parse candles of an API response, oldest first.
 
     Raises:

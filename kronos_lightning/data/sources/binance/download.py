@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +142,14 @@ class Job:
 
     def _fetch(self, wanted: Range, known: list[Range]) -> str | None:
         """Fetch the parts of `wanted` that are in none of the `known` ranges; return why any are missing, or None."""
-        source, reasons = self.endpoints.source, []
+        source = self.endpoints.source
+        reasons: list[str] = []
         if source != "archive" and not any(begin <= wanted[0] < end for begin, end in known):
             known = known + self._before_listing(wanted)
         if source != "rest":
             for kind, periods in self.archives.items():
                 whole = {p for gap in self._missing(wanted, known) for p in periods(gap) if p[1] <= self.now}
-                got, failed = self._parallel(f"{kind} archives", lambda p, kind=kind: self._archive(kind, p), whole)
+                got, failed = self._parallel(f"{kind} archives", partial(self._archive, kind), whole)
                 known, reasons = known + got, reasons + failed
         if source != "archive":
             length = API_LIMIT * grid(self.series.interval)
@@ -245,7 +247,7 @@ class Job:
 
     # --- the API ------------------------------------------------------------------------------------------------
 
-    def _klines(self, **parameters: Any) -> list[list]:
+    def _klines(self, **parameters: Any) -> list[list[Any]]:
         """Return the rows of a response of ``/api/v3/klines``."""
         url = f"{self.endpoints.rest_url}/api/v3/klines"
         body = self.client.get(url, symbol=self.series.symbol, interval=self.series.interval, **parameters)
@@ -283,7 +285,8 @@ class Job:
         lacking = [
             r for gap in gap_ranges(table["time"].to_numpy(), self.series.interval, span) for r in without(gap, asked)
         ]
-        length, windows = API_LIMIT * grid(self.series.interval), []
+        length = API_LIMIT * grid(self.series.interval)
+        windows: list[Range] = []
         for begin, end in lacking:
             if windows and end - windows[-1][0] <= length:
                 windows[-1] = windows[-1][0], end

@@ -155,11 +155,12 @@ class Client:
             raise DownloadError("stopped")
 
     def _session(self) -> requests.Session:
-        if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
             if self.endpoints.proxy:
-                self._local.session.proxies = {"http": self.endpoints.proxy, "https": self.endpoints.proxy}
-        return self._local.session
+                session.proxies = {"http": self.endpoints.proxy, "https": self.endpoints.proxy}
+        return session
 
 
 def _retry_after(response: requests.Response) -> float:

@@ -2,13 +2,15 @@
 
 import re
 from datetime import UTC, datetime
+from typing import Literal, get_args
 
 import pandas as pd
 
 from kronos_lightning.data.formats import CandleError
 from kronos_lightning.settings import parse_interval
 
-BINANCE_INTERVALS = ["1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M"]
+Interval = Literal["1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M"]
+BINANCE_INTERVALS: list[str] = list(get_args(Interval))
 IRREGULAR = ("3d", "1M")  # 3d: open times do not follow from the calendar alone; 1M: no fixed length
 LONG = ("3d", "1w", "1M")  # the archive has only monthly files of these intervals
 DAY = 86_400_000

@@ -69,7 +69,7 @@ class StoredSeries:
             DownloadError: there are files that this program did not write, or files of another series.
         """
         try:
-            manifest = json.loads(self.manifest_path.read_text())
+            manifest: dict[str, Any] | None = json.loads(self.manifest_path.read_text())
         except (FileNotFoundError, ValueError):
             manifest = None
         if manifest is None and (self.csv_path.exists() or self.parquet_path.exists()) and not self.parts_path.exists():
