@@ -22,7 +22,7 @@ FLOORS = {  # from the ground up: each package, and all those that it imports
     "export": {"model", "plotting", "data", "forecast", "runs"},
     "pipeline": {"settings", "data", "backtest", "forecast", "config", "evaluation", "runs"},
     "sweeps": {"plotting", "data", "config", "runs"},
-    "reporting": {"model", "plotting", "data", "backtest", "forecast", "evaluation", "runs", "pipeline"},
+    "reporting": {"model", "plotting", "data", "backtest", "forecast", "config", "evaluation", "runs", "pipeline"},
     "cli": {"settings", "data", "forecast", "config", "evaluation", "runs", "export", "pipeline", "reporting"},
 }
 LIBRARIES = {  # that a package does without

@@ -1,6 +1,7 @@
 """Command-line arguments in Hydra's grammar: files under any name, and one sentence for each wrong argument."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kronos_lightning.config.compose import compose
+from kronos_lightning.config.compose import compose, conf_directory
 from kronos_lightning.config.renamed import new_name
 from kronos_lightning.errors import KronosError
 
@@ -36,7 +37,7 @@ def prepare(config_name: str, arguments: list[str], file_key: str | None = None)
     Raises:
         ArgumentError: an argument is not in Hydra's grammar, or names an unknown or renamed key.
     """
-    prepared = list(_quoted(arguments, file_key))
+    prepared = quote_files(arguments, file_key)
     if any(argument.split("=")[0] in OTHER_CONFIGURATION for argument in arguments):
         return prepared
     overrides = [_parsed(config_name, argument) for argument in prepared if _is_override(argument)]
@@ -45,21 +46,22 @@ def prepare(config_name: str, arguments: list[str], file_key: str | None = None)
     return prepared
 
 
-def _quoted(arguments: list[str], file_key: str | None) -> Iterator[str]:
-    """Yield the arguments, existing files in quotes."""
-    after_option = False
+def quote_files(arguments: list[str], file_key: str | None = None) -> list[str]:
+    """Return the arguments with file names in quotes, so that Hydra takes them as they are."""
+    quoted, after_option = [], False
     for argument in arguments:
         option, value = argument.startswith("-"), after_option
         after_option = argument in WITH_VALUE
         key, equals, rest = argument.partition("=")
         if option or value:
-            yield argument
+            quoted.append(argument)
         elif file_key is not None and (not equals or Path(argument).is_file()) and not argument.startswith("~"):
-            yield f"{file_key}={_quote(argument)}"
+            quoted.append(f"{file_key}={_quote(argument)}")
         elif equals and rest and _needs_quotes(argument) and Path(rest).exists():
-            yield f"{key}={_quote(rest)}"
+            quoted.append(f"{key}={_quote(rest)}")
         else:
-            yield argument
+            quoted.append(argument)
+    return quoted
 
 
 def _quote(text: str) -> str:
@@ -117,13 +119,17 @@ def _compose(config_name: str, overrides: list[str]) -> None:
 
 
 def _is_wrong(config_name: str, line: str, overrides: list[str]) -> bool:
-    """Return True if an override fails beside the choices of groups alone."""
-    groups = [other for other in overrides if "." not in other.partition("=")[0] and other != line]
+    """Return True if an override fails beside nothing but the choices of groups."""
+    groups = [other for other in overrides if _is_group(other) and other != line]
     try:
         compose(config_name, *groups, line)
     except HydraException:
         return True
     return False
+
+
+def _is_group(line: str) -> bool:
+    return (conf_directory() / re.split("[=@]", line.lstrip("+~"))[0]).is_dir()
 
 
 def _advice(config_name: str, line: str, reason: str) -> str:

@@ -21,6 +21,7 @@ from kronos_lightning.data.files import atomic_directory
 from kronos_lightning.data.formats import CLOSE, read_raw, usual_distance
 from kronos_lightning.data.sessions import describe_sessions, next_opens
 from kronos_lightning.forecast.calibration import FILE, Calibration
+from kronos_lightning.forecast.device import best_device
 from kronos_lightning.forecast.distribution import (
     expected_volatility,
     probability_touch,
@@ -29,7 +30,7 @@ from kronos_lightning.forecast.distribution import (
     quantiles,
     validity,
 )
-from kronos_lightning.forecast.forecaster import Forecaster, best_device, series_generators
+from kronos_lightning.forecast.forecaster import Forecaster, series_generators
 from kronos_lightning.forecast.plots import live_figure
 from kronos_lightning.forecast.series import Series, read_series
 from kronos_lightning.runs.checkpoint_lookup import Sources, load_forecaster

@@ -1,5 +1,7 @@
 """Markets that close: whether candles show sessions, and when the next candles open."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 
@@ -40,19 +42,16 @@ def next_opens(stamps: pd.DatetimeIndex, horizon: int, step: pd.Timedelta) -> pd
         step: interval of the candles.
     """
     if step >= 7 * DAY:
-        return stamps[-1] + step * np.arange(1, horizon + 1)
+        return pd.date_range(stamps[-1] + step, periods=horizon, freq=step)
     recent = stamps[stamps.normalize() > stamps[-1].normalize() - WEEKS * 7 * DAY]
     days = recent.normalize()
-    traded = days.unique().day_of_week.value_counts()
-    seen = (
-        pd.Series(1, index=pd.MultiIndex.from_arrays([recent.day_of_week, recent - days])).groupby(level=[0, 1]).sum()
-    )
-    expected = [slot for slot, count in seen.items() if count >= traded[slot[0]] / 2]
+    traded = Counter(days.unique().day_of_week)
+    seen = Counter(zip(recent.day_of_week, recent - days, strict=True))
+    expected = sorted(slot for slot, count in seen.items() if count >= traded[slot[0]] / 2)
     opens: list[pd.Timestamp] = []
     day = stamps[-1].normalize()
     while len(opens) < horizon:
-        opens += [
-            at for at in (day + clock for weekday, clock in expected if weekday == day.day_of_week) if at > stamps[-1]
-        ]
+        today = (day + clock for weekday, clock in expected if weekday == day.day_of_week)
+        opens += [at for at in today if at > stamps[-1]]
         day = (day + pd.DateOffset(days=1)).normalize()
     return pd.DatetimeIndex(opens[:horizon])

@@ -1,6 +1,7 @@
 """Forecasts as sample paths of whole candles."""
 
 from kronos_lightning.forecast.compat import KronosPredictor
+from kronos_lightning.forecast.device import best_device
 from kronos_lightning.forecast.distribution import (
     Validity,
     expected_volatility,
@@ -10,7 +11,7 @@ from kronos_lightning.forecast.distribution import (
     validity,
 )
 from kronos_lightning.forecast.forecast_set import ForecastSet
-from kronos_lightning.forecast.forecaster import Forecaster, best_device, series_generators
+from kronos_lightning.forecast.forecaster import Forecaster, series_generators
 from kronos_lightning.forecast.sampling import Sampling
 
 __all__ = [

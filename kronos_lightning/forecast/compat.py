@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from kronos_lightning.data.formats import FEATURES, CandleError
-from kronos_lightning.forecast.forecaster import Forecaster, best_device
+from kronos_lightning.forecast.device import best_device
+from kronos_lightning.forecast.forecaster import Forecaster
 from kronos_lightning.forecast.sampling import Sampling
 from kronos_lightning.forecast.series import Series, Stamps, as_stamps, candle_values
 from kronos_lightning.model import Kronos, KronosTokenizer

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
 from kronos_lightning.data.windows import denormalise, normalise
-from kronos_lightning.errors import KronosError
 from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.forecast.decoding import FusedPredictor, FusedTokenizer, decode_tokens, generate_tokens, tail
+from kronos_lightning.forecast.device import best_device
 from kronos_lightning.forecast.distribution import check_levels, quantile_table, quantiles, repair
 from kronos_lightning.forecast.fused import transformer_blocks
 from kronos_lightning.forecast.sampling import Generators, Sampling, draw_uniforms
@@ -31,26 +31,6 @@ from kronos_lightning.model.pretrained import RECORD_FILE, CheckpointError
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PRICED = len(PRICES)
 WORKING_MEMORY = 2**30  # bytes; series or paths that do not fit are forecast in groups
-
-
-class DeviceError(KronosError, RuntimeError):
-    """Error if a device is not available."""
-
-
-def best_device(name: str = "auto") -> torch.device:
-    """Return the device of that name; auto selects the best available device.
-
-    Raises:
-        DeviceError: this machine has no such device.
-    """
-    if name == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise DeviceError(f"device={name}: not available ({str(error).splitlines()[0]}); use auto or cpu") from error
-    return device
 
 
 def series_generators(seed: int, names: Sequence[object]) -> list[torch.Generator]:

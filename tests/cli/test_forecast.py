@@ -8,7 +8,6 @@ import pytest
 from matplotlib.image import imread
 
 from kronos_lightning import Kronos, KronosTokenizer
-from kronos_lightning.cli.entry import file_as_override
 from kronos_lightning.cli.forecast import LEVELS, USUAL_LOOKBACK, calibrated, last_series, tell, trained_lookback
 from kronos_lightning.config.validation import check_forecasting
 from kronos_lightning.data import read_candles
@@ -149,12 +148,6 @@ def test_a_calibration_beside_the_checkpoint_is_used_and_told(tmp_path, caplog, 
 def test_the_model_sees_as_many_candles_as_in_its_training():
     assert trained_lookback(sources(info={"settings": {"lookback": 90}})) == 90
     assert trained_lookback(sources(info={})) == trained_lookback(sources()) == USUAL_LOOKBACK
-
-
-def test_the_file_may_have_any_name():
-    assert file_as_override(["my candles.csv", "horizon=3", "--cfg", "job"])[0] == "candles='my candles.csv'"
-    assert file_as_override(["it's.csv"]) == ["candles='it\\'s.csv'"]
-    assert composed("forecast", *file_as_override(["it's a file,1.csv"])).candles == "it's a file,1.csv"
 
 
 def test_only_the_candles_after_the_last_gap_are_seen(tmp_path, caplog):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from kronos_lightning.cli.entry import refuse_renamed_keys
+from kronos_lightning.cli.arguments import ArgumentError, prepare
 from kronos_lightning.config.renamed import RENAMED, new_name
 from kronos_lightning.config.validation import (
     ConfigError,
@@ -192,7 +192,7 @@ def test_resume_and_init_from_exclude_each_other():
             "error: trainer: No supported gpu backend found! trainer=cpu or trainer=auto work here\n",
             marks=pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU"),
         ),
-        ("train.py", "trainer=tpu", "trainer/tpu"),
+        ("train.py", "trainer=tpu", "trainer=tpu: no such choice"),
         ("evaluate.py", "backtest.cost=free", "error: backtest.cost"),
     ],
 )
@@ -267,12 +267,11 @@ def test_sharding_is_refused_where_it_cannot_work(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "old", "new"), [(n, *pair) for n, pairs in RENAMED.items() for pair in pairs.items()])
-def test_a_renamed_key_stops_with_its_new_name(capsys, name, old, new):
+def test_a_renamed_key_stops_with_its_new_name(name, old, new):
     override = old if "=" in old else f"{old}=1"
-    with pytest.raises(SystemExit) as stop:
-        refuse_renamed_keys(name, ["-m", "seed=1", override])
-    assert stop.value.code == 1
-    assert capsys.readouterr().err == f"error: {override}: renamed, write {new}\n"
+    with pytest.raises(ArgumentError) as stop:
+        prepare(name, ["-m", "seed=1", override])
+    assert str(stop.value) == f"{override}: renamed, write {new}"
     present, value = re.match(r"([\w.]+)(=\w+)?", new).groups()
     more = [f"{present}{value}"] if value else []
     node = composed(name, *NEEDED.get(name, []), *(["stage=predictor"] if name == "train" else []), *more)

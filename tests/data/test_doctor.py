@@ -389,9 +389,9 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path):
         ([1704067200000, 1704070800000], "epoch milliseconds"),
         ([1704067200000, 1704070800000000], "epoch milliseconds and microseconds"),
         (["2024-01-01 00:00:00+08:00", "2024-01-01 01:00:00+08:00"], "texts with the zone +08:00"),
-        (["2024-01-01 00:00:00", "2024-01-01 01:00:00"], "taken for UTC"),
+        (["2024-01-01 00:00:00", "2024-01-01 01:00:00"], "read as UTC"),
     ],
 )
 def test_unit_and_zone_of_the_stamps_are_told(tmp_path, stamps, words):
     pd.DataFrame({"timestamps": stamps} | dict.fromkeys(PRICES, 1.0)).to_csv(tmp_path / "x.csv", index=False)
-    assert words in read_raw(tmp_path / "x.csv").attrs["stamps"]
+    assert words in read_raw(tmp_path / "x.csv").attrs["reading"]["stamps"]

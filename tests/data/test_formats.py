@@ -149,17 +149,17 @@ BAD = {
     ),
     "duplicate stamps with different values": (
         lambda lines: [*lines, cell(lines[3], "volume", "9")],
-        r"line 10, column timestamps: 2024-12-31 22:00:00\+00:00 stands in line 4 too, with different values",
+        r"line 10, column timestamps: 2024-12-31 22:00:00\+00:00 is also in line 4 with different values",
     ),
     "stray stamp": (
         lambda lines: [*lines, cell(lines[-1], "timestamps", "2025-01-01 04:07:00")],
         r"line 10, column timestamps: .*not a whole number of 1h",
     ),
     "missing column": (
-        lambda lines: [line.replace("close", "last") for line in lines],
-        r"column close missing; .*last",
+        lambda lines: [line.replace("close", "final") for line in lines],
+        r"column close missing; .*final",
     ),
-    "no header": (lambda lines: lines[1:], "no header with a time column"),
+    "no header": (lambda lines: [line + ",0.5" for line in lines[1:]], "no header, and the meaning of columns 7 to 8"),
     "header alone": (lambda lines: lines[:1], "no candles"),
 }
 
@@ -211,7 +211,7 @@ def test_what_is_to_know_of_a_file_is_logged_once_however_often_it_is_read(tmp_p
     path.write_text("\n".join([header, *reversed(lines[:3] + lines[5:]), lines[0]]))
     for _ in range(2):
         read_candles(path, "1h", "X")
-    for words in ("gap of 2 candle(s)", "sorted", "1 repeated row(s) dropped"):
+    for words in ("candles missing: 2 after", "sorted", "1 repeated row(s) dropped"):
         assert sum(words in record.getMessage() for record in caplog.records) == 1
 
 

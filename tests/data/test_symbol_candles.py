@@ -293,7 +293,7 @@ def test_a_checkpoint_of_other_candles_is_refused(make, tmp_path):
 
 def test_a_file_is_parsed_and_validated_once_however_many_data_modules_ask(make, tmp_path, monkeypatch):
     calls = []
-    for name in ("formats._read_csv", "symbol_candles.validate"):
+    for name in ("formats.reading._raw", "symbol_candles.validate"):
         module, _, function = f"kronos_lightning.data.{name}".rpartition(".")
         original = getattr(sys.modules[module], function)
         monkeypatch.setattr(
@@ -305,17 +305,19 @@ def test_a_file_is_parsed_and_validated_once_however_many_data_modules_ask(make,
         module = make(csv_path=path, lookback=lookback)
         module.prepare_data()
         module.read()
-    assert calls == ["formats._read_csv", "symbol_candles.validate"]
+    assert calls == ["formats.reading._raw", "symbol_candles.validate"]
     write(tmp_path / "mine.csv", seed=4)  # the same file, other candles
     module = make(csv_path=path)
     module.prepare_data()
-    assert calls == ["formats._read_csv", "symbol_candles.validate"] * 2
+    assert calls == ["formats.reading._raw", "symbol_candles.validate"] * 2
 
 
 def test_a_file_is_not_parsed_where_the_processed_data_is_up_to_date(make, tmp_path, monkeypatch):
     path = write(tmp_path / "mine.csv", seed=9)
     make(csv_path=path).prepare_data()
-    monkeypatch.setattr("kronos_lightning.data.formats._read_raw", lambda *_: pytest.fail("the file was parsed"))
+    monkeypatch.setattr(
+        "kronos_lightning.data.formats.reading._read_raw", lambda *_: pytest.fail("the file was parsed")
+    )
     module = make(csv_path=path)
     module.prepare_data()
     module.setup("fit")

@@ -44,7 +44,8 @@ def test_greedy_predict_gives_the_published_numbers(columns, greedy, predictor, 
     name = "predict_greedy.csv" if len(columns) == 6 else "predict_greedy_prices_only.csv"
     assert list(table) == FEATURES
     assert table.index.tolist() == y_timestamp.tolist()
-    np.testing.assert_allclose(table, pd.read_csv(GOLDEN / name)[FEATURES], rtol=1e-5)
+    noise = 0 if len(columns) == 6 else 1e-5  # the published code forecasts that much volume where there is none
+    np.testing.assert_allclose(table, pd.read_csv(GOLDEN / name)[FEATURES], rtol=1e-5, atol=noise)
 
 
 def test_predict_averages_the_sample_paths_and_repeats_with_torchs_seed(predictor, hours):

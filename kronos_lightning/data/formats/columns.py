@@ -256,7 +256,7 @@ def name_columns(sample: pd.DataFrame, source: str) -> list[str]:
     Raises:
         CandleError: the values contradict, or the meaning of a column is open.
     """
-    clocked = is_clock(sample.iloc[:, 1]) and not _holds_clock(sample.iloc[:, 0]) and sample.iloc[0, 1].find(":") > 0
+    clocked = is_clock(sample.iloc[:, 1]) and not _holds_clock(sample.iloc[:, 0]) and ":" in str(sample.iloc[0, 1])
     head = ["date", "time"] if clocked else ["timestamp"]
     count = sample.shape[1] - len(head)
     numbers = [_numbers(sample.iloc[:, i]) for i in range(len(head), sample.shape[1])]

@@ -1,5 +1,10 @@
 """Columns of every candle array, and the error for invalid candles."""
 
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
 from kronos_lightning.errors import KronosError
 
 PRICES = ["open", "high", "low", "close"]
@@ -16,6 +21,11 @@ BINANCE_COLUMNS = [
     "taker_buy_quote",
     "unused",
 ]
+
+
+def first_place(column: pd.Series, bad: pd.Series | np.ndarray) -> Any:
+    """Return the line or row number (the index) of the first bad value."""
+    return column.index[int(np.argmax(np.asarray(bad)))]
 
 
 class CandleError(KronosError, ValueError):

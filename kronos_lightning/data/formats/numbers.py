@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from .features import CandleError
+from .features import CandleError, first_place
 
 SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 EMPTY = ["", "-", "--", "na", "n/a", "nan", "null", "none"]
@@ -90,11 +90,11 @@ def _convention(columns: dict[str, pd.Series], source: str, place: str) -> str |
             for name, rows in single.items()
         ]
         raise CandleError(f"{source}: numbers with {' and with '.join(examples)}; write all of them the same way")
-    return max(CONVENTIONS, key=lambda name: int(fits[name].sum()))  # a cell is no number; the caller names it
+    return max(CONVENTIONS, key=lambda name: fits[name].mean())  # a cell is no number; the caller names it
 
 
 def _require(cells: pd.Series, pattern: str, column: pd.Series, source: str, place: str) -> None:
     bad = ~(cells.str.fullmatch(pattern) & (cells.eq("") | cells.str.contains(r"\d", regex=True)))
     if bad.any():
-        at = column.index[bad.to_numpy().argmax()]
+        at = first_place(column, bad)
         raise CandleError(f"{source}: {place} {at}, column {column.name}: {column[at]!r} is not a number")

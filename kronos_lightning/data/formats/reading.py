@@ -132,7 +132,7 @@ def _usual_distance(times: pd.Series, path: Path | str) -> pd.Timedelta:
     lengths = distances[distances > pd.Timedelta(0)].value_counts()
     if lengths.empty:
         raise CandleError(f"{path}: a single candle has no interval; at least two different stamps are needed")
-    return min(lengths.index[lengths == lengths.iloc[0]])
+    return pd.Timedelta(min(lengths.index[lengths == lengths.iloc[0]]))
 
 
 def _raw(table: Table, source: str, layout: LayoutSection) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from .features import CandleError
+from .features import CandleError, first_place
 
 UNITS = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3, "nanoseconds": 1}
 FIRST_EPOCH = pd.Timestamp("2005-01-01").value  # with it, the ranges of the four units do not overlap
@@ -113,7 +113,7 @@ def parse_clock(column: pd.Series, source: str, place: str) -> pd.Series:
     parts = texts.str.extract(CLOCK)
     times = _time_of_day(parts)
     if times.isna().any():
-        at = column.index[times.isna().to_numpy().argmax()]
+        at = first_place(column, times.isna())
         raise CandleError(f"{source}: {place} {at}, column {column.name}: {column[at]!r} is not a time of day")
     return times
 
@@ -175,7 +175,7 @@ def _objects(column: pd.Series, source: str, place: str) -> Stamps:
 
 def _require_uniform_zone(zoned: pd.Series, column: pd.Series, source: str, place: str) -> None:
     if zoned.any() and not zoned.all():
-        at = column.index[zoned.ne(zoned.iloc[0]).to_numpy().argmax()]
+        at = first_place(column, zoned.ne(zoned.iloc[0]))
         raise CandleError(
             f"{source}: {place} {at}, column {column.name}: {column[at]!r}: some stamps have a zone and others have "
             f"none; write all of them with their zone, or none"
@@ -285,7 +285,7 @@ def _day_first(parts: pd.DataFrame, column: pd.Series, source: str, place: str, 
     if date_order is not None:
         return date_order == "day_first"
     if day_first and month_first:
-        at = parts.index[((first > 12) != (first.iloc[0] > 12)).to_numpy().argmax()]
+        at = first_place(parts, ((first > 12) != (first.iloc[0] > 12)))
         raise CandleError(
             f"{source}: {place} {at}, column {column.name}: {column[at]!r}: dates begin with the day and with the month"
         )
@@ -333,7 +333,7 @@ def _require(stamps: Stamps, column: pd.Series, source: str, place: str, future:
     if not future:
         bad = bad | (times >= _tomorrow()).to_numpy()
     if bad.any():
-        at = column.index[bad.argmax()]
+        at = first_place(column, bad)
         value = "empty" if pd.isna(column[at]) else repr(column[at])
         value = re.sub(r"^np\.\w+\((.*)\)$", r"\1", value)
         known = "between 1900 and tomorrow (epoch numbers: from 2005 on)"
