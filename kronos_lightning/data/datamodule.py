@@ -16,7 +16,7 @@ from kronos_lightning.data.augmentation import Augmentation
 from kronos_lightning.data.candles import Candles, in_range
 from kronos_lightning.data.files import atomic_path
 from kronos_lightning.data.folds import fold_ranges
-from kronos_lightning.data.formats import FEATURES, CandleError
+from kronos_lightning.data.formats import FEATURES, CandleError, LayoutSection
 from kronos_lightning.data.settings import DataSection
 from kronos_lightning.data.sources import CandleSource
 from kronos_lightning.data.symbol_candles import SymbolCandles, join_frames
@@ -136,7 +136,7 @@ class CandleDataModule(L.LightningDataModule):
     def _settings(self) -> dict[str, Any]:
         """Return all settings that determine the content of the processed files."""
         keys = {"interval", "calendar", "on_defect", "dataset_begin_time", "dataset_end_time", "lookback", "horizon"}
-        keys.add("embargo")
+        keys |= {"embargo", *LayoutSection.model_fields}
         sources = {market.symbol: market.origin() for market in self.markets}
         ranges = {f"{split}_time_range": self.ranges[split] for split in SPLITS}
         return {"format": FORMAT, "sources": sources, **self.config.model_dump(include=keys), **ranges}
@@ -192,7 +192,7 @@ class CandleDataModule(L.LightningDataModule):
             if not windows[split]["windows"]:
                 spans = ", ".join(f"{symbol} {about['span']}" for symbol, about in markets.items())
                 raise CandleError(
-                    f"no {split} window: {self._range_words(split)} with lookback {self.config.lookback}, horizon "
+                    f"no {split} window: {self._describe_range(split)} with lookback {self.config.lookback}, horizon "
                     f"{self.config.horizon} and embargo {self.config.embargo} finds none in the candles of {spans}"
                 )
             for symbol in (symbol for symbol, count in windows[split]["by_symbol"].items() if not count):
@@ -219,7 +219,7 @@ class CandleDataModule(L.LightningDataModule):
         with atomic_path(self.manifest_path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=2))
 
-    def _range_words(self, split: str) -> str:
+    def _describe_range(self, split: str) -> str:
         fold, folds = self.config.fold, self.config.folds
         return f"{f'data.{split}_time_range' if fold is None else f'fold {fold} of {folds}'} {self.ranges[split]}"
 
@@ -317,6 +317,4 @@ def _as_it_is(batch: Batch) -> Batch:
 
 
 def _span(frame: pd.DataFrame) -> str:
-    if frame.empty:
-        return "(none between dataset_begin_time and dataset_end_time)"
     return f"{frame['timestamps'].iloc[0]} .. {frame['timestamps'].iloc[-1]}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import shlex
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,9 @@ from .files import sha256
 from .formats import CandleError, as_raw, require_file
 from .settings import DataSection
 from .sources import CandleSource
+
+# Errors of the doctor on which training is possible; `validate` refuses candles with any other error.
+USABLE = {"unfinished", "frozen candle", "pasted rows", "price outlier", "filled forward"}
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +73,8 @@ class SymbolCandles:
         """Diagnose the candles and treat defects as `on_defect` says.
 
         Returns:
-            The candles to train on, and for the manifest a dict with the `findings` (errors and warnings) and the
-            `dropped` candles.
+            The candles to train on, and for the manifest a dict with the `reading` (which column became what),
+            the `findings` (errors and warnings) and the `dropped` candles.
 
         Raises:
             CandleError: the candles are invalid or have a defect that `on_defect` does not allow.
@@ -85,7 +89,8 @@ class SymbolCandles:
         diagnosis = diagnose(self.fetch(), config.interval, config.has_sessions, now).within(begin, end)
         dropped = self._treat(diagnosis)
         findings = [place for place in diagnosis.to_json()["findings"] if place["severity"] != "info"]
-        return self.read(dropped), {"findings": findings, "dropped": dropped}
+        reading = self.fetch().attrs["reading"]
+        return self.read(dropped), {"reading": reading, "findings": findings, "dropped": dropped}
 
     def read(self, dropped: list[dict[str, Any]]) -> Candles:
         """Return the validated candles without the `dropped` candles that `examine` returned."""
@@ -101,6 +106,13 @@ class SymbolCandles:
             config.dataset_begin_time,
             config.dataset_end_time,
         )
+        if not len(candles):
+            stamps = frame["timestamps"]
+            raise CandleError(
+                f"{label}: none of its {len(frame)} candles ({stamps.min()} to {stamps.max()}) lies between "
+                f"data.dataset_begin_time={config.dataset_begin_time} and "
+                f"data.dataset_end_time={config.dataset_end_time}"
+            )
         return replace(candles, synthetic=self.source.synthetic)
 
     @property
@@ -116,21 +128,30 @@ class SymbolCandles:
         errors = diagnosis.errors
         if not errors:
             return []
-        words = "; ".join(finding.message for finding in errors)
-        if self.config.on_defect == "error":
-            raise CandleError(
-                f"{self.name}: {words}. python -m kronos_lightning.data.doctor {self.name} shows all of it; "
-                f"data.on_defect=drop leaves these candles out, ignore trains on them"
-            )
-        if self.config.on_defect == "ignore":
-            log.warning("%s: trained on all the same (data.on_defect=ignore): %s", self.name, words)
+        message = "; ".join(finding.message for finding in errors)
+        droppable = all(len(finding.lines) for finding in errors)
+        usable = all(finding.check in USABLE for finding in errors)
+        policy = self.config.on_defect
+        if policy == "error" or not {"drop": droppable, "ignore": usable}[policy]:
+            ways = ["data.on_defect=drop leaves these candles out"] * (droppable and policy == "error")
+            ways += ["data.on_defect=ignore trains on them"] * (usable and policy == "error")
+            ways += [f"data.on_defect={policy} does not help"] * (policy != "error")
+            doctor = f"python -m kronos_lightning.data.doctor {shlex.quote(str(self.name))} lists all findings"
+            raise CandleError(f"{self.name}: {message}. {'; '.join([doctor, *ways])}")
+        if policy == "ignore":
+            log.warning("%s: used for training in spite of defects (data.on_defect=ignore): %s", self.name, message)
             return []
         places = {
             int(line): {"line": int(line), "time": str(time), "check": finding.check}
             for finding in errors
             for line, time in zip(finding.lines, finding.times, strict=True)
         }
-        log.warning("%s: %d candle(s) left out (data.on_defect=drop): %s", self.name, len(places), words)
+        if len(places) > diagnosis.candles / 2:
+            raise CandleError(
+                f"{self.name}: data.on_defect=drop would leave out {len(places)} of {diagnosis.candles} candles: "
+                f"{message}"
+            )
+        log.warning("%s: %d candle(s) left out (data.on_defect=drop): %s", self.name, len(places), message)
         return [places[line] for line in sorted(places)]
 
 

@@ -285,7 +285,7 @@ def _day_first(parts: pd.DataFrame, column: pd.Series, source: str, place: str, 
     if date_order is not None:
         return date_order == "day_first"
     if day_first and month_first:
-        at = first_place(parts, ((first > 12) != (first.iloc[0] > 12)))
+        at = first_place(first, ((first > 12) != (first.iloc[0] > 12)))
         raise CandleError(
             f"{source}: {place} {at}, column {column.name}: {column[at]!r}: dates begin with the day and with the month"
         )
