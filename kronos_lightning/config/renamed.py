@@ -28,7 +28,10 @@ RENAMED = {  # by command
         "backtest.rebalance": "backtest.act_every_n_cutoffs",
         "backtest.finer_csv": "backtest.intrabar_csv",
     },
-    "forecast": {"forecast.trained_positions": "forecast.rotary_fine_token"},
+    "forecast": {
+        "forecast.trained_positions": "forecast.rotary_fine_token",
+        "sessions": "calendar=sessions (or 24x7)",
+    },
     "download": DOWNLOAD,
     "doctor": {"sessions": "calendar=sessions (or 24x7)"},
     "export": {},

@@ -6,8 +6,14 @@ import pandas as pd
 
 
 def as_utc(date: str) -> pd.Timestamp:
-    """Parse a date and convert it to UTC; a date without a time zone is taken as UTC."""
+    """Parse a date and convert it to UTC; a date without a time zone is taken as UTC.
+
+    Raises:
+        ValueError: not a date, or one before 1900 or after 2200.
+    """
     stamp = pd.Timestamp(date)
+    if pd.isna(stamp) or not 1900 <= stamp.year <= 2200:
+        raise ValueError(f"{date!r} is not a date between 1900 and 2200")
     return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
 
 

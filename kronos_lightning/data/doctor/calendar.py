@@ -1,5 +1,7 @@
 """Checks of the time axis: order, duplicates, grid, gaps, sessions and the end."""
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -87,6 +89,11 @@ def duplicates(case: Case) -> Findings:
 
 def columns(case: Case) -> Findings:
     """Report which column was read as what, unit and zone of the stamps, and what was not used."""
+    unused = case.raw.attrs.get("reading", {}).get("unused", [])
+    alike = [name for name in unused if re.search("vol|amount|turnover|成交", name.lower())]
+    if case.volume is None and alike:
+        message = f"no column is known to be the volume; if {alike[0]!r} is, set columns={{volume: {alike[0]}}}"
+        yield Finding("columns", "warning", f"{message} (data.columns in train.py)")
     if "reading" in case.raw.attrs:
         yield Finding("columns", "info", describe(case.raw), details={"reading": case.raw.attrs["reading"]})
 
@@ -100,7 +107,10 @@ def stamps(case: Case) -> Findings:
     yield Finding("interval", "info", message, details={"interval": name, "regular": regular})
     usual = interval_name(usual_distance(case.raw, case.raw.attrs["path"]))
     if usual != name:
-        message = f"the candles are {usual} apart, not {name}; set interval={usual} or choose the data group of {usual}"
+        message = (
+            f"the candles are {usual} apart, not {name}; set interval={usual} (data.interval in train.py), or choose "
+        )
+        message += f"the data group of {usual}"
         yield Finding("interval", "error", message)
         return
     if regular < 0.5 and not case.sessions and not _closes(case):

@@ -218,7 +218,7 @@ def _amount(names: list[str], sample: pd.DataFrame, choice: Choice, source: str)
     ranked += [name for name in names if _currency(name) in QUOTES]
     for name in ranked:
         if plain(name) in ("turnover", "volumecurrency") and not _is_amount(name, sample, choice):
-            choice.remarks.append(f"{name} is not used: it is no volume times price")
+            choice.remarks.append(f"{name} is not used: it is not volume × price")
             continue
         return name
     return None
