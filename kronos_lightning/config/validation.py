@@ -177,8 +177,8 @@ def check_call(node: dict[str, Any], place: str) -> None:
     Raises:
         ConfigError: `_target_` is missing or cannot be imported, a key is unknown, or a value has the wrong type.
     """
-    if "_target_" not in node:
-        raise ConfigError(f"{place}: _target_ missing")
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        raise ConfigError(f"{place}: needs a _target_, the name of a class; it is {node!r}")
     try:
         target = get_class(node["_target_"])
     except (ImportError, ValueError) as error:

@@ -1,6 +1,7 @@
 """The configuration stops what cannot be right, and every key of it is used."""
 
 import ast
+import contextlib
 import re
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from kronos_lightning.cli.arguments import ArgumentError, prepare
+from kronos_lightning.cli.errors import EXPECTED
 from kronos_lightning.config.renamed import RENAMED, new_name
 from kronos_lightning.config.validation import (
     ConfigError,
@@ -297,3 +299,42 @@ def test_a_command_refuses_a_renamed_key(tmp_path):
     result = command("evaluate.py", "backtest.signal=mean", cwd=tmp_path, check=False)
     assert result.returncode == 1
     assert result.stderr == "error: backtest.signal=mean: renamed, write strategy.signal\n"
+
+
+NASTY = [
+    "x",
+    "",
+    -1,
+    0,
+    1e400,
+    -0.5,
+    True,
+    None,
+    [],
+    [None],
+    {},
+    {"a": 1},
+    "9999-12-31",
+    "0001-01-01",
+    "ü" * 300,
+    "${x}",
+]
+
+
+def keys_of(node, prefix=""):
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{prefix}{key}.")
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_no_value_of_any_key_ends_in_a_traceback(name):
+    """Every key takes each nasty value, or refuses it with an error that commands print in one line."""
+    plain = OmegaConf.to_container(composed(name, *NEEDED.get(name, [])), resolve=False)
+    for key in keys_of(plain):
+        for value in NASTY:
+            changed = OmegaConf.create(plain)
+            OmegaConf.update(changed, key, value, merge=False)
+            with contextlib.suppress(*EXPECTED):
+                CHECKS[name](changed)

@@ -250,3 +250,40 @@ def test_a_resumed_run_with_other_settings_is_refused(cwd):
     for words in ("learning_rate (0.0001 before, 0.5 now)", "batch_size (40", "seed (100", "ema (None"):
         assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (["stage.learning_rate=0.5"], "these settings changed: learning_rate (2e-05 before, 0.5 now)"),
+        (["stage=tokenizer"], "the checkpoint is one of stage=predictor, it cannot resume stage=tokenizer"),
+    ],
+)
+def test_a_refused_resume_leaves_the_finished_run_as_it_was(cwd, changes, reason):
+    arguments = [*QUICK_TRAIN, "stage=predictor", "stage.frozen_tokenizer=tokenizer"]
+    run = cwd / "refused"
+    if not run.is_dir():
+        command("train.py", *arguments, "run_dir=refused", cwd=cwd)
+    before = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.suffix in (".json", ".ckpt")}
+    if changes == ["stage=tokenizer"]:
+        arguments = QUICK_TRAIN
+    checkpoint = "resume=refused/checkpoints/last.ckpt"
+    result = command("train.py", *arguments, "run_dir=refused", *changes, checkpoint, cwd=cwd, check=False)
+    assert result.returncode == 1
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
+    assert {path: (run / path).read_bytes() for path in before} == before
+    assert not list(cwd.glob("refused.*"))
+    assert json.loads((run / "run_info.json").read_text())["status"] == "finished"
+
+
+def test_a_resume_with_fewer_steps_is_refused_and_changes_nothing(cwd):
+    arguments = [*QUICK_TRAIN, "run_dir=shorter"]
+    run_until(cwd, arguments, "on_train_epoch_end", 1, "SIGINT")
+    records = [cwd / "shorter" / name for name in ("run_info.json", "config.json", "checkpoints/last.ckpt")]
+    before = [path.read_bytes() for path in records]
+    shorter = "+trainer.limit_train_batches=3"
+    result = command("train.py", *arguments, shorter, "resume=auto", cwd=cwd, check=False)
+    assert result.returncode == 1
+    assert "the run was planned for" in result.stderr
+    assert [path.read_bytes() for path in records] == before

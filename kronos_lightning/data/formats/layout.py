@@ -36,7 +36,7 @@ class LayoutSection(Section):
         if zone is not None:
             try:
                 ZoneInfo(zone)
-            except (ValueError, OSError) as error:
+            except (KeyError, ValueError, OSError) as error:
                 raise ValueError(f"{zone!r} is no time zone; write one like UTC or Europe/Berlin") from error
         return zone
 
