@@ -25,6 +25,7 @@ class DataSection(LayoutSection):
     interval: str
     source: str
     sources: dict[str, dict[str, Any]]
+    exchange: str | None
     csv_dir: str
     csv_path: str | None
     binance: Endpoints | None

@@ -1,8 +1,9 @@
-"""Candle sources: Binance, files, and a synthetic generator."""
+"""Candle sources: Binance, other exchanges, files, and a synthetic generator."""
 
 from .base import CandleSource
 from .binance import Binance, DownloadError
+from .ccxt import Ccxt
 from .csv_file import CsvFile
 from .synthetic import Synthetic, sample_candles
 
-__all__ = ["Binance", "CandleSource", "CsvFile", "DownloadError", "Synthetic", "sample_candles"]
+__all__ = ["Binance", "CandleSource", "Ccxt", "CsvFile", "DownloadError", "Synthetic", "sample_candles"]
