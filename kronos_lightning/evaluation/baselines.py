@@ -14,7 +14,7 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, ClassVar, Protocol
 
@@ -23,9 +23,10 @@ import pandas as pd
 from pydantic import Field
 
 from kronos_lightning.data import CandleError, Candles
-from kronos_lightning.data.formats import CLOSE
+from kronos_lightning.data.formats import CLOSE, PRICES
 from kronos_lightning.settings import Count, Section
 
+from .seasonality import Season, SeasonalFactor, fit_factor
 from .volatility import EWMA, Garch, fit_garch
 
 RECENT = 60  # number of returns that the drift's bootstrap draws from
@@ -45,15 +46,16 @@ log = logging.getLogger(__name__)
 class History:
     """All candles in the form that the baselines need.
 
-    times: open times, nanoseconds ``(T,)``. close, segment: ``(T,)``.
-    returns: log returns inside segments, in time order.
+    times: open times, nanoseconds ``(T,)``. prices: open, high, low, close ``(T, 4)``. segment: ``(T,)``.
+    returns: log returns inside segments, in time order. return_times: open times of their candles ``(n,)``.
     known: number of returns known at each row, ``(T,)``.
     """
 
     times: np.ndarray
-    close: np.ndarray
+    prices: np.ndarray
     segment: np.ndarray
     returns: np.ndarray
+    return_times: np.ndarray
     known: np.ndarray
 
     @classmethod
@@ -61,10 +63,17 @@ class History:
         """Build the history from candles."""
         frame = candles.frame
         times = frame["timestamps"].dt.as_unit("ns").astype("int64").to_numpy()
-        close, segment = frame["close"].to_numpy(np.float64), frame["segment"].to_numpy()
+        prices, segment = frame[PRICES].to_numpy(np.float64), frame["segment"].to_numpy()
         inside = np.diff(segment) == 0
-        returns, known = np.diff(np.log(close))[inside], np.concatenate([[0], np.cumsum(inside)])
-        return cls(times=times, close=close, segment=segment, returns=returns, known=known)
+        returns, known = np.diff(np.log(prices[:, CLOSE]))[inside], np.concatenate([[0], np.cumsum(inside)])
+        return cls(
+            times=times, prices=prices, segment=segment, returns=returns, return_times=times[1:][inside], known=known
+        )
+
+    @property
+    def close(self) -> np.ndarray:
+        """Closes ``(T,)``."""
+        return self.prices[:, CLOSE]
 
     def until(self, row: int) -> np.ndarray:
         """Return the log returns known at the close of `row`, ``(n,)``."""
@@ -211,16 +220,57 @@ class Seasonal(BootstrappedBaseline):
         return sample
 
 
-class Ewma(BootstrappedBaseline):
+class SeasonalVolatility(BootstrappedBaseline):
+    """Base of the baselines whose volatility may have a season; it is divided out of the returns before they are used.
+
+    refit_every: candles between refits of the seasonal factor and of the parameters.
+    seasonality: hour_of_week, hour_of_day, or none.
+    """
+
+    refit_every: Count
+    seasonality: Season
+    kind: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Name with the season, such as garch_hour_of_week."""
+        return self.kind if self.seasonality == "none" else f"{self.kind}_{self.seasonality}"
+
+    @abstractmethod
+    def flat_sampler(self, history: History, shape: tuple[int, int]) -> Sampler:
+        """Build the sampler of a history without a season."""
+
+    def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
+        """Build the sampler; with a season it draws from returns without it and scales the paths by it."""
+        if self.seasonality == "none":
+            return self.flat_sampler(history, shape)
+        steps = interval.value * np.arange(1, shape[1] + 1)
+
+        @cache
+        def refit(point: int) -> tuple[SeasonalFactor, Sampler]:
+            count = history.known[point]
+            factor = fit_factor(history.return_times[:count], history.returns[:count], interval, self.seasonality)
+            flat = replace(history, returns=history.returns / factor.at(history.return_times))
+            return factor, self.flat_sampler(flat, shape)
+
+        def sample(row: int, rng: np.random.Generator) -> np.ndarray:
+            factor, draw = refit(row - row % self.refit_every)
+            moves: np.ndarray = draw(row, rng) * factor.at(history.times[row] + steps)
+            return moves
+
+        return sample
+
+
+class Ewma(SeasonalVolatility):
     """Baseline with RiskMetrics volatility and shocks drawn from the last 500 standardised returns without their mean.
 
     Filtered historical simulation (Barone-Adesi, Giannopoulos and Vosper, 1999); each path's volatility follows its
     returns.
     """
 
-    name: ClassVar[str] = "ewma"
+    kind: ClassVar[str] = "ewma"
 
-    def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
+    def flat_sampler(self, history: History, shape: tuple[int, int]) -> Sampler:
         """Build a sampler of past shocks, scaled by the current volatility."""
         variances = EWMA.variances(history.returns, first=history.returns[0] ** 2)
 
@@ -235,18 +285,15 @@ class Ewma(BootstrappedBaseline):
         return sample
 
 
-class GarchT(BootstrappedBaseline):
+class GarchT(SeasonalVolatility):
     """Baseline of GARCH(1,1) with Student's t, refitted on the last 5,000 returns.
 
     Before 250 returns are known, it uses EWMA's parameters.
-
-    refit_every: candles between refits.
     """
 
-    refit_every: Count
-    name: ClassVar[str] = "garch"
+    kind: ClassVar[str] = "garch"
 
-    def sampler(self, history: History, shape: tuple[int, int], interval: pd.Timedelta) -> Sampler:
+    def flat_sampler(self, history: History, shape: tuple[int, int]) -> Sampler:
         """Build a sampler of Student-t shocks, scaled by the variance at the cutoff under the last refit."""
 
         @cache

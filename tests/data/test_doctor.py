@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from kronos_lightning.data import CandleError
+from kronos_lightning.data import CandleError, read_candles
 from kronos_lightning.data.doctor import diagnose
 from kronos_lightning.data.doctor.calendar import in_outage
 from kronos_lightning.data.formats import FEATURES, PRICES, read_raw
@@ -395,3 +395,31 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path):
 def test_unit_and_zone_of_the_stamps_are_told(tmp_path, stamps, words):
     pd.DataFrame({"timestamps": stamps} | dict.fromkeys(PRICES, 1.0)).to_csv(tmp_path / "x.csv", index=False)
     assert words in read_raw(tmp_path / "x.csv").attrs["reading"]["stamps"]
+
+
+def test_small_prices_are_reported_with_what_the_published_code_does(tmp_path):
+    for scale, told in ((1.0, False), (1e-8, True)):
+        frame = pd.DataFrame({"timestamps": pd.date_range("2024-01-01", periods=60, freq="h")})
+        frame = frame.assign(**dict.fromkeys(PRICES, 2000.0 * scale), volume=1.0)
+        frame.to_csv(tmp_path / "x.csv", index=False)
+        found = [finding for finding in diagnose(tmp_path / "x.csv").findings if finding.check == "small prices"]
+        assert bool(found) == told
+
+
+def test_thousands_of_gaps_are_told_in_a_few_lines(tmp_path, caplog):
+    caplog.set_level("INFO")
+    stamps = pd.date_range("2024-01-01", periods=8000, freq="min").delete(np.arange(2, 8000, 4))
+    frame = pd.DataFrame({"timestamps": stamps}).assign(**dict.fromkeys(PRICES, 2000.0), volume=1.0)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    read_candles(tmp_path / "x.csv", "1m", "X")
+    lines = [message for message in caplog.messages if "missing" in message]
+    assert len(lines) == 1
+    assert "and in 1996 more gaps (1999 in all)" in lines[0]
+
+
+def test_the_volume_that_is_not_known_is_a_warning(tmp_path):
+    stamps = pd.date_range("2024-01-01", periods=60, freq="h")
+    frame = pd.DataFrame({"timestamps": stamps}).assign(**dict.fromkeys(PRICES, 2000.0), **{"Volume MA": 5.0})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    warnings = [finding.message for finding in diagnose(tmp_path / "x.csv").findings if finding.severity == "warning"]
+    assert any("columns={volume: Volume MA}" in message for message in warnings)

@@ -114,6 +114,7 @@ def diagnose(
             (continuity.outliers, (case, around)),
             (calendar.order, (case,)),
             (calendar.gaps, (case,)),
+            (values.small_prices, (case,)),
             (values.amounts, (case,)),
             (values.no_trade, (case,)),
             (continuity.volume_collapse, (case, around)),

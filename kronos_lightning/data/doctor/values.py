@@ -3,9 +3,10 @@
 import numpy as np
 
 from kronos_lightning.data.candles import ROUNDING
-from kronos_lightning.data.doctor.finding import Case, Findings
+from kronos_lightning.data.doctor.finding import Case, Finding, Findings
 from kronos_lightning.data.formats import FEATURES, PRICES
 
+SMALL_PRICE = 0.01  # quote units
 VWAP_SLACK = 1e-3  # share of the price, because amounts and volumes in lots are rounded
 
 
@@ -31,6 +32,17 @@ def price_order(case: Case) -> Findings:
     bad = (case.high < top) | (case.low > bottom)
     if bad.any():
         yield case.finding("price order", "error", f"high or low lies inside the candle in {case.places(bad)}", bad)
+
+
+def small_prices(case: Case) -> Findings:
+    """Report prices so small that the published code's normalisation distorts them."""
+    typical = float(np.nanmedian(case.close))
+    if typical < SMALL_PRICE:
+        message = (
+            f"prices near {typical:.2g}: this package's forecasts do not depend on the unit of price; the published "
+        )
+        message += "code adds 1e-5 to the standard deviation, which makes its intervals for such prices too wide"
+        yield Finding("small prices", "info", message)
 
 
 def amounts(case: Case) -> Findings:
