@@ -48,7 +48,7 @@ def test_a_file_that_is_missing_is_still_a_file():
         ("train", ["data=btc_1h", "data.lookback=80,90"], "data.lookback=80,90: several values need -m (a sweep)"),
         ("train", ["-m", "stage.lr=1e-5,2e-5"], "stage.lr: unknown key"),
         ("evaluate", ["~baselines.arima"], "~baselines.arima"),
-        ("forecast", ["candles=x", "sesions=true"], "sesions: unknown key"),
+        ("forecast", ["candles=x", "weekends=true"], "weekends: unknown key"),
     ],
 )
 def test_a_wrong_argument_is_told_in_one_sentence(configuration, arguments, message):
@@ -74,6 +74,6 @@ def test_what_hydra_understands_stays_as_it_is(arguments):
 
 
 def test_a_command_ends_with_the_sentence_alone(tmp_path):
-    result = command("kronos_lightning.data.doctor", "x.csv", "intervall=1h", cwd=tmp_path, check=False)
+    result = command("kronos_lightning.data.doctor", "x.csv", "interva=1h", cwd=tmp_path, check=False)
     assert result.returncode == 1
-    assert result.stderr == "error: intervall: unknown key; did you mean interval?\n"
+    assert result.stderr == "error: interva: unknown key; did you mean interval?\n"
