@@ -141,7 +141,7 @@ def run_backtest(market: MarketData, signals: np.ndarray, rules: ExecutionRules,
         ValueError: the number of signals differs from the number of candles.
     """
     if signals.shape != (len(market),):
-        raise ValueError(f"{len(market)} candles need as many signals, not {signals.shape}")
+        raise ValueError(f"expected one signal for each of {len(market)} candles, got {signals.shape}")
     limits = _Limits(
         cost=float(rules.cost),
         slippage=float(rules.slippage),

@@ -84,7 +84,7 @@ def read_market(settings: Forecasting) -> Candles:
         stamps = pd.DatetimeIndex(raw["timestamps"].sort_values().unique())
         closes = describe_sessions(stamps, usual_distance(raw, path))
         if closes:
-            log.info("The market closes (%s): forecasts follow its sessions; calendar=24x7 if it does not", closes)
+            log.info("Forecasts follow the sessions of this market (%s); use calendar=24x7 if it never closes", closes)
         sessions = bool(closes)
     return validate(raw, path, settings.interval, path.stem, sessions)
 
@@ -101,7 +101,7 @@ def last_series(candles: Candles, lookback: int, settings: Forecasting) -> Serie
     """Return the last `lookback` candles without a gap; fewer if the last segment is shorter."""
     frame = candles.frame[candles.frame["segment"] == candles.frame["segment"].iloc[-1]].tail(lookback)
     if len(frame) < min(lookback, len(candles)):
-        log.warning("Only the %d candles after the last gap (%s) are used", len(frame), candles.gaps[-1][0])
+        log.warning("Using only the %d candles after the last gap (%s)", len(frame), candles.gaps[-1][0])
     future = None
     if candles.sessions:
         known = pd.DatetimeIndex(candles.frame["timestamps"]).tz_convert(settings.timezone or "UTC")
@@ -159,18 +159,18 @@ def tell(
     )
     console.print(f"Candle validity: {validity(paths[None])}.")
     if sources.predictor.startswith("random") or sources.tokenizer.startswith("random"):
-        console.print("RANDOM WEIGHTS: nothing was learned, this forecast means nothing.", style="bold yellow")
+        console.print("RANDOM WEIGHTS: the model is untrained, so this forecast is meaningless.", style="bold yellow")
     if sources.info is not None and sources.info["synthetic"]:
         console.print("SYNTHETIC: the predictor was fine-tuned on made-up candles.", style="bold yellow")
     if calibration is None:
         console.print(
-            "Probabilities are the model's own and not calibrated; evaluate.py measures how far they can be trusted."
+            "The probabilities are not calibrated; run evaluate.py to calibrate them and to measure their accuracy."
         )
     else:
         fitted, known = calibration.about, len(calibration.widening)
         console.print(
             f"Calibrated on {fitted.get('symbol', 'candles')} from {fitted['fitted_from'][:10]} to "
-            f"{fitted['fitted_to'][:10]}: the paths, from which all figures are, and P(up) once more by itself."
+            f"{fitted['fitted_to'][:10]}: sample paths, with a separate correction for P(up)."
             + (f" Steps beyond {known} are treated like step {known}." if len(series.future) > known else "")
         )
 

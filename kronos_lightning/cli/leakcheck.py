@@ -54,7 +54,7 @@ def main(cfg: DictConfig) -> None:
 def tell(certificate: Certificate) -> None:
     """Print the findings as a table and sentences."""
     console, cutoffs = Console(), certificate.cutoffs
-    table = Table(title=f"{certificate.label}: every candle after a cutoff changed, everything up to it compared")
+    table = Table(title=f"{certificate.label}: every candle after a cutoff changed, all earlier results compared")
     for name in ("", "compared", "cutoffs", "values", "verdict"):
         table.add_column(name, justify="right" if name in ("cutoffs", "values") else "left")
     for one in certificate.findings:
@@ -70,7 +70,7 @@ def tell(certificate: Certificate) -> None:
     for one in certificate.named("proved"):
         if not one.cutoffs:
             console.print(f"Proved from files: {one.name}: {one.detail}.")
-    console.print("Not looked at: the search for a temperature, and the checkpoints of compare.")
+    console.print("Not covered: the temperature search and the checkpoints of compare.")
     for verdict, word in (("unproved", "Not proved"), ("leak", "LEAK")):
         for one in certificate.named(verdict):
             console.print(f"{word}: {one.name}: {one.detail}.", style=STYLES[verdict], markup=False)

@@ -18,10 +18,10 @@ FIGURES = {  # metrics that may select the checkpoint and stop training early
     },
 }
 UNJUDGED = {  # metrics that are logged but cannot be monitored, with the reason
-    "val/coverage_90": "it says how sure the paths are, not how good; val/crps asks for both",
-    "val/direction_majority": "the model has no part in it",
-    "val/codebook_usage_s1": "the frozen tokenizer decides it",
-    "val/codebook_usage_s2": "the frozen tokenizer decides it",
+    "val/coverage_90": "it shows how wide the paths are, not how accurate; val/crps measures both",
+    "val/direction_majority": "it does not depend on the model",
+    "val/codebook_usage_s1": "it depends on the frozen tokenizer only",
+    "val/codebook_usage_s2": "it depends on the frozen tokenizer only",
 }
 OF_PATHS = {"val/crps", "val/direction_accuracy"}  # measured by callbacks.validation_paths
 

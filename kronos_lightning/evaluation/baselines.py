@@ -257,7 +257,7 @@ class GarchT(BootstrappedBaseline):
             model = fit_garch(window)
             if model is None:
                 log.warning(
-                    "GARCH: no fit to the %d returns up to %s, the parameters of the refit before stay",
+                    "GARCH: no fit to the %d returns up to %s; keeping the previous parameters",
                     len(window),
                     pd.Timestamp(history.times[point]),
                 )

@@ -49,7 +49,7 @@ def fit_widening(scores: np.ndarray) -> np.ndarray:
     n = len(scores)
     if n < FEWEST:
         raise CalibrationError(
-            f"only {n} cutoffs to calibrate on whose paths differ and stay positive, at least {FEWEST} are needed"
+            f"only {n} cutoffs have paths that differ and stay positive; at least {FEWEST} are needed to calibrate"
         )
     ranked = np.sort(scores, axis=0)
     places = [min(int(np.ceil((n + 1) * width)), n) - 1 for width in INTERVALS]

@@ -85,7 +85,7 @@ class Calibration:
         """
         found = cls.load(directory)
         if found is None:
-            raise CalibrationError(f"{directory}: not calibrated, no {FILE}; evaluate.py makes one")
+            raise CalibrationError(f"{directory}: not calibrated, no {FILE}; run evaluate.py first")
         return found
 
     @classmethod

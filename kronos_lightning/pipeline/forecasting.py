@@ -168,9 +168,9 @@ def keep(calibration: Calibration, sources: Sources) -> None:
 
     A checkpoint without a local folder, or trained on other markets only, is skipped with a message.
     """
-    symbol, only = calibration.about["symbol"], "The calibration is kept in the report's folder alone: "
+    symbol, only = calibration.about["symbol"], "The calibration is stored in the report's folder only: "
     if sources.directory is None:
-        log.info("%sthis checkpoint has no folder here", only)
+        log.info("%sthis checkpoint has no local folder", only)
         return
     if sources.info is not None and symbol not in sources.info["data"]["fingerprints"]:
         log.info("%sthis checkpoint was not trained on %s", only, symbol)
@@ -178,11 +178,11 @@ def keep(calibration: Calibration, sources: Sources) -> None:
     earlier = Calibration.load(sources.directory)
     before = symbol if earlier is None else earlier.about.get("symbol", symbol)  # older files do not record the symbol
     if before != symbol:
-        log.warning("The calibration for %s takes the place of that for %s beside the checkpoint", symbol, before)
+        log.warning("Replacing the stored calibration for %s (was for %s)", symbol, before)
     try:
         calibration.save(sources.directory)
     except OSError as error:
-        log.warning("The calibration could not be stored beside the checkpoint: %s", error)
+        log.warning("The calibration could not be stored with the checkpoint: %s", error)
     else:
         log.info("Calibration: %s", sources.directory / FILE)
 
@@ -196,7 +196,7 @@ def build_baselines(settings: Evaluation, interval: pd.Timedelta) -> dict[str, B
     named = {name: instantiate(settings.baselines[name], _convert_="all") for name in settings.evaluation.baselines}
     found = {name: baseline for name, baseline in named.items() if baseline.applies_to(interval)}
     if not found:
-        raise ConfigError(f"evaluation.baselines: none of them exists for candles of {settings.data.interval}")
+        raise ConfigError(f"evaluation.baselines: none of them supports candles of {settings.data.interval}")
     return found
 
 
@@ -205,7 +205,7 @@ def baseline_paths(settings: Evaluation, candles: Candles, forecasts: ForecastSe
     rows, found = candles.rows_at(forecasts.cutoffs), build_baselines(settings, candles.interval)
     for name in settings.evaluation.baselines:
         if name not in found:
-            log.info("Baseline %s: there is none for candles of %s", name, settings.data.interval)
+            log.info("Baseline %s: skipped, it does not support candles of %s", name, settings.data.interval)
     return {
         name: close_paths(one.sample_paths(candles, rows, forecasts.horizon, settings.forecast.num_paths))
         for name, one in found.items()
@@ -250,8 +250,8 @@ class _Runner:
         size = len(cutoffs.rows) * settings.forecast.num_paths * settings.data.horizon * len(FEATURES) * 4
         if size > LARGEST:
             raise ConfigError(
-                f"evaluation.max_cutoffs: the paths of {len(cutoffs.rows)} cutoffs take {size / 2**30:.0f} GiB; "
-                f"take fewer cutoffs or paths"
+                f"evaluation.max_cutoffs: the paths of {len(cutoffs.rows)} cutoffs need {size / 2**30:.0f} GiB; "
+                f"use fewer cutoffs or paths"
             )
         return rolling_forecasts(cutoffs, forecaster, settings.forecast.num_paths, settings.seed, self.trainer)
 
@@ -272,8 +272,8 @@ class _Runner:
             )
         if known < FEWEST:
             raise CalibrationError(
-                f"{known} validation cutoffs, {FEWEST} are needed to calibrate: lengthen data.val_time_range, cut "
-                f"fewer folds, raise calibration.max_cutoffs" + WAY_OUT
+                f"{known} validation cutoffs, {FEWEST} are needed to calibrate: lengthen data.val_time_range, reduce "
+                f"data.folds or raise calibration.max_cutoffs" + WAY_OUT
             )
         temperatures = dict.fromkeys([sampling.temperature, *options.temperatures])
         choices = product(temperatures, dict.fromkeys([sampling.top_p, *options.top_ps]))

@@ -88,7 +88,7 @@ def scale(
     module.recipe = module.recipe.with_rate(found.learning_rate)
     if processes > 1 or rules.batch == "global" or rules.rate != "none":
         log.info(
-            "A step: %d windows × %d process(es) × %d batch(es) = %d, learning rate %.3g",
+            "Optimizer step: %d windows × %d process(es) × %d batch(es) = %d, learning rate %.3g",
             found.batch_size, processes, accumulated, found.global_batch, found.learning_rate,
         )  # fmt: skip
     return found.about()
@@ -103,4 +103,4 @@ def regularize(network: KronosTokenizer | Kronos, settings: Training) -> None:
     freeze(network, asked.freeze)
     sizes = [p.numel() for p in network.parameters() if p.requires_grad]
     if asked.lora is not None or asked.freeze:
-        log.info("Trained: %d parameters in %d tensors, the others are frozen", sum(sizes), len(sizes))
+        log.info("Training %d parameters in %d tensors; the others are frozen", sum(sizes), len(sizes))

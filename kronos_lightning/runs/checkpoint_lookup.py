@@ -87,7 +87,7 @@ def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple
         run_dir = Path(settings.paths.models) / f"finetune_predictor_{settings.data.label}"
         directory, source = find_finished(run_dir, data_key(datamodule))
         if directory is None and settings.model.pretrained is None:
-            raise RunError(f"no fine-tuned predictor: {source}. Run train.py stage=predictor, or name predictor=DIR")
+            raise RunError(f"no fine-tuned predictor: {source}. Run train.py stage=predictor, or set predictor=DIR")
     elif settings.predictor != "published":
         directory = best_model(Path(settings.predictor))
     with torch.random.fork_rng(devices=[]):
@@ -146,18 +146,18 @@ def load_forecaster(
     else:
         kept = tokenizer_beside(directory)
         if not kept.is_dir():
-            raise CheckpointError(f"{kept}: missing; name the tokenizer that belongs to {directory}: tokenizer=DIR")
-        tokenizer, tokenizer_source = KronosTokenizer.from_pretrained(kept), f"kept beside the predictor ({kept})"
+            raise CheckpointError(f"{kept}: missing; set tokenizer=DIR to the tokenizer that belongs to {directory}")
+        tokenizer, tokenizer_source = KronosTokenizer.from_pretrained(kept), f"stored with the predictor ({kept})"
         beside = kept
     log.info("Predictor: %s", source)
     log.info("Tokenizer: %s", tokenizer_source)
     info, tokenizer_info = (read_record(place) if place is not None else None for place in (directory, beside))
     size = (info or {}).get("settings", {}).get("model", settings.model.name)
     if size != settings.model.name:
-        raise RunError(f"{directory} is a {size}, not a {settings.model.name}: model={size}")
+        raise RunError(f"{directory} is a {size}, not a {settings.model.name}; set model={size}")
     known = trained_with_volume(directory) if directory is not None else None
     if known is not None and known != volume:
-        log.info("%s was trained %s volume, and forecasts so", directory, "with" if known else "without")
+        log.info("%s was trained %s volume and forecasts the same way", directory, "with" if known else "without")
     sources = Sources(
         predictor=source,
         tokenizer=tokenizer_source,
@@ -192,7 +192,7 @@ def find_finished(run_dir: Path, key: dict[str, Any]) -> tuple[Path | None, str]
         return None, f"{run_dir} was fine-tuned on other data or split ranges"
     if not is_finished(run_dir):
         raise RunError(
-            f"{run_dir} was not finished: continue it with resume=auto, or name a checkpoint directory yourself, "
+            f"{run_dir} is not finished; continue it with resume=auto, or set a checkpoint directory "
             f"such as {run_dir / 'checkpoints' / 'best_model'}"
         )
     return run_dir / "checkpoints" / "best_model", f"fine-tuned on this data ({run_dir})"

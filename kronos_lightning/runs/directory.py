@@ -41,7 +41,7 @@ def read_info(run_dir: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise RunError(
-            f"{run_dir / 'run_info.json'}: damaged ({error}); name another run_dir, or move it away"
+            f"{run_dir / 'run_info.json'}: damaged ({error}); move it away or set another run_dir"
         ) from error
 
 
@@ -88,10 +88,10 @@ def begin(
     if rank_zero_only.rank != 0:
         return Begun(run_dir)
     if not run_dir.name:
-        raise RunError(f"run_dir={run_dir}: a run needs a folder of its own")
+        raise RunError(f"run_dir={run_dir}: a run needs its own folder")
     known = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
     if known and not known & {"run_info.json", "checkpoints", "logs", "profile"}:
-        raise RunError(f"run_dir={run_dir}: holds {min(known)} and no run, and stays as it is; name another folder")
+        raise RunError(f"run_dir={run_dir}: contains {min(known)} but no run; choose another folder")
     goes_on = resume is not None and run_dir.resolve() in resume.resolve().parents
     before = {name: (run_dir / name).read_bytes() for name in RECORDS if goes_on and (run_dir / name).is_file()}
     aside = None if goes_on else set_aside(run_dir)

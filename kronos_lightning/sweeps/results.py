@@ -91,7 +91,7 @@ def find_earlier(sweeps: Path, identity: dict[str, Any]) -> Path | None:
         try:
             same = json.loads(path.read_text())["sweep"] == identity
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s is damaged (%s), not used", path, error)
+            log.warning("%s is damaged (%s) and was ignored", path, error)
         else:
             if same:
                 return path.parent

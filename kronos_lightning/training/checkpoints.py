@@ -186,7 +186,9 @@ class LastCheckpoint(Checkpoint):
         if due or received:
             self._save(trainer)
         if received:
-            log.warning("Stopped after step %d; the same command with resume=auto goes on", trainer.global_step)
+            log.warning(
+                "Stopped after step %d. To continue, run the same command with resume=auto", trainer.global_step
+            )
             if received == signal.SIGUSR1 and trainer.is_global_zero:
                 requeue()
             raise Stopped(received, trainer.global_rank)
@@ -249,7 +251,7 @@ def _first_process(trainer: L.Trainer, write: Callable[[], None], path: Path) ->
             problem = getattr(error, "strerror", None) or str(error)
     if problem := trainer.strategy.broadcast(problem):
         raise SavingError(
-            f"cannot write {path}: {problem}. The checkpoints written before are whole: make room, then go on with "
+            f"cannot write {path}: {problem}. Earlier checkpoints are intact; free disk space, then continue with "
             f"resume=auto"
         )
 

@@ -132,10 +132,10 @@ class PartsProfiler(Profiler):
         ]
         if operators:
             title = f"Of {min(self._steps - WARM_UP, TRACED)} traced step(s), the costliest operators"
-            self._tell(title, "operators.csv", ["operator", "processor seconds", "device seconds", "calls"], operators)
+            self._tell(title, "operators.csv", ["operator", "CPU seconds", "device seconds", "calls"], operators)
         if not self._local_rank:
             if not operators:
-                log.info("No trace: a run of %d step(s) has too few, it needs %d", self._steps, WARM_UP + 1)
+                log.info("No trace: the run has only %d step(s), at least %d are needed", self._steps, WARM_UP + 1)
             log.info("Profile: %s", self.directory)
 
     def _tell(self, title: str, name: str, header: list[str], rows: list[list]) -> None:

@@ -40,8 +40,8 @@ class Scale:
         share, rest = divmod(self.batch_size, self.processes * self.accumulated)
         if rest or not share:
             raise ScalingError(
-                f"scaling.batch=global: data.batch_size {self.batch_size} cannot be shared equally by {self.processes} "
-                f"process(es) with {self.accumulated} batch(es) a step"
+                f"scaling.batch=global: data.batch_size {self.batch_size} is not divisible by {self.processes} "
+                f"process(es) × {self.accumulated} batch(es) per step"
             )
         return replace(self, batch_size=share)
 

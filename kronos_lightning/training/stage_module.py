@@ -43,7 +43,7 @@ def require_same_run(checkpoint: dict[str, Any], stage: str, settings: dict[str,
     """Raise `ScheduleError` if a checkpoint belongs to another stage, or to a run with other settings."""
     held = checkpoint.get("stage", stage)  # earlier versions did not record it
     if held != stage:
-        raise ScheduleError(f"the checkpoint is one of stage={held}, it cannot resume stage={stage}")
+        raise ScheduleError(f"cannot resume stage={stage} from a checkpoint of stage={held}")
     differences = changed(checkpoint.get("settings", {}), settings)
     if differences:
         raise ScheduleError(

@@ -73,7 +73,7 @@ def requeue() -> None:
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("The job was saved but not requeued: %s", error)
     else:
-        log.info("Job %s is in the queue again", job)
+        log.info("Requeued job %s", job)
 
 
 def all_finite(network: nn.Module) -> bool:

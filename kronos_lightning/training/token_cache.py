@@ -44,7 +44,7 @@ def cached_tokens(
     path = directory / f"{name}_tokens_{_key(tokenizer, windows, device)}.npy"
     with FileLock(directory / ".tokens.lock"):
         if _is_whole(path):
-            log.info("%s: tokens of %d windows, encoded before", path, len(windows))
+            log.info("Reusing the encoded tokens of %d windows in %s", len(windows), path)
         else:
             _write(path, tokenizer, windows, device)
         os.utime(path, ns=(time.time_ns(), time.time_ns()))  # higher resolution than touch

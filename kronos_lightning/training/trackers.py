@@ -92,9 +92,9 @@ class Tracker(Logger):
             try:
                 self._experiment, name = self._start(known)
             except Exception as error:  # each package has its own errors, and all of them can occur here
-                raise TrackerError(f"logger={self.choice}: cannot begin: {type(error).__name__}: {error}") from error
+                raise TrackerError(f"logger={self.choice}: cannot start: {type(error).__name__}: {error}") from error
             note.write_text(name)
-            log.info("%s %s: %s", "Going on with" if known else "Tracked by", self.choice, name)
+            log.info("%s %s: %s", "Resuming in" if known else "Tracked by", self.choice, name)
         return self._experiment
 
     @rank_zero_only

@@ -167,9 +167,9 @@ def test_an_open_position_is_closed_and_paid_for_at_the_end():
 
 
 def test_a_run_needs_candles_and_one_signal_for_each():
-    with pytest.raises(ValueError, match="3 candles need as many signals"):
+    with pytest.raises(ValueError, match="one signal for each of 3 candles"):
         run(market(FLAT, FLAT, FLAT), [BUY, HOLD], FREE)
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="at least one candle"):
         MarketData.of(frame(FLAT).iloc[:0], DAY)
 
 

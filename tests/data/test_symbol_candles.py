@@ -119,7 +119,7 @@ def test_dropped_candles_are_listed_and_leave_a_gap(make, tmp_path, caplog):
     dropped = module.manifest()["markets"]["X"]["dropped"]
     assert [place["line"] for place in dropped] == list(range(302, 312))
     assert {place["check"] for place in dropped} == {"pasted rows"}
-    assert "10 candle(s) left out" in caplog.text
+    assert "10 candle(s) dropped" in caplog.text
     (candles,) = module.read()
     assert len(candles) == 590
     assert len(candles.gaps) == 1

@@ -40,7 +40,7 @@ def test_a_multirun_over_the_stages_trains_both_in_order_with_one_tokenizer(trai
     assert all(torch.equal(kept[key], best[key]) for key in best)
     assert "Tokenizer: fine-tuned on this data" in logs.stderr
     assert "fine-tuned on this data" in info(predictor)["tokenizer"]
-    assert "Trials (figures of different stages do not compare)" in logs.stdout
+    assert "Trials (metrics of different stages are not comparable)" in logs.stdout
 
 
 def test_a_runs_folder_is_the_guides_and_both_checkpoints_load(trained):

@@ -147,7 +147,7 @@ def test_probabilities_that_are_wrong_way_round_are_flattened_not_inverted():
 def test_too_few_cutoffs_or_paths_that_are_all_one_are_refused():
     with pytest.raises(CalibrationError, match="only 10 cutoffs"):
         fitted(walks(10))
-    with pytest.raises(CalibrationError, match=r"only 0 cutoffs .* whose paths differ"):
+    with pytest.raises(CalibrationError, match=r"only 0 cutoffs have paths that differ"):
         fitted(walks(30, spread=0.0))
 
 

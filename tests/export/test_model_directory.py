@@ -195,7 +195,7 @@ def test_a_push_sends_every_file_as_it_is_into_a_private_repository(exported, hu
 def test_without_a_push_nothing_leaves_the_machine_and_what_exists_is_not_replaced(exported, export, hub):
     before, written = len(hub.asked), (exported / "README.md").read_text()
     told = export(HF_ENDPOINT=f"http://127.0.0.1:{hub.server_port}", HF_TOKEN="right")
-    assert "error: outputs/exports/finetune_predictor_sample is there already" in told
+    assert "error: outputs/exports/finetune_predictor_sample: already exists" in told
     assert len(hub.asked) == before
     assert (exported / "README.md").read_text() == written
 
@@ -203,7 +203,7 @@ def test_without_a_push_nothing_leaves_the_machine_and_what_exists_is_not_replac
 def test_a_push_without_a_token_or_with_a_wrong_one_is_told_in_a_line(export, cwd, hub):
     before = len(hub.asked)
     for token, message in (
-        ("", "no token: set the environment variable HF_TOKEN to one that may write, or save one with hf auth login"),
+        ("", "no token; set the environment variable HF_TOKEN to a token with write access, or run hf auth login"),
         ("wrong", "to try again: hf upload"),
     ):
         endpoint = f"http://127.0.0.1:{hub.server_port}"
@@ -231,7 +231,7 @@ def test_figures_of_other_weights_are_never_quoted(cwd, tmp_path, monkeypatch):
     weights = other / "checkpoints" / "best_model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert model_directory.evaluation("auto", other, config) is None
-    with pytest.raises(RunError, match="measured other weights"):
+    with pytest.raises(RunError, match="evaluates other weights"):
         model_directory.evaluation("outputs/backtest_results/sample", other, config)
     with pytest.raises(RunError, match=r"no .*metrics\.json"):
         model_directory.evaluation("nowhere", cwd / RUN, config)

@@ -290,7 +290,7 @@ def test_every_date_below_the_equity_has_month_and_year(base):
     ("override", "message"),
     [
         ("backtest.cooldown=0", "backtest.cooldown"),
-        ("backtest.cooldown=5 backtest.max_drawdown=null", "max_drawdown sets none"),
+        ("backtest.cooldown=5 backtest.max_drawdown=null", "cooldown needs max_drawdown"),
         ("backtest.act_every_n_cutoffs=0", "backtest.act_every_n_cutoffs"),
         ("backtest.slippage=-0.1", "backtest.slippage"),
         ("backtest.parameters=test", "backtest.parameters"),

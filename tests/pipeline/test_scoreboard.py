@@ -356,4 +356,4 @@ def test_a_calibration_stays_beside_a_checkpoint_that_knows_its_market(tmp_path,
     assert kept("DOGEUSDT").about["symbol"] == "BTCUSDT"
     assert "this checkpoint was not trained on DOGEUSDT" in caplog.text
     assert kept("ETHUSDT").about["symbol"] == "ETHUSDT"
-    assert "for ETHUSDT takes the place of that for BTCUSDT" in caplog.text
+    assert "for ETHUSDT (was for BTCUSDT)" in caplog.text

@@ -105,7 +105,7 @@ def test_folds_are_apart_as_stages_are(tmp_path, capsys):
     assert list(table_of(made)["val/loss"]) == [1, 2, 7, 8]
     assert {group: t.value for group, t in best(made).items()} == {"tokenizer, fold 0": 1, "tokenizer, fold 1": 7}
     write(made)
-    assert "(figures of different folds do not compare)" in " ".join(capsys.readouterr().out.split())
+    assert "(metrics of different folds are not comparable)" in " ".join(capsys.readouterr().out.split())
     assert "# tokenizer, fold 1: val/loss 7\n" in (tmp_path / "best.sh").read_text()
     assert [axes.get_title("left").split(", best")[0] for axes in sweep_figure(made).axes] == list(best(made))
 

@@ -58,7 +58,7 @@ def run(tmp_path, monkeypatch, *overrides):
         ("regularization.layer_decay=0", "regularization.layer_decay"),
         ("regularization.volatility=yearly", "regularization.volatility"),
         ("regularization=lora regularization.freeze=[embedding*]", "freeze must be \\[\\]"),
-        ("regularization=lora regularization.l2_pretrained=0.1", "stage.weight_decay pulls"),
+        ("regularization=lora regularization.l2_pretrained=0.1", "stage.weight_decay already pulls"),
         ("regularization=lora regularization.lora.rank=0", "regularization.lora.rank"),
         ("+regularization.l2=0.1", "regularization.l2: unknown key"),
     ],
@@ -231,7 +231,7 @@ def test_an_evaluation_follows_the_checkpoint_and_its_setting_where_that_is_sile
     with caplog.at_level(logging.INFO):
         forecaster, _ = find_forecaster(check_evaluation(composed("evaluate", *QUICK, *arguments)), None)
     assert forecaster.volume is used
-    assert ("and forecasts so" in caplog.text) is (recorded is not None and recorded != asked)
+    assert ("and forecasts the same way" in caplog.text) is (recorded is not None and recorded != asked)
 
 
 def test_a_tokenizer_tuned_with_volume_is_not_taken_for_a_predictor_without(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ def test_the_windows_of_a_step_stay_the_same_when_processes_are_added(processes,
     step = {"processes": processes, "accumulated": accumulated, "learning_rate": 1e-4}
     assert Scale(batch_size=total, **step).shared().global_batch == total
     if processes * accumulated > 1:
-        with pytest.raises(ScalingError, match="cannot be shared equally"):
+        with pytest.raises(ScalingError, match="is not divisible"):
             Scale(batch_size=total + 1, **step).shared()
 
 

@@ -123,7 +123,7 @@ def test_wandb_mode_in_the_environment_needs_no_key(tmp_path, monkeypatch):
 
 def test_a_service_that_refuses_is_told_in_a_sentence(tmp_path):
     one = MLflow(str(tmp_path / "run"), "kronos", "nonsense://server", str(tmp_path))
-    with pytest.raises(TrackerError, match="logger=mlflow: cannot begin"):
+    with pytest.raises(TrackerError, match="logger=mlflow: cannot start"):
         one.log_metrics({"val/loss": 1.0}, 0)
 
 

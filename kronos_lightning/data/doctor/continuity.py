@@ -91,7 +91,7 @@ def frozen(case: Case, around: Neighbours) -> Findings:
     words = (
         f"{len(rows)} candle(s) look frozen before they had ended, the first {_stamp(case, rows[0])}, the last "
         f"{_stamp(case, rows[-1])}: their volume is {np.median(case.volume[rows] / reference[rows]):.0%} of what is "
-        f"usual and the next candle opens elsewhere. Fetch them anew"
+        f"usual and the next candle opens elsewhere. Download them again"
     )
     yield case.finding("frozen candle", "error", words, rows)
 

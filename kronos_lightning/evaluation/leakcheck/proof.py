@@ -206,7 +206,7 @@ def mutate(candles: Candles, row: int, future: Future, seed: int, keep_open: boo
     if keep_open:
         same[:1, OPEN] = False
     if same.any():
-        raise VoidProof(f"{same.sum()} of the numbers after row {row} stayed as they were")
+        raise VoidProof(f"{same.sum()} of the numbers after row {row} did not change")
     values[row + 1 :] = made
     return replace(candles, frame=candles.frame.assign(**dict(zip(FEATURES, values.T.copy(), strict=True))))
 

@@ -111,7 +111,7 @@ def test_a_bad_file_in_the_archive_alone_stops_before_the_hole_and_goes_on_when_
         ((451, {}, b'{"code":0,"msg":"Service unavailable from a restricted location"}'), "data-api.*source=archive"),
         ((403, {}, b"<html>"), "firewall"),
         ((418, {"Retry-After": "259200"}, b"{}"), "banned.*asks to wait 259200 s"),
-        ((200, {}, b"<html>hello</html>"), "is rest_url right"),
+        ((200, {}, b"<html>hello</html>"), "check rest_url"),
         ((500, {}, b""), r"no answer after 5 attempts \(status 500"),
     ],
 )

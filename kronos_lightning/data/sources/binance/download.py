@@ -87,7 +87,7 @@ def download(
         DownloadError: candles cannot be fetched. The files hold the fetched candles up to the first hole.
     """
     if interval not in BINANCE_INTERVALS:
-        raise DownloadError(f"interval {interval!r} is none of Binance's: {' '.join(BINANCE_INTERVALS)}")
+        raise DownloadError(f"interval: {interval!r} is not offered by Binance; use {', '.join(BINANCE_INTERVALS)}")
     series = StoredSeries(symbol, interval, csv_path)
     csv_path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(csv_path.with_name(f".{csv_path.name}.lock")):
@@ -95,10 +95,10 @@ def download(
         problem = job.run(start, end)
         manifest = series.manifest()
     if manifest is None:
-        raise DownloadError(problem or f"{symbol} {interval}: Binance has no candle in that time")
+        raise DownloadError(problem or f"{symbol} {interval}: Binance has no candles in that range")
     if problem:
         have = f"{csv_path} holds {manifest['first']} .. {manifest['last']}"
-        raise DownloadError(f"{have}; what is missing beyond could not be fetched: {problem}")
+        raise DownloadError(f"{have}; the rest could not be downloaded: {problem}")
     return Downloaded(path=csv_path, manifest=manifest, pieces=job.pieces, requests=job.client.requests)
 
 
@@ -233,7 +233,7 @@ class Job:
             published = self.client.get(f"{url}.CHECKSUM")
             checksum = hashlib.sha256(content).hexdigest()
             if published is None:
-                log.warning("%s: no checksum published, taken as it is", name)
+                log.warning("%s: no published checksum, used without verification", name)
             elif published.split()[:1] != [checksum.encode()]:
                 problem = "its checksum differs from the published one"
                 continue
@@ -256,7 +256,7 @@ class Job:
         except ValueError:
             rows = None
         if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 12 for row in rows):
-            raise DownloadError(f"{url}: no list of candles in the answer; is rest_url right?")
+            raise DownloadError(f"{url}: the answer is not a list of candles; check rest_url")
         return rows
 
     def _api(self, span: Range) -> FetchedPart:

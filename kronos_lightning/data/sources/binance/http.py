@@ -117,7 +117,7 @@ class Client:
                     f"longest_wait_seconds is {self.endpoints.longest_wait_seconds:.0f}. Run again later, what was "
                     f"fetched is kept",
                 )
-            log.warning("Binance: %s (status %d), waiting %.0f s as asked", what, response.status_code, wait)
+            log.warning("Binance: %s (status %d), waiting %.0f s as requested", what, response.status_code, wait)
             self._hold(wait)
 
     def _read(self, response: requests.Response) -> bytes:

@@ -22,11 +22,11 @@ Range = tuple[int, int]  # [from, to) in milliseconds
 
 
 def check_series(symbol: str, interval: str) -> None:
-    """Raise `CandleError` if a symbol or interval is none of Binance's, before anything is asked of a server."""
+    """Raise `CandleError` if a symbol or interval does not exist at Binance, before any request is sent."""
     if not re.fullmatch(SYMBOL, symbol):
-        raise CandleError(f"symbol: {symbol!r} is no symbol of Binance; write one like BTCUSDT, without a separator")
+        raise CandleError(f"symbol: {symbol!r} is not a symbol of Binance; write it like BTCUSDT, without a separator")
     if interval not in BINANCE_INTERVALS:
-        raise CandleError(f"interval: {interval!r} is none of Binance's: {', '.join(BINANCE_INTERVALS)}")
+        raise CandleError(f"interval: {interval!r} is not offered by Binance; use {', '.join(BINANCE_INTERVALS)}")
 
 
 def file_name(interval: str) -> str:

@@ -82,7 +82,7 @@ class StoredSeries:
         if (manifest["symbol"], manifest["interval"]) != (self.symbol, self.interval):
             raise DownloadError(f"{self.csv_path} holds {manifest['symbol']} {manifest['interval']}")
         if sha256(self.parquet_path) != manifest["files"][self.parquet_path.name]:
-            log.warning("%s does not belong to its manifest, fetched anew", self.parquet_path)
+            log.warning("%s does not match its manifest; downloading it again", self.parquet_path)
             return None
         return manifest
 
@@ -117,7 +117,7 @@ class StoredSeries:
                 table = pq.read_table(path)
                 about = json.loads(table.schema.metadata[b"part"])
             except (pa.ArrowInvalid, OSError, KeyError, TypeError):
-                log.warning("%s: damaged, fetched anew", path)
+                log.warning("%s: damaged; downloading it again", path)
                 path.unlink()
                 continue
             found.append((about | {"span": tuple(about["span"])}, table.replace_schema_metadata(None)))
@@ -148,7 +148,7 @@ class StoredSeries:
         if not used and manifest and self._is_whole(manifest):
             return
         if manifest and self.csv_path.exists() and not self._is_whole(manifest):
-            log.warning("%s was changed by somebody; it is written anew from the Parquet file", self.csv_path)
+            log.warning("%s was modified; rewriting it from the Parquet file", self.csv_path)
         pieces = {piece["name"]: piece for piece in (manifest["pieces"] if manifest else [])}
         for about, part in used:
             origin = {key: about[key] for key in ("name", "kind", "checksum", "fetched")}
