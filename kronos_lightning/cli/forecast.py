@@ -38,7 +38,7 @@ from kronos_lightning.runs.directory import best_model
 from kronos_lightning.settings import parse_interval
 
 LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
-SHOWN = 24  # maximum number of steps in the terminal's table
+MAX_TABLE_STEPS = 24  # maximum number of steps in the terminal's table
 STAMP = "%Y-%m-%d %H:%M UTC"
 USUAL_LOOKBACK = 360  # candles; for a predictor that does not record its lookback
 PLOTTED = 120  # maximum number of known candles in the plot
@@ -72,7 +72,7 @@ def main(cfg: DictConfig) -> None:
             f"{candles.symbol}: {len(paths)} sample paths after {series.stamps[-1]:{STAMP}}",
         )
         live_figure(known.values, paths, known.stamps.append(series.future), title).savefig(folder / "fan.png", dpi=120)
-    tell(series, paths, settings, sources, forecaster.calibration)
+    print_summary(series, paths, settings, sources, forecaster.calibration)
     log.info("Written to %s: quantiles.csv, paths.npy, fan.png", output)
 
 
@@ -121,9 +121,9 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta,
     if parse_interval(calibration.interval) != interval:
         log.warning("Not calibrated: %s was fitted on candles of %s", sources.directory / FILE, calibration.interval)
         return forecaster
-    about = calibration.about
-    rotary = about.get("rotary_fine_token", about.get("trained_positions"))  # key name in earlier versions
-    fitted = about["lookback"], about["top_k"], rotary
+    metadata = calibration.metadata
+    rotary = metadata.get("rotary_fine_token", metadata.get("trained_positions"))  # key name in earlier versions
+    fitted = metadata["lookback"], metadata["top_k"], rotary
     if fitted != (lookback, forecaster.sampling.top_k, forecaster.rotary_fine_token):
         log.warning(
             "Not calibrated: %s was fitted with lookback=%d forecast.top_k=%d forecast.rotary_fine_token=%s",
@@ -134,12 +134,12 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta,
     return forecaster.with_calibration(calibration)
 
 
-def tell(
+def print_summary(
     series: Series, paths: np.ndarray, settings: Forecasting, sources: Sources, calibration: Calibration | None
 ) -> None:
     """Print the forecast as a table and sentences."""
     console, last = Console(), np.array([series.last_close])
-    steps = np.unique(np.linspace(0, len(series.future) - 1, SHOWN).round().astype(int))
+    steps = np.unique(np.linspace(0, len(series.future) - 1, MAX_TABLE_STEPS).round().astype(int))
     edges, up = quantiles(paths[None], LEVELS)[0, :, CLOSE], probability_up(paths[None], last)[0]
     up = up if calibration is None else calibration.probability_up(up)
     table = Table(title=f"Quantiles of the close after {series.stamps[-1]:{STAMP}}, last {series.last_close:,.6g}")
@@ -167,7 +167,7 @@ def tell(
             "The probabilities are not calibrated; run evaluate.py to calibrate them and to measure their accuracy."
         )
     else:
-        fitted, known = calibration.about, len(calibration.widening)
+        fitted, known = calibration.metadata, len(calibration.widening)
         console.print(
             f"Calibrated on {fitted.get('symbol', 'candles')} from {fitted['fitted_from'][:10]} to "
             f"{fitted['fitted_to'][:10]}: sample paths, with a separate correction for P(up)."

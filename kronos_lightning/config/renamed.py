@@ -55,6 +55,6 @@ def new_name(command: str, override: str) -> str | None:
     return None if section is None else renamed[section] + key.removeprefix(section)
 
 
-def present_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def migrate_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Translate the settings of a run, as stored in `run_info.json`, to the current key names."""
     return {SETTINGS.get(key, key): value for key, value in settings.items()}

@@ -12,7 +12,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from kronos_lightning.config.monitors import FIGURES, OF_PATHS, UNJUDGED
+from kronos_lightning.config.monitors import METRICS, NOT_MONITORABLE, SAMPLE_PATH_METRICS
 from kronos_lightning.config.resolvers import ddp_start_method
 from kronos_lightning.config.schema import Doctor, Download, Evaluation, Export, Forecasting, Training
 from kronos_lightning.data.settings import DataSection
@@ -64,19 +64,18 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
 
 def _check_monitor(node: dict[str, Any], place: str, stage: str, callbacks: dict[str, Any]) -> None:
     """Check that a callback monitors a metric of its stage, in the right direction, measured in every epoch."""
-    figure, figures = node["monitor"], FIGURES[stage]
-    if figure not in figures:
-        why = f" ({UNJUDGED[figure]})" if figure in UNJUDGED else ""
+    name, names = node["monitor"], METRICS[stage]
+    if name not in names:
+        why = f" ({NOT_MONITORABLE[name]})" if name in NOT_MONITORABLE else ""
         raise ConfigError(
-            f"{place}.monitor: {figure!r} cannot be monitored with stage={stage}{why}; use one of "
-            f"{', '.join(sorted(figures))}"
+            f"{place}.monitor: {name!r} cannot be monitored with stage={stage}{why}; use one of "
+            f"{', '.join(sorted(names))}"
         )
-    if node.get("mode", "min") != figures[figure]:
-        raise ConfigError(f"{place}.mode: wrong direction for {figure}; set {place}.mode={figures[figure]}")
-    if figure in OF_PATHS and callbacks.get("validation_paths", {}).get("every_n_epochs") != 1:
+    if node.get("mode", "min") != names[name]:
+        raise ConfigError(f"{place}.mode: wrong direction for {name}; set {place}.mode={names[name]}")
+    if name in SAMPLE_PATH_METRICS and callbacks.get("validation_paths", {}).get("every_n_epochs") != 1:
         raise ConfigError(
-            f"{place}.monitor: {figure} must be measured in every epoch; "
-            f"set callbacks.validation_paths.every_n_epochs=1"
+            f"{place}.monitor: {name} must be measured in every epoch; set callbacks.validation_paths.every_n_epochs=1"
         )
 
 
@@ -130,9 +129,9 @@ def check_evaluation(cfg: DictConfig) -> Evaluation:
             f"data.symbol: evaluate.py evaluates one market at a time; to evaluate each, use evaluate.py -m "
             f"data.symbol={','.join(settings.data.symbol)} with your data group"
         )
-    finer = settings.backtest.intrabar_csv
-    if finer is not None and not Path(finer).is_file():
-        raise ConfigError(f"backtest.intrabar_csv: {finer}: no such file")
+    intrabar_csv = settings.backtest.intrabar_csv
+    if intrabar_csv is not None and not Path(intrabar_csv).is_file():
+        raise ConfigError(f"backtest.intrabar_csv: {intrabar_csv}: no such file")
     strategy = plain["trainer"].get("strategy")
     start = strategy.get("start_method") if isinstance(strategy, dict) else str(strategy)
     if start is not None and any(method in start for method in ("spawn", "notebook", "fork")):

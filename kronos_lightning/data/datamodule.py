@@ -76,8 +76,8 @@ class CandleDataModule(L.LightningDataModule):
 
     def read(self) -> list[Candles]:
         """Read the candles of each market, as `prepare_data` prepared them."""
-        about = self.manifest()["markets"]
-        return [market.read(about[market.symbol]["dropped"]) for market in self.markets]
+        metadata = self.manifest()["markets"]
+        return [market.read(metadata[market.symbol]["dropped"]) for market in self.markets]
 
     def target_masks(self, stamps: pd.Series) -> dict[str, np.ndarray]:
         """Return, for each split, a bool mask ``(T,)`` of the candles that it may forecast.
@@ -131,7 +131,7 @@ class CandleDataModule(L.LightningDataModule):
     @property
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of each symbol's candles."""
-        return {symbol: about["fingerprint"] for symbol, about in self.manifest()["markets"].items()}
+        return {symbol: metadata["fingerprint"] for symbol, metadata in self.manifest()["markets"].items()}
 
     def _settings(self) -> dict[str, Any]:
         """Return all settings that determine the content of the processed files."""
@@ -174,13 +174,13 @@ class CandleDataModule(L.LightningDataModule):
             split: {"windows": 0, "dropped_for_earlier_split": 0, "by_symbol": {}} for split in SPLITS
         }
         for market in self.markets:
-            candles, about = market.examine()
+            candles, metadata = market.examine()
             markets[market.symbol] = {
                 "fingerprint": candles.fingerprint,
                 "candles": len(candles),
                 "span": _span(candles.frame),
                 "gaps": [[str(before), str(after)] for before, after in candles.gaps],
-                **about,
+                **metadata,
             }
             log.info("%s: %d candles, %s", candles.source, len(candles), _span(candles.frame))
             for split, (part, count, lost) in self._split(candles).items():
@@ -190,7 +190,7 @@ class CandleDataModule(L.LightningDataModule):
                 windows[split]["by_symbol"][market.symbol] = count
         for split in SPLITS:
             if not windows[split]["windows"]:
-                spans = ", ".join(f"{symbol} {about['span']}" for symbol, about in markets.items())
+                spans = ", ".join(f"{symbol} {metadata['span']}" for symbol, metadata in markets.items())
                 raise CandleError(
                     f"no {split} window: {self._describe_range(split)} with lookback {self.config.lookback}, horizon "
                     f"{self.config.horizon} and embargo {self.config.embargo} finds none in the candles of {spans}"
@@ -211,7 +211,7 @@ class CandleDataModule(L.LightningDataModule):
         manifest = {
             "settings": settings,
             "synthetic": self.markets[0].source.synthetic,
-            "candles": sum(about["candles"] for about in markets.values()),
+            "candles": sum(metadata["candles"] for metadata in markets.values()),
             "markets": markets,
             "windows": windows,
             "files": self._sizes(),

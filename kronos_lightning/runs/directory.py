@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from kronos_lightning.data.files import atomic_directory, atomic_path, set_aside
+from kronos_lightning.data.files import archive, atomic_directory, atomic_path
 from kronos_lightning.errors import KronosError
 from kronos_lightning.model import KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE
@@ -94,7 +94,7 @@ def begin(
         raise RunError(f"run_dir={run_dir}: contains {min(known)} but no run; choose another folder")
     goes_on = resume is not None and run_dir.resolve() in resume.resolve().parents
     before = {name: (run_dir / name).read_bytes() for name in RECORDS if goes_on and (run_dir / name).is_file()}
-    aside = None if goes_on else set_aside(run_dir)
+    aside = None if goes_on else archive(run_dir)
     if aside is not None:
         log.info("The earlier run was moved to %s", aside)
     try:
@@ -119,7 +119,7 @@ def end(run_dir: Path, info: dict[str, Any]) -> None:
     write_json(run_dir / "run_info.json", info | {"status": "finished"})
 
 
-def best_figures(run_dir: Path) -> dict[str, Any]:
+def best_metrics(run_dir: Path) -> dict[str, Any]:
     """Return the validation metrics of the best checkpoint and its epoch (counted from 1)."""
     checkpoint = torch.load(run_dir / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True, mmap=True)
     return {"best_epoch": checkpoint["epoch"] + 1, **checkpoint["figures"]}
@@ -137,7 +137,7 @@ def best_model(directory: Path) -> Path:
     return nested if nested.is_dir() else directory
 
 
-def tokenizer_beside(directory: Path) -> Path:
+def find_bundled_tokenizer(directory: Path) -> Path:
     """Return the tokenizer directory of a predictor's checkpoint: inside it after an export, else next to it."""
     inside = directory / "tokenizer"
     return inside if inside.is_dir() else directory.parent / "tokenizer"

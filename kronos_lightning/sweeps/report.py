@@ -34,7 +34,7 @@ def _print(frame: pd.DataFrame, record: Record) -> None:
     if "stage" not in apart:
         shown = shown.drop(columns="stage")
     monitors = {trial.monitor for trial in record.trials}
-    extra = {name for trial in record.trials for name in trial.figures} - monitors - {"val/loss", "best_epoch"}
+    extra = {name for trial in record.trials for name in trial.metrics} - monitors - {"val/loss", "best_epoch"}
     shown = shown.drop(columns=[name for name in extra if name in shown])
     kinds = " and ".join(f"{key.rpartition('.')[2]}s" for key in apart)
     notes = f" (metrics of different {kinds} are not comparable)" if apart else ""

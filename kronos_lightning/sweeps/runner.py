@@ -160,7 +160,7 @@ class Sweep:
         """Write and print the results so far."""
         for trial in self.record.trials:
             if trial.status in ("not run", "interrupted"):
-                trial.look(self.since)
+                trial.refresh(self.since)
         self.record.save()
         report.write(self.record)
         folder = self.record.folder
@@ -237,15 +237,15 @@ class Sweep:
             results = [self._survivor(trial, reason) for trial in trials]
         for trial, result in zip(trials, results, strict=True):
             if isinstance(result, Failure):
-                trial.status, trial.figures = f"failed: {result.reason}", {}
+                trial.status, trial.metrics = f"failed: {result.reason}", {}
             else:
-                trial.look(self.since)
+                trial.refresh(self.since)
             self.search.tell(trial.overrides, trial.value)
         self.record.save()
 
     def _survivor(self, trial: Trial, reason: str) -> Failure | None:
         """Return None if the trial finished although a process of the launcher died, else a `Failure`."""
-        trial.look(self.since)
+        trial.refresh(self.since)
         return None if trial.status == "finished" else Failure(reason)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.data.files import atomic_directory
 from kronos_lightning.errors import KronosError
-from kronos_lightning.training.sharding import whole
+from kronos_lightning.training.sharding import gather_network
 from kronos_lightning.training.stopping import Stopped, StopSignals, all_finite, diverged, requeue
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -232,7 +232,7 @@ def export(trainer: L.Trainer, directory: Path) -> None:
         SavingError: the directory cannot be written.
     """
 
-    network = whole(trainer.lightning_module.judged, trainer.strategy.root_device)
+    network = gather_network(trainer.lightning_module.eval_network, trainer.strategy.root_device)
 
     def write() -> None:
         with atomic_directory(directory) as temporary:

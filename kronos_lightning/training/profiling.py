@@ -70,7 +70,7 @@ class PartsProfiler(Profiler):
     def _part(self, action_name: str) -> str | None:
         if self._validating or self._finished:
             return None
-        return next((part for words, part in PARTS.items() if words in action_name), None)
+        return next((part for name, part in PARTS.items() if name in action_name), None)
 
     def _enter(self, part: str) -> None:
         self._account()

@@ -54,6 +54,6 @@ class Scale:
         factor = {"none": 1.0, "sqrt": math.sqrt(times), "linear": times}[rule]
         return replace(self, learning_rate=self.learning_rate * factor)
 
-    def about(self) -> dict[str, int | float]:
+    def as_dict(self) -> dict[str, int | float]:
         """Return these values and the global batch for `run_info.json`."""
         return asdict(self) | {"global_batch": self.global_batch}

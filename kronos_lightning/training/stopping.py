@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kronos_lightning.errors import KronosError
-from kronos_lightning.training.sharding import share
+from kronos_lightning.training.sharding import local_shard
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def requeue() -> None:
 
 def all_finite(network: nn.Module) -> bool:
     """Return True if every weight of this process is finite."""
-    return bool(torch.stack([share(p.detach()).isfinite().all() for p in network.parameters()]).all())
+    return bool(torch.stack([local_shard(p.detach()).isfinite().all() for p in network.parameters()]).all())
 
 
 def diverged(what: str, step: int) -> DivergedError:

@@ -63,8 +63,8 @@ def encode_all(tokenizer: KronosTokenizer, windows: CandleWindows, device: torch
 
 def _key(tokenizer: KronosTokenizer, windows: CandleWindows, device: torch.device) -> str:
     """Hash everything that determines the tokens, into 16 characters."""
-    about = {"format": FORMAT, "chunk": CHUNK, "config": tokenizer.config, "device": device.type}
-    digest = hashlib.sha256(json.dumps(about | windows.about, sort_keys=True).encode())
+    metadata = {"format": FORMAT, "chunk": CHUNK, "config": tokenizer.config, "device": device.type}
+    digest = hashlib.sha256(json.dumps(metadata | windows.metadata, sort_keys=True).encode())
     for name, weight in tokenizer.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().numpy())

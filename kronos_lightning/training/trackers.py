@@ -316,7 +316,7 @@ def require_key(variable: str, choice: str, offline: str) -> None:
         raise TrackerError(f"{choice}: no key: set the environment variable {variable}, or stay offline: {offline}")
 
 
-def takes_figures(logger: Logger) -> bool:
+def takes_plots(logger: Logger) -> bool:
     """Return True if `log_figure` can send a plot to the logger."""
     return isinstance(logger, TensorBoardLogger | Tracker)
 

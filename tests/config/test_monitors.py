@@ -6,9 +6,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from kronos_lightning.config.monitors import FIGURES, OF_PATHS, UNJUDGED, better
+from kronos_lightning.config.monitors import METRICS, NOT_MONITORABLE, SAMPLE_PATH_METRICS, better
 from kronos_lightning.config.validation import ConfigError, check_training
-from kronos_lightning.training.validation_paths import PATH_FIGURES, ValidationPaths
+from kronos_lightning.training.validation_paths import PATH_METRICS, ValidationPaths
 from tests.helpers.configuration import composed
 from tests.helpers.data import SETTINGS, data_module
 from tests.helpers.training import predictor_module, quiet, tokenizer_module
@@ -25,8 +25,8 @@ def test_the_figures_of_a_stage_are_those_that_it_logs(tmp_path, tiny_tokenizer,
     trainer = quiet(tmp_path, limit_train_batches=1, limit_val_batches=1, callbacks=[ValidationPaths(4, 1)])
     trainer.fit(module, data)
     logged = {name for name in trainer.callback_metrics if name.startswith("val/")}
-    assert set(FIGURES[stage]) <= logged <= set(FIGURES[stage]) | set(UNJUDGED)
-    assert {f"val/{name}" for name in PATH_FIGURES} & set(FIGURES[stage]) == OF_PATHS
+    assert set(METRICS[stage]) <= logged <= set(METRICS[stage]) | set(NOT_MONITORABLE)
+    assert {f"val/{name}" for name in PATH_METRICS} & set(METRICS[stage]) == SAMPLE_PATH_METRICS
 
 
 @cache
@@ -41,9 +41,9 @@ def checked(stage, *overrides):
     return check_training(cfg).callbacks
 
 
-@pytest.mark.parametrize("stage", FIGURES)
+@pytest.mark.parametrize("stage", METRICS)
 def test_each_figure_can_stop_a_run_that_another_chooses_the_checkpoint_of(stage):
-    for figure, mode in FIGURES[stage].items():
+    for figure, mode in METRICS[stage].items():
         found = checked(stage, f"early_stopping.monitor={figure}")
         assert (found["early_stopping"]["monitor"], found["early_stopping"]["mode"]) == (figure, mode)
         assert (found["best"]["monitor"], found["best"]["mode"]) == ("val/loss", "min")

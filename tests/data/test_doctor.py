@@ -12,7 +12,7 @@ from kronos_lightning.data import CandleError
 from kronos_lightning.data.doctor import diagnose
 from kronos_lightning.data.doctor.calendar import in_outage
 from kronos_lightning.data.formats import FEATURES, PRICES, read_raw
-from kronos_lightning.data.sources.synthetic import sample_candles
+from kronos_lightning.data.sources.synthetic import synthetic_candles
 from kronos_lightning.reporting.doctor_page import chart
 from tests.helpers.commands import command
 from tests.helpers.pages import loaded
@@ -25,7 +25,7 @@ seeds = st.integers(0, 10**6)
 
 def candles(seed=0, interval="1h", count=2000):
     """Clean synthetic candles as `read_raw` would give them."""
-    frame = sample_candles(count, interval, "2023-01-02", seed, 30_000.0, 0.6).frame
+    frame = synthetic_candles(count, interval, "2023-01-02", seed, 30_000.0, 0.6).frame
     return as_raw(frame[["timestamps", *FEATURES]])
 
 
@@ -95,7 +95,7 @@ def test_an_amount_that_does_not_fit_the_price_is_named(place):
 
 
 @pytest.mark.parametrize(
-    ("change", "severity", "words"),
+    ("change", "severity", "message"),
     [
         (lambda f: f.assign(volume=f["volume"] / 100), "info", "lots of 100"),
         (lambda f: f.assign(amount=f["amount"] / 1000), "info", "units of 1000"),
@@ -104,11 +104,11 @@ def test_an_amount_that_does_not_fit_the_price_is_named(place):
         (lambda f: f.assign(amount=f["amount"] * 3.3), "warning", "no scale that is known"),
     ],
 )
-def test_scales_of_amount_and_volume_are_recognised(change, severity, words):
+def test_scales_of_amount_and_volume_are_recognised(change, severity, message):
     raw = candles()
     (finding,) = [f for f in examine(as_raw(change(raw))).findings if f.check == "amount scale"]
     assert finding.severity == severity
-    assert words in finding.message
+    assert message in finding.message
 
 
 def test_a_price_that_moves_without_volume_is_named():
@@ -290,7 +290,7 @@ def test_a_collapse_of_volume_is_a_warning_that_names_outages(place):
 
 
 def test_an_outage_day_is_not_called_frozen():
-    frame = sample_candles(400, "1d", "2017-08-17", 3, 5000.0, 0.8).frame[["timestamps", *FEATURES]]
+    frame = synthetic_candles(400, "1d", "2017-08-17", 3, 5000.0, 0.8).frame[["timestamps", *FEATURES]]
     raw = as_raw(frame)
     (place,) = raw.index[raw["timestamps"] == "2018-02-08"]
     raw.loc[place, ["volume", "amount"]] *= 0.04
@@ -384,7 +384,7 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stamps", "words"),
+    ("stamps", "message"),
     [
         ([1704067200000, 1704070800000], "epoch milliseconds"),
         ([1704067200000, 1704070800000000], "epoch milliseconds and microseconds"),
@@ -392,6 +392,6 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path):
         (["2024-01-01 00:00:00", "2024-01-01 01:00:00"], "read as UTC"),
     ],
 )
-def test_unit_and_zone_of_the_stamps_are_told(tmp_path, stamps, words):
+def test_unit_and_zone_of_the_stamps_are_told(tmp_path, stamps, message):
     pd.DataFrame({"timestamps": stamps} | dict.fromkeys(PRICES, 1.0)).to_csv(tmp_path / "x.csv", index=False)
-    assert words in read_raw(tmp_path / "x.csv").attrs["reading"]["stamps"]
+    assert message in read_raw(tmp_path / "x.csv").attrs["reading"]["stamps"]

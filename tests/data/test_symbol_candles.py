@@ -11,7 +11,7 @@ import torch
 from kronos_lightning.data import CandleError
 from kronos_lightning.data.formats import FEATURES, PRICES
 from kronos_lightning.data.sources.binance import DownloadError
-from kronos_lightning.data.sources.synthetic import sample_candles
+from kronos_lightning.data.sources.synthetic import synthetic_candles
 from kronos_lightning.data.windows import normalise
 from tests.helpers.data import data_module
 from tests.helpers.exchange import Exchange, made_up_rows
@@ -32,7 +32,7 @@ def make(tmp_path):
 
 def write(path, seed=3, start_price=100.0, change=None):
     """600 hours as a CSV; `change` may plant defects into the frame (its first row is line 2)."""
-    frame = sample_candles(600, "1h", "2023-01-01", seed, start_price, 0.8).frame[["timestamps", *FEATURES]]
+    frame = synthetic_candles(600, "1h", "2023-01-01", seed, start_price, 0.8).frame[["timestamps", *FEATURES]]
     frame["timestamps"] = frame["timestamps"].dt.strftime("%Y-%m-%d %H:%M:%S")
     frame = change(frame) if change else frame
     frame.to_csv(path, index=False)

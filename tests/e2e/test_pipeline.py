@@ -128,11 +128,11 @@ def test_the_pages_of_a_run_load_nothing_that_is_not_in_them(trained):
 
 def test_the_calibration_is_kept_beside_the_checkpoint_with_the_sampling_that_validation_chose(trained):
     cwd, _, evaluated = trained
-    beside = cwd / MODELS / "finetune_predictor_sample" / "checkpoints" / "best_model"
-    calibration = Calibration.load(beside)
+    stored = cwd / MODELS / "finetune_predictor_sample" / "checkpoints" / "best_model"
+    calibration = Calibration.load(stored)
     assert calibration == Calibration.load(cwd / "outputs" / "backtest_results" / "sample")
     assert f"the model at temperature {calibration.temperature:g}" in evaluated.stderr
-    assert calibration.about["fitted_to"] < "2023-02-01"  # validation ends on 31 January
+    assert calibration.metadata["fitted_to"] < "2023-02-01"  # validation ends on 31 January
     assert len(calibration.widening) == 4
 
 
@@ -159,11 +159,11 @@ def test_calibration_looks_at_as_many_cutoffs_as_it_is_given(trained, monkeypatc
     caplog.set_level("INFO")
     part = measured("calibration.search_cutoffs=6", "calibration.max_cutoffs=30")
     searched = int(told_cutoffs([record.getMessage() for record in caplog.records]))
-    assert searched <= 6 < part.calibration.about["cutoffs"] <= 30
+    assert searched <= 6 < part.calibration.metadata["cutoffs"] <= 30
     caplog.clear()
     part = measured("calibration.search_cutoffs=60", "calibration.max_cutoffs=30")
     searched = int(told_cutoffs([record.getMessage() for record in caplog.records]))
-    assert searched == part.calibration.about["cutoffs"]
+    assert searched == part.calibration.metadata["cutoffs"]
 
 
 def test_too_few_validation_cutoffs_are_an_error_with_a_way_out_before_any_forecast(trained, monkeypatch, caplog):
@@ -171,8 +171,8 @@ def test_too_few_validation_cutoffs_are_an_error_with_a_way_out_before_any_forec
     monkeypatch.chdir(cwd)
     caplog.set_level("INFO")
     for most, there_are in ((5, 5), (20, 19)):  # of 165 every ninth: less than asked for
-        words = rf"{there_are} validation cutoffs, 20 are needed.*calibration\.fit=false"
-        with pytest.raises(CalibrationError, match=words):
+        message = rf"{there_are} validation cutoffs, 20 are needed.*calibration\.fit=false"
+        with pytest.raises(CalibrationError, match=message):
             measured(f"calibration.max_cutoffs={most}")
     assert not [record for record in caplog.records if "Forecasts, " in record.getMessage()]
 

@@ -247,8 +247,8 @@ def test_a_resumed_run_with_other_settings_is_refused(cwd):
     result = command("train.py", *arguments, *changes, "resume=auto", cwd=cwd, check=False)
     assert result.returncode == 1
     assert "these settings changed" in result.stderr
-    for words in ("learning_rate (0.0001 before, 0.5 now)", "batch_size (40", "seed (100", "ema (None"):
-        assert words in result.stderr
+    for message in ("learning_rate (0.0001 before, 0.5 now)", "batch_size (40", "seed (100", "ema (None"):
+        assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 

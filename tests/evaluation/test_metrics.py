@@ -15,7 +15,7 @@ from kronos_lightning.evaluation.metrics import (
     Truth,
     by_slice,
     by_step,
-    figures,
+    forecast_metrics,
     majority_direction,
     reliability,
     score,
@@ -29,7 +29,7 @@ def scored(forecasts, up=None):
 
 
 def measured(forecasts):
-    return figures(scored(forecasts))
+    return forecast_metrics(scored(forecasts))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -99,7 +99,7 @@ def test_coverage_and_width_equal_direct_counting(seed, paths):
         actual = forecasts.actual_close / 100 - 1
         np.testing.assert_array_equal(scores.inside[..., i], (low <= actual) & (actual <= high))
         np.testing.assert_allclose(scores.width[..., i], high - low, atol=1e-12)
-    assert figures(scores)["coverage_90"] == pytest.approx(scores.inside[..., 2].sum() / (12 * 5))
+    assert forecast_metrics(scores)["coverage_90"] == pytest.approx(scores.inside[..., 2].sum() / (12 * 5))
 
 
 @pytest.mark.parametrize("paths", [19, 39, 199])
@@ -136,8 +136,8 @@ def test_pit_is_flat_for_the_true_distribution_and_u_shaped_for_narrow_paths():
 def test_brier_and_reliability_read_the_probability_that_is_given():
     forecasts = walks(200, horizon=2)
     rose = forecasts.actual_close > 100
-    assert figures(scored(forecasts, up=rose.astype(float)))["brier"] == 0
-    assert figures(scored(forecasts, up=np.full(rose.shape, 0.5)))["brier"] == 0.25
+    assert forecast_metrics(scored(forecasts, up=rose.astype(float)))["brier"] == 0
+    assert forecast_metrics(scored(forecasts, up=np.full(rose.shape, 0.5)))["brier"] == 0.25
     found = reliability(scored(forecasts, up=np.where(rose, 0.81, 0.32)))
     np.testing.assert_allclose(found.forecast, [0.32, 0.81])
     assert found.observed.tolist() == [0, 1]

@@ -303,7 +303,7 @@ def test_a_calibrated_forecast_set_keeps_its_probabilities_and_its_calibration_o
         slope=0.5,
         intercept=0.3,
         interval="1h",
-        about={"symbol": "X"},
+        metadata={"symbol": "X"},
     )
     written = sampled.calibrated(calibration)
     written.save(tmp_path)

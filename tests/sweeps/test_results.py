@@ -1,4 +1,4 @@
-"""What a sweep leaves: table, picture, commands."""
+"""What a sweep leaves: table, plot, commands."""
 
 import shlex
 import sys
@@ -23,8 +23,8 @@ from kronos_lightning.sweeps.results import (
 
 
 def trial(rate, value=None, status="finished", stage="tokenizer", mode="min", more=("seed=1",)):
-    figures = {} if value is None else {"val/loss": value, "best_epoch": 3}
-    return Trial([f"stage.learning_rate={rate}", *more], stage, f"runs/{rate}", "val/loss", mode, status, figures, 2.0)
+    metrics = {} if value is None else {"val/loss": value, "best_epoch": 3}
+    return Trial([f"stage.learning_rate={rate}", *more], stage, f"runs/{rate}", "val/loss", mode, status, metrics, 2.0)
 
 
 def record(folder, *trials, swept=("stage.learning_rate",)):
@@ -173,3 +173,12 @@ def test_the_picture_takes_one_trial_equal_figures_and_null(tmp_path, values):
     made = record(tmp_path, *(trial(rate, value) for rate, value in values))
     sweep_figure(made).savefig(tmp_path / "a.png", dpi=30)
     assert Path(tmp_path / "a.png").exists()
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path):
+    record(tmp_path, trial(0.1, 0.5)).save()
+    content = (tmp_path / RECORD).read_text()
+    (tmp_path / RECORD).write_text(content.replace('"metrics"', '"figures"'))
+    (found,) = record(tmp_path).trials
+    assert found == trial(0.1, 0.5)
+    assert found.value == 0.5

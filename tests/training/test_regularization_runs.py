@@ -22,7 +22,7 @@ from kronos_lightning.runs.builders import build_datamodule, build_module, build
 from kronos_lightning.runs.checkpoint_lookup import find_forecaster, find_tokenizer
 from kronos_lightning.runs.log import RunLog
 from kronos_lightning.runs.provenance import optimisation
-from kronos_lightning.training.regularisers import PullToStart, SoftThreshold
+from kronos_lightning.training.regularisers import L2SP, SoftThreshold
 from tests.helpers.candles import frame_with_gap
 from tests.helpers.commands import QUICK, QUICK_TRAIN
 from tests.helpers.configuration import composed
@@ -108,7 +108,7 @@ def test_the_configuration_reaches_the_network_the_steps_and_the_rates(tmp_path,
     assert means.layer_decay == 0.7
     assert means.volatility == "market"
     assert module.recipe.market_volatility == data.recent_volatility() > 0
-    assert {type(step): step.strength for step in module.regularisers} == {SoftThreshold: 0.1, PullToStart: 0.2}
+    assert {type(step): step.strength for step in module.regularisers} == {SoftThreshold: 0.1, L2SP: 0.2}
 
 
 def test_adapters_of_the_configuration_are_the_trained_parameters(tiny_predictor):

@@ -48,27 +48,27 @@ def amounts(case: Case) -> Findings:
     if abs(power - round(power)) < 0.02:
         scale = 10.0 ** round(power)
         if scale > 1:
-            words = f"volume is in lots of {scale:g}: amount / volume is {scale:g} x the price"
-            yield case.finding("amount scale", "info", words, np.empty(0, dtype=int), scale=scale)
+            message = f"volume is in lots of {scale:g}: amount / volume is {scale:g} x the price"
+            yield case.finding("amount scale", "info", message, np.empty(0, dtype=int), scale=scale)
         elif scale < 1:
-            words = f"amount is in units of {1 / scale:g}, or volume is {1 / scale:g} times too large"
-            yield case.finding("amount scale", "info", words, np.empty(0, dtype=int), scale=scale)
+            message = f"amount is in units of {1 / scale:g}, or volume is {1 / scale:g} times too large"
+            yield case.finding("amount scale", "info", message, np.empty(0, dtype=int), scale=scale)
     else:
         middle = float(np.median(average[traded]))
         if abs(middle - 1) < 0.02:
-            words = "amount repeats the volume: it is in base units, not in quote units"
+            message = "amount repeats the volume: it is in base units, not in quote units"
         elif abs(np.median(average[traded] * price[traded]) - 1) < 0.02:
-            words = "volume and amount are swapped: volume / amount is the price"
+            message = "volume and amount are swapped: volume / amount is the price"
         else:
-            words = f"amount / volume is {ratio:.4g} x the price: no scale that is known"
-        yield case.finding("amount scale", "warning", words, np.empty(0, dtype=int), scale=ratio)
+            message = f"amount / volume is {ratio:.4g} x the price: no scale that is known"
+        yield case.finding("amount scale", "warning", message, np.empty(0, dtype=int), scale=ratio)
         return
     slack = np.where(traded, VWAP_SLACK * price, 0.0)
     average = average / scale
     outside = traded & ((average < case.low - slack) | (average > case.high + slack))
     if outside.any():
-        words = f"amount / volume lies outside the candle's low and high in {case.places(outside)}"
-        yield case.finding("amount outside candle", "warning", words, outside)
+        message = f"amount / volume lies outside the candle's low and high in {case.places(outside)}"
+        yield case.finding("amount outside candle", "warning", message, outside)
 
 
 def no_trade(case: Case) -> Findings:
@@ -78,9 +78,9 @@ def no_trade(case: Case) -> Findings:
     zero = case.volume == 0
     moved = zero & (case.high > case.low)
     if moved.any():
-        words = f"the price moved without volume in {case.places(moved)}"
-        yield case.finding("zero volume", "warning", words, moved)
+        message = f"the price moved without volume in {case.places(moved)}"
+        yield case.finding("zero volume", "warning", message, moved)
     still = zero & ~moved
     if still.any():
-        words = f"nothing was traded in {case.places(still)}: an outage, a quiet market, or filled in by somebody"
-        yield case.finding("zero volume", "warning" if still.mean() > 0.01 else "info", words, still)
+        message = f"nothing was traded in {case.places(still)}: an outage, a quiet market, or filled in by somebody"
+        yield case.finding("zero volume", "warning" if still.mean() > 0.01 else "info", message, still)

@@ -20,7 +20,7 @@ from kronos_lightning.data.sources.binance.endpoints import Endpoints
 from kronos_lightning.data.sources.binance.http import BadRequestError, Client, DownloadError
 from kronos_lightning.data.sources.binance.intervals import (
     BINANCE_INTERVALS,
-    DAY,
+    DAY_MS,
     LONG,
     Range,
     closed_before,
@@ -36,7 +36,8 @@ from kronos_lightning.data.sources.binance.stored_series import API, FetchedPart
 from kronos_lightning.settings import as_utc, end_of
 
 EARLIEST = to_ms(pd.Timestamp("2017-07-01"))  # Binance opened that month
-PUBLISHED_WITHIN = {"monthly": 31 * DAY, "daily": 3 * DAY}  # after the period; a file missing by then will not appear
+# Time after the end of a period within which its file is published; a file missing by then will not appear.
+PUBLISHED_WITHIN = {"monthly": 31 * DAY_MS, "daily": 3 * DAY_MS}
 API_LIMIT = 1000  # maximum number of candles in a response
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Job:
         self.series.clear_leftovers()
         manifest = self.series.manifest()
         wanted = self._wanted(manifest, start, end)
-        known = spans(manifest, "covered") + [about["span"] for about, _ in self.series.parts()]
+        known = spans(manifest, "covered") + [metadata["span"] for metadata, _ in self.series.parts()]
         problem = self._fetch(wanted, known)
         found = self.series.joined(manifest, wanted)
         if found is not None and self.endpoints.source == "auto" and self._ask_about_gaps(manifest, *found):
@@ -281,7 +282,7 @@ class Job:
         Return True if any range was fetched.
         """
         asked = spans(manifest, "asked_api")
-        asked += [about["span"] for about, _ in self.series.parts() if about["kind"] == API]
+        asked += [metadata["span"] for metadata, _ in self.series.parts() if metadata["kind"] == API]
         lacking = [
             r for gap in gap_ranges(table["time"].to_numpy(), self.series.interval, span) for r in without(gap, asked)
         ]

@@ -67,7 +67,7 @@ class Client:
             try:
                 response, body = self._ask(service, url, parameters)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                failure = _plain_words(error)
+                failure = _plain_text(error)
                 continue
             if response.status_code == 200:
                 self._mind_the_weight(response)
@@ -193,7 +193,7 @@ def _refusal(response: requests.Response, body: bytes) -> str:
     return f"{response.url}: refused (status {status}, {message})"
 
 
-def _plain_words(error: Exception) -> str:
+def _plain_text(error: Exception) -> str:
     """Return the innermost reason of a nested network error as text."""
     inner = error
     while inner.args and isinstance(inner.args[-1], Exception):
