@@ -16,9 +16,12 @@ RENAMED = {  # by command
         "stage.tokenizer": "stage.frozen_tokenizer",
         "regularization.loss_on": "regularization.loss_rows",
         "regularization=none": "regularization=default",
+        "sweep=none": "sweep=grid",
+        "trainer=ddp_sim": "trainer=ddp_cpu",
     },
     "evaluate": DATA
     | {
+        "trainer=ddp_sim": "trainer=ddp_cpu",
         "backtest.signal": "strategy.signal",
         "backtest.buy_threshold": "strategy.buy_threshold",
         "backtest.sell_threshold": "strategy.sell_threshold",

@@ -1,4 +1,4 @@
-"""Which validation figures may judge a run, and that they are the ones that are logged."""
+"""Validation metrics that can be monitored: they are the logged ones."""
 
 from functools import cache
 
@@ -15,7 +15,7 @@ from tests.helpers.training import predictor_module, quiet, tokenizer_module
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "predictor"])
-def test_the_figures_of_a_stage_are_those_that_it_logs(tmp_path, tiny_tokenizer, tiny_predictor, stage):
+def test_the_metrics_of_a_stage_are_those_that_it_logs(tmp_path, tiny_tokenizer, tiny_predictor, stage):
     window = {name: SETTINGS[name] for name in ("lookback", "horizon")}
     if stage == "tokenizer":
         module = tokenizer_module(tiny_tokenizer, **window)
@@ -43,13 +43,13 @@ def checked(stage, *overrides):
 
 @pytest.mark.parametrize("stage", METRICS)
 def test_each_figure_can_stop_a_run_that_another_chooses_the_checkpoint_of(stage):
-    for figure, mode in METRICS[stage].items():
-        found = checked(stage, f"early_stopping.monitor={figure}")
-        assert (found["early_stopping"]["monitor"], found["early_stopping"]["mode"]) == (figure, mode)
+    for metric, mode in METRICS[stage].items():
+        found = checked(stage, f"early_stopping.monitor={metric}")
+        assert (found["early_stopping"]["monitor"], found["early_stopping"]["mode"]) == (metric, mode)
         assert (found["best"]["monitor"], found["best"]["mode"]) == ("val/loss", "min")
-        both = checked(stage, f"best.monitor={figure}")
+        both = checked(stage, f"best.monitor={metric}")
         assert [both[name]["mode"] for name in ("best", "early_stopping")] == [mode, mode]
-        assert better(figure) == mode
+        assert better(metric) == mode
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,15 @@ def test_each_figure_can_stop_a_run_that_another_chooses_the_checkpoint_of(stage
         ("predictor", "best.monitor=val/mse_coarse", "val/mse_coarse' cannot be monitored"),
         ("predictor", "best.monitor=val/coverage_90", "how wide the paths are, not how accurate"),
         ("predictor", "best.monitor=val/codebook_usage_s1", "it depends on the frozen tokenizer"),
-        ("predictor", "best.mode=max", "callbacks.best.mode: val/loss .* callbacks.best.mode=min"),
+        (
+            "predictor",
+            "best.mode=max",
+            "callbacks.best.mode: wrong direction for val/loss; set callbacks.best.mode=min",
+        ),
         ("tokenizer", "early_stopping.monitor=val/codebook_usage_s2 early_stopping.mode=min", "mode=max"),
         ("predictor", "best.monitor=val/direction_accuracy validation_paths.every_n_epochs=2", "every_n_epochs=1"),
     ],
 )
-def test_a_figure_that_cannot_judge_or_a_wrong_direction_is_refused(stage, overrides, message):
+def test_a_metric_that_cannot_be_monitored_or_a_wrong_direction_is_refused(stage, overrides, message):
     with pytest.raises(ConfigError, match=message):
         checked(stage, *overrides.split())

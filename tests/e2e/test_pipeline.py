@@ -220,7 +220,7 @@ def measured(*overrides):
 def test_two_processes_forecast_what_one_does(trained):
     cwd, *_ = trained
     paths = []
-    for trainer in ("cpu", "ddp_sim"):
+    for trainer in ("cpu", "ddp_cpu"):
         options = [f"trainer={trainer}", "evaluation.output_dir=there", "evaluation.cutoffs_per_batch=5"]
         result = command("evaluate.py", *QUICK_EVALUATE, *options, cwd=cwd)
         assert result.stdout.count("Scoreboard") == 1

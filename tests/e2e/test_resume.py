@@ -27,7 +27,7 @@ RUN = [
     "callbacks.last.every_n_steps=2",
 ]
 BATCHES = 3 * 27
-TWO = ["trainer=ddp_sim", "data.batch_size=10"]
+TWO = ["trainer=ddp_cpu", "data.batch_size=10"]
 EVERYTHING = ["regularization.ema=0.9", "regularization.l2_pretrained=0.1", "regularization.volatility=batch"]
 KINDS = {
     "predictor, one process": ["stage=predictor", "stage.frozen_tokenizer=tokenizer", "stage.s1_condition=sampled"],

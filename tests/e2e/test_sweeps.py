@@ -68,7 +68,7 @@ def test_a_killed_sweep_with_two_processes_in_each_trial_goes_on_to_a_complete_t
     arguments = without(QUICK_TRAIN, "trainer", "logger")
     sweep = [
         *arguments,
-        "trainer=ddp_sim",
+        "trainer=ddp_cpu",
         "stage.max_epochs=4",
         "stage.learning_rate=-1,1e-3,1e-2",
     ]

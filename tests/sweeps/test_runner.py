@@ -26,7 +26,7 @@ defaults:
   - regularization: default
   - paths: default
   - _self_
-  - sweep: none
+  - sweep: grid
   - override hydra/job_logging: none
   - override hydra/hydra_logging: none
 data: {{name: btc, fold: null, csv_path: null, batch_size: 50}}

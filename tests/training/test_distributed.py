@@ -11,7 +11,7 @@ from tests.helpers.commands import QUICK_TRAIN, command, without
 COMMON = without(QUICK_TRAIN, "trainer", "data.batch_size", "logger")
 NO_DROPOUT = ["model.predictor.ffn_dropout_p=0.0", "model.predictor.resid_dropout_p=0.0"]
 ONE = ["trainer=cpu", "data.batch_size=40"]
-TWO = ["trainer=ddp_sim", "data.batch_size=20"]  # the same global batch
+TWO = ["trainer=ddp_cpu", "data.batch_size=20"]  # the same global batch
 SHARDED = ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=20"]
 
 
