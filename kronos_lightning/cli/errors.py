@@ -73,4 +73,4 @@ def _sentence(error: Exception) -> str:
         return str(error)
     key = re.search(r"full_key: (\S+)", str(error))
     message = f"{key[1]}: {error.__cause__}" if key else str(error.__cause__)
-    return f"{message} trainer=cpu or trainer=auto work here" if "No supported gpu" in message else message
+    return f"{message} Use trainer=cpu or trainer=auto" if "No supported gpu" in message else message

@@ -325,7 +325,7 @@ def records(
     start = sources.info["initial_weights"] if sources.info is not None else sources.predictor
     if not (candles.synthetic or start.startswith("random")) and first < end_of(PRETRAINING_END):
         detail = f"the test begins at {first}, the published weights may have seen candles up to {PRETRAINING_END}"
-        found.append(ProofResult.unproved("pretraining", "what the weights were made from before", detail))
+        found.append(ProofResult.unproved("pretraining", "training data of the initial weights", detail))
     if settings.backtest.intrabar_csv is not None:
         detail = "they come from a file that is not mutated; the backtest was proved without them"
         found.append(ProofResult.unproved("intrabar candles", "what came first inside a candle", detail))

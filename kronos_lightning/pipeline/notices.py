@@ -66,7 +66,7 @@ def _notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list
             found.append(f"LEAK: the {name} was fine-tuned on candles up to {seen}, the test begins at {first}.")
     if sources.info is not None:
         if candles.fingerprint not in sources.info["data"]["fingerprints"].values():
-            found.append("OTHER DATA: the predictor was fine-tuned on other candles than it is measured on.")
+            found.append("OTHER DATA: the predictor was fine-tuned on other candles than those of the evaluation.")
     elif _random_start(sources):
         found.append("RANDOM WEIGHTS: the predictor was never trained.")
     elif "not fine-tuned" in sources.predictor:

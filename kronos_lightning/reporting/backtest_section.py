@@ -64,7 +64,7 @@ def _notes(trading: Trading) -> list[str]:
         f"Candles that held both stop and target: {run.ambiguous} in which the stop was assumed to come first, "
         f"{run.resolved_intrabar} settled by intrabar candles.",
         "Decided at a candle's close, filled at the next open. Sharpe, Sortino and drawdown are the usual definitions, "
-        "not the guide's rougher ones.",
+        "not the guide's approximations.",
     ]
     if trading.search is None:
         notes.append("No parameters were searched: without calibration there are no forecasts of the validation range.")
@@ -103,7 +103,7 @@ def _search_table(trading: Trading, search: ParameterSearch) -> ReportTable:
     columns += [f"Trades at {cost:.2%}", ""]
     notes = [
         f"Trials: {search.trials}. Deflated Sharpe ratio of the best, the probability that it is above zero "
-        f"after so many trials: {percent(search.deflated_sharpe)}. Other trials than these, such as "
+        f"after so many trials: {percent(search.deflated_sharpe)}. Other trials, such as "
         f"earlier runs with other settings, are not counted."
     ]
     return ReportTable(title=SEARCH_TITLE, columns=columns, rows=rows, prose=True, notes=notes)

@@ -30,7 +30,7 @@ def sentences(result: EvaluationResult) -> tuple[list[str], str]:
     change = np.sign(truth.actual[:, -1] - truth.last_close)
     said = np.sign(model.point[:, -1] - truth.last_close)
     if not said.any() or not change.any():
-        lines.append("Direction: there is none, in the forecasts or in the market.")
+        lines.append("Direction: undefined, because no forecast or no close changed.")
     else:
         right, majority = (said == change)[change != 0], majority_direction(truth)
         lower, upper = mean_interval(right.astype(float), bootstrap_of(result.settings, result.forecasts))

@@ -125,13 +125,13 @@ class PartsProfiler(Profiler):
             [part, f"{self.seconds[part]:.3f}", f"{self.seconds[part] / total:.3f}", self.calls[part]]
             for part in sorted(self.seconds, key=self.seconds.get, reverse=True)
         ]
-        self._tell("Where the time went", "parts.csv", ["part", "seconds", "share", "calls"], parts)
+        self._tell("Time by part", "parts.csv", ["part", "seconds", "share", "calls"], parts)
         operators = [
             [e.key, f"{e.self_cpu_time_total / 1e6:.4f}", f"{e.self_device_time_total / 1e6:.4f}", e.count]
             for e in sorted(self.operators, key=lambda e: -max(e.self_cpu_time_total, e.self_device_time_total))
         ]
         if operators:
-            title = f"Of {min(self._steps - WARM_UP, TRACED)} traced step(s), the costliest operators"
+            title = f"Costliest operators of {min(self._steps - WARM_UP, TRACED)} traced step(s)"
             self._tell(title, "operators.csv", ["operator", "CPU seconds", "device seconds", "calls"], operators)
         if not self._local_rank:
             if not operators:

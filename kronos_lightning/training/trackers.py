@@ -250,17 +250,17 @@ class MLflow(Tracker):
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
 
-        pictures = None  # a server chooses the location
+        artifacts = None  # a server chooses the location
         if self.tracking_uri is None:
             self.store.mkdir(parents=True, exist_ok=True)
-            pictures = (self.store / "artifacts").as_uri()
+            artifacts = (self.store / "artifacts").as_uri()
         client = MlflowClient(self.tracking_uri or f"sqlite:///{self.store / 'mlflow.db'}")
         if known is not None:
             client.update_run(known, status="RUNNING")
             self.run_id = known
         else:
             found = client.get_experiment_by_name(self.project)
-            experiment = found.experiment_id if found else client.create_experiment(self.project, pictures)
+            experiment = found.experiment_id if found else client.create_experiment(self.project, artifacts)
             self.run_id = client.create_run(experiment, run_name=self.run_dir.name).info.run_id
         return client, self.run_id
 

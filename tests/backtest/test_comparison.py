@@ -1,4 +1,4 @@
-"""What stands beside a strategy: holding, random times, fees; and the search of parameters."""
+"""Comparisons with a strategy: holding, random times, fees; and the search of parameters."""
 
 from types import SimpleNamespace
 
@@ -111,7 +111,7 @@ def test_returns_by_cost_are_those_of_runs_at_these_costs():
     assert returns_by_cost(where, signals, LIMITED, costs) == pytest.approx(expected)
 
 
-def test_a_search_has_the_figures_of_every_threshold_at_every_cost():
+def test_a_search_has_the_metrics_of_every_threshold_at_every_cost():
     where, rng = random_market(3)
     rows = np.arange(0, 200, 2)
     forecasts = forecasts_of(rng.normal(0, 0.02, 100))

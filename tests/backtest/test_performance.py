@@ -1,4 +1,4 @@
-"""The figures, against an independent library and by hand."""
+"""Metrics, against an independent library and by hand."""
 
 import empyrical
 import numpy as np
@@ -31,7 +31,7 @@ def random_returns(seed):
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_figures_equal_those_of_an_independent_library(seed):
+def test_metrics_equal_those_of_an_independent_library(seed):
     returns = random_returns(seed)
     ours = equity_metrics(np.concatenate([[1000.0], 1000 * np.cumprod(1 + returns)]), returns, DAY)
     theirs = {
@@ -85,7 +85,7 @@ def test_win_rate_and_profit_factor_count_trades_after_costs():
         ([4.0, -1.0, -1.0, 0.0], 0.25, 2.0),
     ],
 )
-def test_edges_of_the_trades_figures(profits, win_rate, profit_factor):
+def test_edges_of_the_trades_metrics(profits, win_rate, profit_factor):
     expected = {"win_rate": win_rate, "profit_factor": profit_factor, "trades": len(profits)}
     assert trade_metrics(np.array(profits)) == pytest.approx(expected, nan_ok=True)
 

@@ -191,7 +191,7 @@ def test_resume_and_init_from_exclude_each_other():
         pytest.param(
             "evaluate.py",
             "trainer=gpu",
-            "error: trainer: No supported gpu backend found! trainer=cpu or trainer=auto work here\n",
+            "error: trainer: No supported gpu backend found! Use trainer=cpu or trainer=auto\n",
             marks=pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU"),
         ),
         ("train.py", "trainer=tpu", "trainer=tpu: no such choice"),

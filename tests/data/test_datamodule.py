@@ -54,7 +54,7 @@ def test_no_window_crosses_a_gap(make, guide_csv):
     assert len(module.manifest()["markets"]["X"]["gaps"]) == 1
 
 
-def test_processed_files_are_reused_when_nothing_changed_and_made_anew_otherwise(make, guide_csv, caplog):
+def test_processed_files_are_reused_when_nothing_changed_and_rebuilt_otherwise(make, guide_csv, caplog):
     def prepare(**changes):
         module = make(csv_path=str(guide_csv), synthetic=None, **changes)
         caplog.clear()

@@ -340,7 +340,7 @@ def test_files_without_volume_are_examined_too():
     assert {f.check for f in examine(raw).errors} == {"pasted rows"}
 
 
-def test_the_picture_marks_every_place():
+def test_the_plot_marks_every_place():
     raw = candles()
     raw.loc[700:719, PRICES] *= 1.4
     raw = as_raw(raw.drop(index=range(1000, 1010)))

@@ -82,7 +82,7 @@ def test_a_file_of_ones_own_is_never_downloaded(make, exchange, tmp_path):
 
 def test_a_failed_download_names_the_way_out(make, exchange):
     exchange.fault = lambda path, before: 451
-    with pytest.raises(DownloadError, match=r"not offered where you are.*data\.csv_path=FILE"):
+    with pytest.raises(DownloadError, match=r"not available in your region.*data\.csv_path=FILE"):
         make(binance=binance(exchange)).prepare_data()
 
 
@@ -93,7 +93,7 @@ def test_what_a_broken_download_could_get_is_trained_on_with_a_warning(make, exc
     exchange.fault = lambda path, before: 451 if "/api/" in path else None
     settings = binance(exchange) | {"source": "auto"}
     make(binance=settings, dataset_begin_time="2023-01-01").prepare_data()
-    assert "not offered where you are" in caplog.text
+    assert "not available in your region" in caplog.text
 
 
 # --- examined ---------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def test_the_runs_log_is_kept_in_its_folder_from_the_first_line(trained):
     assert "Best val/loss" not in text.split("Tokenizer:")[0]  # that of the stage before is not in it
 
 
-def test_run_info_tells_versions_data_seed_and_figures(trained):
+def test_run_info_tells_versions_data_seed_and_metrics(trained):
     cwd, *_ = trained
     content = info(cwd / MODELS / "finetune_predictor_sample")
     assert content["status"] == "finished"
@@ -83,30 +83,30 @@ def test_run_info_tells_versions_data_seed_and_figures(trained):
 
 
 @pytest.mark.parametrize(
-    ("stage", "figures"),
+    ("stage", "metrics"),
     [
         ("tokenizer", {"train/mse_full", "train/mse_coarse", "train/quantizer_loss", "val/mse_coarse"}),
         ("predictor", {"train/ce_s1", "train/ce_s2", "val/ce_s1", "val/ce_s2"}),
     ],
 )
-def test_tensorboard_shows_losses_rate_gradients_codebook_direction_and_a_picture(trained, stage, figures):
+def test_tensorboard_shows_losses_rate_gradients_codebook_direction_and_a_plot(trained, stage, metrics):
     cwd, *_ = trained
     events = EventAccumulator(str(cwd / MODELS / f"finetune_{stage}_sample" / "logs")).Reload()
     common = {"train/loss", "val/loss", "lr-AdamW/pg1", "train/gradient_norm", "val/codebook_usage_s1",
               "val/codebook_usage_s2", "val/direction_accuracy", "val/direction_majority"}  # fmt: skip
-    assert common | figures <= set(events.Tags()["scalars"])
+    assert common | metrics <= set(events.Tags()["scalars"])
     assert len(events.Images("val/paths")) == 2  # one each validation
     assert 0 < events.Scalars("val/codebook_usage_s1")[0].value <= 1
 
 
-def test_evaluation_leaves_forecasts_scoreboard_report_and_pictures(trained):
+def test_evaluation_leaves_forecasts_scoreboard_report_and_plots(trained):
     cwd, _, evaluated = trained
     folder = cwd / "outputs" / "backtest_results" / "sample"
     results = {"forecasts.parquet", "paths.npy", "metrics.json", "report.html", "trades.csv", "calibration.json"}
     tables = {f"{name}.csv" for name in ("scoreboard", "by_step", "by_month", "by_regime")}
-    pictures = {f"{name}.png" for name in ("fan_charts", "by_step", "pit", "reliability", "skill_over_time", "equity",
+    plots = {f"{name}.png" for name in ("fan_charts", "by_step", "pit", "reliability", "skill_over_time", "equity",
                                            "random_strategies", "costs", "search")}  # fmt: skip
-    assert {path.name for path in folder.iterdir()} == results | tables | pictures | {"tensorboard"}
+    assert {path.name for path in folder.iterdir()} == results | tables | plots | {"tensorboard"}
     forecasts = ForecastSet.load(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["cutoffs"] == len(forecasts)

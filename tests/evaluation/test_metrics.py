@@ -1,4 +1,4 @@
-"""Every figure of a forecaster, counted a second time."""
+"""Every metric of a forecaster, counted a second time."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def test_the_mean_crps_does_not_depend_on_how_many_paths_there_are():
     assert measured(few)["crps"] == pytest.approx(measured(many)["crps"], rel=0.03)
 
 
-def test_point_figures_equal_counting_by_hand():
+def test_point_metrics_equal_counting_by_hand():
     found = measured(made([[[101, 102]], [[99, 95]], [[100, 101]]], [[102, 104], [98, 97], [101, 99]], [100, 100, 100]))
     assert found["mae"] == pytest.approx((1 + 2 + 1 + 2 + 1 + 2) / 6)
     assert found["mase"] == pytest.approx(found["mae"])  # scale 1
@@ -144,7 +144,7 @@ def test_brier_and_reliability_read_the_probability_that_is_given():
     assert found.count.tolist() == [(~rose).sum(), rose.sum()]
 
 
-def test_figures_by_step_average_to_those_over_all_steps():
+def test_metrics_by_step_average_to_those_over_all_steps():
     forecasts = walks(30, horizon=4)
     whole, steps = measured(forecasts), by_step(scored(forecasts))
     assert steps["step"].tolist() == [1, 2, 3, 4]
@@ -153,7 +153,7 @@ def test_figures_by_step_average_to_those_over_all_steps():
     assert steps["crps"].is_monotonic_increasing  # the farther the harder
 
 
-def test_figures_by_month_are_those_of_the_forecasts_that_begin_in_it():
+def test_metrics_by_month_are_those_of_the_forecasts_that_begin_in_it():
     forecasts = walks(300, horizon=5, paths=10)
     scores = scored(forecasts)
     months = by_slice(scores, "month")

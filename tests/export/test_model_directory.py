@@ -221,7 +221,7 @@ def test_a_hub_that_cannot_be_reached_is_told_in_a_line(export):
     assert "Traceback" not in told
 
 
-def test_figures_of_other_weights_are_never_quoted(cwd, tmp_path, monkeypatch):
+def test_metrics_of_other_weights_are_never_quoted(cwd, tmp_path, monkeypatch):
     monkeypatch.chdir(cwd)
     config = json.loads((cwd / RUN / "config.json").read_text())
     assert model_directory.evaluation("auto", cwd / RUN, config)["verdict"]

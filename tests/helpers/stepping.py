@@ -16,7 +16,7 @@ from tests.helpers.paths import ROOT
 
 
 class Stepper(L.Callback):
-    """After each step prints the processor and wall seconds since it was told to go on, and waits for a line."""
+    """After each step prints the CPU and wall seconds since it was told to continue, and waits for a line."""
 
     def on_train_batch_end(self, *arguments: object) -> None:
         now = time.process_time(), time.perf_counter()

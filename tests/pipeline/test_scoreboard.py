@@ -1,4 +1,4 @@
-"""All forecasters side by side, the verdict, and what a reader needs to know before any figure."""
+"""All forecasters side by side, the verdict, and what a reader needs to know before any metric."""
 
 import json
 import re
@@ -188,7 +188,7 @@ def test_the_files_for_machines_hold_what_the_page_says(folded, tmp_path):
     assert len(pd.read_csv(tmp_path / "trades.csv")) == content["trading"]["backtest"]["trades"]
 
 
-def test_tensorboard_lists_settings_and_final_figures(folded, tmp_path):
+def test_tensorboard_lists_settings_and_final_metrics(folded, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     write(folded, tmp_path)

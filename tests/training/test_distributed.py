@@ -43,7 +43,7 @@ def test_two_processes_train_to_the_weights_of_one_with_the_same_global_batch(ru
         torch.testing.assert_close(weights_two[key], weights_one[key], atol=1e-4, rtol=0)
 
 
-def test_two_processes_validate_to_the_figures_of_one_for_the_same_weights(runs, cwd):
+def test_two_processes_validate_to_the_metrics_of_one_for_the_same_weights(runs, cwd):
     """The checkpoint is chosen and the run stopped by the forecasts' score, which one process measures."""
     stage, name, *_ = runs
     unchanged = [f"init_from={name}_one", "stage.learning_rate=1e-30", "stage.max_epochs=1"]

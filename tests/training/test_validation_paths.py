@@ -1,4 +1,4 @@
-"""The figures of the forecasts that are made after each validation."""
+"""Metrics of the forecasts after each validation."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def fit(tmp_path):
     return fitted
 
 
-def test_path_figures_are_the_fair_score_the_coverage_and_the_direction():
+def test_path_metrics_are_the_fair_score_the_coverage_and_the_direction():
     rng = np.random.default_rng(0)
     known, paths, actual = rng.normal(size=40), rng.normal(size=(40, 19, 3)), rng.normal(size=(40, 3))
     found = path_metrics(known, paths, actual)

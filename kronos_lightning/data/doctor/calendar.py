@@ -94,7 +94,7 @@ def columns(case: Case) -> Findings:
     unused = case.raw.attrs.get("reading", {}).get("unused", [])
     alike = [name for name in unused if re.search("vol|amount|turnover|成交", name.lower())]
     if case.volume is None and alike:
-        message = f"no column is known to be the volume; if {alike[0]!r} is, set columns={{volume: {alike[0]}}}"
+        message = f"no volume column recognised; if {alike[0]!r} is the volume, set columns={{volume: {alike[0]}}}"
         yield Finding("columns", "warning", f"{message} (data.columns in train.py)")
     if "reading" in case.raw.attrs:
         yield Finding("columns", "info", describe(case.raw), details={"reading": case.raw.attrs["reading"]})

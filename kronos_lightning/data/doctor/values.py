@@ -18,7 +18,7 @@ def numbers(case: Case) -> Findings:
             continue
         broken = ~np.isfinite(values)
         wrong = values <= 0 if name in PRICES else values < 0
-        for bad, what in ((broken, "no number"), (wrong, "not positive" if name in PRICES else "negative")):
+        for bad, what in ((broken, "not a number"), (wrong, "not positive" if name in PRICES else "negative")):
             if bad.any():
                 check = "missing value" if bad is broken else "negative value"
                 yield case.finding(check, "error", f"{name} is {what} in {case.places(bad)}", bad)
@@ -60,7 +60,7 @@ def amounts(case: Case) -> Findings:
         elif abs(np.median(average[traded] * price[traded]) - 1) < 0.02:
             message = "volume and amount are swapped: volume / amount is the price"
         else:
-            message = f"amount / volume is {ratio:.4g} x the price: no scale that is known"
+            message = f"amount / volume is {ratio:.4g} x the price: not a known scale"
         yield case.finding("amount scale", "warning", message, np.empty(0, dtype=int), scale=ratio)
         return
     slack = np.where(traded, VWAP_SLACK * price, 0.0)
@@ -82,5 +82,5 @@ def no_trade(case: Case) -> Findings:
         yield case.finding("zero volume", "warning", message, moved)
     still = zero & ~moved
     if still.any():
-        message = f"nothing was traded in {case.places(still)}: an outage, a quiet market, or filled in by somebody"
+        message = f"nothing was traded in {case.places(still)}: an outage, a quiet market, or filled in later"
         yield case.finding("zero volume", "warning" if still.mean() > 0.01 else "info", message, still)

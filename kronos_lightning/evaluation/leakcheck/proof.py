@@ -159,7 +159,7 @@ def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int],
         elif subject.knows == "nothing":
             verdict, detail = "proved", "changed, so it was not known"
         elif compare(subject.function(candles, last), subject.function(everything, last)) is None:
-            verdict, detail = "unproved", "it did not even change when all candles did"
+            verdict, detail = "unproved", "it did not change even when all candles changed"
         else:
             verdict, detail = "proved", "bit-identical"
         findings.append(

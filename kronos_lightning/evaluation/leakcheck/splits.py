@@ -51,12 +51,12 @@ def check_record(name: str, info: Mapping[str, Any] | None, first: pd.Timestamp)
         info: training metadata of its checkpoint; None = there is none.
         first: open time of the first forecast candle.
     """
-    what = "ranges of training and validation, as its checkpoint tells them"
+    what = "ranges of training and validation, as recorded in its checkpoint"
     if info is None:
         why = "the checkpoint does not record its training data"
         return ProofResult.unproved(f"{name}'s record", what, why)
     seen = max(end_of(info["data"]["ranges"][split][1]) for split in ("train", "val"))
-    problem = f"it has seen candles up to {seen}, the test forecasts from {first} on" if first < seen else ""
+    problem = f"it was trained on candles up to {seen}, the test range begins at {first}" if first < seen else ""
     return _finding(f"{name}'s record", what, 2, problem, f"ends by {seen}, before {first}")
 
 

@@ -33,7 +33,7 @@ def test_a_finding_tells_where_it_first_differed():
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda candles, row: {"x": np.zeros(3)}, "it did not even change when all candles did"),
+        (lambda candles, row: {"x": np.zeros(3)}, "it did not change even when all candles changed"),
         (lambda candles, row: {"x": np.empty(0)}, "there was nothing to compare"),
         (lambda candles, row: {}, "there was nothing to compare"),
     ],

@@ -161,7 +161,7 @@ class Job:
         now = min(self.now, self.client.exchange_time or self.now)  # the local clock may be ahead
         if not self._missing((wanted[0], min(wanted[1], closed_before(self.series.interval, now))), known):
             return None
-        return reasons[-1] if reasons else f"{self._name}: not in the archive yet, source=auto asks the API too"
+        return reasons[-1] if reasons else f"{self._name}: not in the archive yet; source=auto also uses the API"
 
     def _missing(self, wanted: Range, known: list[Range]) -> list[Range]:
         """Return the unknown parts of `wanted` that could contain the open time of a candle."""
