@@ -84,6 +84,6 @@ def all_finite(network: nn.Module) -> bool:
 def diverged(what: str, step: int) -> DivergedError:
     """Build the error for a training that diverged, with advice in its message."""
     return DivergedError(
-        f"{what} became infinite or NaN at step {step}, which was not saved. Common causes: stage.learning_rate is too high, "
-        f"stage.gradient_clip is not set, or 16-mixed precision (bf16-mixed is safer)"
+        f"{what} became infinite or NaN at step {step}, which was not saved. Common causes: stage.learning_rate is too "
+        f"high, stage.gradient_clip is not set, or 16-mixed precision (bf16-mixed is safer)"
     )

@@ -128,7 +128,7 @@ def test_the_profile_says_how_many_steps_were_traced_and_where_none_were(tmp_pat
     profiler.describe()
     printed = capsys.readouterr().out
     assert "Time by part" in printed
-    assert (f"Of {traced} traced step(s)" in printed) == (traced > 0)
+    assert (f"of {traced} traced step(s)" in printed) == (traced > 0)
     assert (f"No trace: the run has only {steps} step(s), at least 4 are needed" in caplog.text) == (traced == 0)
     files = {"parts.csv"} | ({"operators.csv", "trace.json.gz"} if traced else set())
     assert {path.name for path in tmp_path.iterdir()} == files
