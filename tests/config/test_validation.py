@@ -277,7 +277,7 @@ def test_a_renamed_key_stops_with_its_new_name(name, old, new):
     present, value = re.match(r"([\w.]+)(=\w+)?", new).groups()
     more = [f"{present}{value}"] if value else []
     node = composed(name, *NEEDED.get(name, []), *(["stage=predictor"] if name == "train" else []), *more)
-    for part in present.split("."):
+    for part in present.split(".") if not value else []:
         node = node[part]
 
 
