@@ -59,7 +59,7 @@ class StopSignals:
             signal.raise_signal(number)
         else:
             self.received = number
-            os.write(2, b"\nStopping after this step; once more stops at once\n")
+            os.write(2, b"\nStopping after this step; interrupt again to stop immediately\n")
 
 
 def requeue() -> None:

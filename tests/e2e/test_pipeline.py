@@ -238,7 +238,7 @@ def test_the_forecast_command_takes_a_runs_folder_and_says_that_its_candles_were
     run = cwd / MODELS / "finetune_predictor_sample"
     arguments = [str(guide_csv), f"predictor={run}", "horizon=3"]
     refused = command("kronos_lightning.forecast", *arguments, cwd=cwd, check=False)
-    assert "is a kronos-tiny, not a kronos-small: model=kronos-tiny" in refused.stderr
+    assert "is a kronos-tiny, not a kronos-small; set model=kronos-tiny" in refused.stderr
     result = command("kronos_lightning.forecast", *arguments, "model=kronos-tiny", cwd=cwd)
     assert "Calibrated on SYNTHETIC from" in result.stdout
     assert "SYNTHETIC: the predictor was fine-tuned on made-up candles" in result.stdout

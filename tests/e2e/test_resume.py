@@ -151,7 +151,7 @@ def test_a_run_that_is_told_to_stop_saves_ends_cleanly_and_goes_on_exactly(hook,
     arguments = [*RUN, "callbacks.last.every_n_steps=null", f"run_dir=stopped_{hook}"]
     code, errors = run_until(cwd, arguments, hook, count, name)
     assert code == 128 + getattr(signal, name)
-    assert "goes on" in errors
+    assert "To continue, run the same command" in errors
     assert "Traceback" not in errors
     command("train.py", *arguments, "resume=auto", cwd=cwd)
     assert differences(end_of(whole), end_of(cwd / f"stopped_{hook}")) == []

@@ -23,7 +23,7 @@ def test_a_folder_that_holds_no_run_is_not_taken_for_one(tmp_path):
     (tmp_path / "thesis" / "chapter.tex").write_text("")
     result = command("train.py", *QUICK_TRAIN, "run_dir=thesis", cwd=tmp_path, check=False)
     assert result.returncode == 1
-    assert "error: run_dir=thesis: holds chapter.tex and no run" in result.stderr
+    assert "error: run_dir=thesis: contains chapter.tex but no run" in result.stderr
     assert (tmp_path / "thesis" / "chapter.tex").exists()
     result = command("train.py", *QUICK_TRAIN, "run_dir=.", cwd=tmp_path, check=False)
     assert "error: run_dir=.: a run needs its own folder" in result.stderr
