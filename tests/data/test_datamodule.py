@@ -60,7 +60,7 @@ def test_processed_files_are_reused_when_nothing_changed_and_rebuilt_otherwise(m
         caplog.clear()
         with caplog.at_level("INFO"):
             module.prepare_data()
-        return "reused" in caplog.text
+        return "Reusing" in caplog.text
 
     assert not prepare()
     assert prepare()

@@ -101,7 +101,7 @@ def test_an_amount_that_does_not_fit_the_price_is_named(place):
         (lambda f: f.assign(amount=f["amount"] / 1000), "info", "units of 1000"),
         (lambda f: f.assign(amount=f["volume"]), "warning", "repeats the volume"),
         (lambda f: f.assign(amount=f["volume"], volume=f["amount"]), "warning", "swapped"),
-        (lambda f: f.assign(amount=f["amount"] * 3.3), "warning", "no scale that is known"),
+        (lambda f: f.assign(amount=f["amount"] * 3.3), "warning", "not a known scale"),
     ],
 )
 def test_scales_of_amount_and_volume_are_recognised(change, severity, message):

@@ -133,7 +133,7 @@ def test_ignored_defects_are_trained_on_and_said(make, tmp_path, caplog):
     module = make(csv_path=write(tmp_path / "c.csv", change=spoil), on_defect="ignore")
     module.prepare_data()
     assert len(module.read()[0]) == 600
-    assert "trained on all the same" in caplog.text
+    assert "training on defective candles" in caplog.text
     assert module.manifest()["markets"]["X"]["findings"][0]["check"] == "pasted rows"
 
 
