@@ -12,7 +12,7 @@ from rich.console import Console
 
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_evaluation, fold_configs
-from kronos_lightning.data.files import atomic_directory, set_aside
+from kronos_lightning.data.files import archive, atomic_directory
 from kronos_lightning.pipeline.backtesting import trade
 from kronos_lightning.pipeline.forecasting import baseline_paths, forecast_range, join
 from kronos_lightning.pipeline.scoreboard import EvaluationResult, score_all
@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
         whole.forecasts.save(directory)
         write(result, directory)
         page.write(directory)
-        if (aside := set_aside(output)) is not None:
+        if (aside := archive(output)) is not None:
             log.info("The earlier report was moved to %s", aside)
     print_tables(page, Console())
     log.info("Report: %s", output / "report.html")

@@ -41,7 +41,7 @@ def train(cfg: DictConfig, settings: Training, run_log: RunLog) -> float:
     if settings.resume == "auto" and directory.is_finished(run_dir):
         check_same(run_dir, settings, datamodule)
         log.info("%s is finished, nothing to resume", run_dir)
-        return directory.best_figures(run_dir)[monitor]
+        return directory.best_metrics(run_dir)[monitor]
     resume = find_resume(settings.resume, run_dir)
     check_resumable(resume, settings)
     module, sources = build_module(settings, datamodule, kept_tokenizer(resume))
@@ -50,20 +50,20 @@ def train(cfg: DictConfig, settings: Training, run_log: RunLog) -> float:
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, profiler=profiler, _convert_="all")
 
     scaled = scale(settings, module, datamodule, trainer.num_devices * trainer.num_nodes)
-    about = {"stage": settings.stage.name, "model": settings.model.name, "settings": provenance.optimisation(settings)}
-    info = provenance.describe(datamodule, settings.seed, **about, scale=scaled, **sources)
+    kind = {"stage": settings.stage.name, "model": settings.model.name, "settings": provenance.optimisation(settings)}
+    info = provenance.describe(datamodule, settings.seed, **kind, scale=scaled, **sources)
     module.record, module.compiled = provenance.record(info), settings.compile
-    module.save_hyperparameters(about["settings"])  # shown by the trackers
+    module.save_hyperparameters(kind["settings"])  # shown by the trackers
     begun = directory.begin(run_dir, OmegaConf.to_container(cfg, resolve=True), info, module.frozen, resume)
     run_log.write_to(run_dir / "logs" / "train.log")
     with begun:
         trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
 
-    figures = directory.best_figures(run_dir)
-    log.info("Best %s %.5f after epoch %d", monitor, figures[monitor], figures["best_epoch"])
+    metrics = directory.best_metrics(run_dir)
+    log.info("Best %s %.5f after epoch %d", monitor, metrics[monitor], metrics["best_epoch"])
     log.info("Model: %s", run_dir / "checkpoints" / "best_model")
-    directory.end(run_dir, info | {"seconds": round(time.monotonic() - started, 1), "metrics": figures})
-    return figures[monitor]
+    directory.end(run_dir, info | {"seconds": round(time.monotonic() - started, 1), "metrics": metrics})
+    return metrics[monitor]
 
 
 if __name__ == "__main__":

@@ -230,11 +230,11 @@ def _by_section(table: dict[str, Row]) -> Iterator[tuple[str, dict[str, Row]]]:
 
 
 def group_table() -> str:
-    """Files of each configuration group and what the first comment of each says."""
+    """Choices of each configuration group and the first comment of each; files named ``_…`` are no choices."""
     lines = ["| choice | what it is |", "|---|---|"]
     for path in sorted(conf_directory().rglob("*.yaml")):
         group = path.parent.relative_to(conf_directory()).as_posix()
-        if group != "." and "logging" not in group:
+        if group != "." and "logging" not in group and not path.stem.startswith("_"):
             text = _joined([line for line in _header(path) if not line.startswith("# @package")])
             lines.append(f"| `{group}={path.stem}` | {_cell(text)} |")
     return "\n".join(lines) + "\n"

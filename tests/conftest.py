@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kronos_lightning import Kronos, KronosTokenizer
-from kronos_lightning.data.sources.synthetic import sample_candles
+from kronos_lightning.data.sources.synthetic import synthetic_candles
 from tests.helpers.networks import TINY_PREDICTOR, TINY_TOKENIZER
 from tests.helpers.paths import GOLDEN
 
@@ -53,7 +53,7 @@ def tiny_predictor():
 @pytest.fixture
 def candles():
     """600 synthetic hourly candles."""
-    return sample_candles(600, "1h", "2023-01-01", seed=3, start_price=100.0, volatility=0.8)
+    return synthetic_candles(600, "1h", "2023-01-01", seed=3, start_price=100.0, volatility=0.8)
 
 
 @pytest.fixture

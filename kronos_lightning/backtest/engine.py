@@ -51,7 +51,7 @@ BOOK = np.dtype(
         ("waiting", np.int64),  # closes until trading resumes, or FOREVER
         ("closed", np.int64),  # trades so far
         ("ambiguous", np.int64),
-        ("settled", np.int64),
+        ("resolved_intrabar", np.int64),
     ]
 )
 compiled = njit(nogil=True, error_model="numpy")
@@ -89,7 +89,7 @@ class Backtest:
     halted: True if a drawdown halt suppressed the signal of a close, bool ``(T,)``.
     trades: structured array ``(K,)`` of `TRADE`, in order of exit.
     ambiguous: number of candles that reached both stop and target, in which the stop was assumed to come first.
-    settled: number of candles that reached both, in which intrabar candles determined the order.
+    resolved_intrabar: number of candles that reached both, in which intrabar candles determined the order.
     """
 
     stamps: pd.DatetimeIndex
@@ -99,7 +99,7 @@ class Backtest:
     halted: np.ndarray
     trades: np.ndarray
     ambiguous: int
-    settled: int
+    resolved_intrabar: int
 
     @property
     def returns(self) -> np.ndarray:
@@ -141,7 +141,7 @@ def run_backtest(market: MarketData, signals: np.ndarray, rules: ExecutionRules,
         ValueError: the number of signals differs from the number of candles.
     """
     if signals.shape != (len(market),):
-        raise ValueError(f"{len(market)} candles need as many signals, not {signals.shape}")
+        raise ValueError(f"expected one signal for each of {len(market)} candles, got {signals.shape}")
     limits = _Limits(
         cost=float(rules.cost),
         slippage=float(rules.slippage),
@@ -165,7 +165,7 @@ def run_backtest(market: MarketData, signals: np.ndarray, rules: ExecutionRules,
         halted=curves.halted,
         trades=trades[: int(book[0]["closed"])].copy(),
         ambiguous=int(book[0]["ambiguous"]),
-        settled=int(book[0]["settled"]),
+        resolved_intrabar=int(book[0]["resolved_intrabar"]),
     )
 
 
@@ -302,7 +302,7 @@ def _settle(book: np.record, limits: _Limits, stop: float, intrabar: Intrabar, t
             if ambiguous:
                 break
             if reason != NONE:
-                book.settled += 1
+                book.resolved_intrabar += 1
                 return price, reason
     book.ambiguous += 1
     return stop, STOP

@@ -67,7 +67,7 @@ class MarketData:
             MarketDataError: there are no candles, or the intrabar candles do not fill a candle exactly.
         """
         if len(candles) == 0:
-            raise MarketDataError("a backtest needs candles, and there are none")
+            raise MarketDataError("a backtest needs at least one candle")
         stamps = pd.DatetimeIndex(candles["timestamps"])
         return cls(
             stamps=stamps, interval=interval, prices=_prices(candles), intrabar=_intrabar(stamps, interval, intrabar)

@@ -25,14 +25,14 @@ DESCRIPTIONS = {
 YEAR = pd.Timedelta(days=365)
 
 
-def figures(backtest: Backtest) -> dict[str, float]:
+def backtest_metrics(backtest: Backtest) -> dict[str, float]:
     """Return all metrics of a backtest; see `DESCRIPTIONS`."""
-    return equity_figures(backtest.equity, backtest.returns, backtest.interval) | trade_figures(
+    return equity_metrics(backtest.equity, backtest.returns, backtest.interval) | trade_metrics(
         backtest.trades["profit"]
     )
 
 
-def trade_figures(profits: np.ndarray) -> dict[str, float]:
+def trade_metrics(profits: np.ndarray) -> dict[str, float]:
     """Return the metrics of closed trades, from their profits after costs ``(K,)`` in quote units."""
     losses = -profits[profits < 0].sum()
     return {
@@ -42,7 +42,7 @@ def trade_figures(profits: np.ndarray) -> dict[str, float]:
     }
 
 
-def equity_figures(equity: np.ndarray, returns: np.ndarray, interval: pd.Timedelta) -> dict[str, float]:
+def equity_metrics(equity: np.ndarray, returns: np.ndarray, interval: pd.Timedelta) -> dict[str, float]:
     """Return the metrics that need no trades.
 
     Args:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from .engine import run_backtest
 from .market_data import MarketData
-from .performance import YEAR, figures
+from .performance import YEAR, backtest_metrics
 from .rules import ExecutionRules
 from .sharpe import deflated_sharpe
 from .strategy import Forecasts, Strategy, on_candles
@@ -55,15 +55,15 @@ def search_parameters(
         rules: execution rules; the best combination is chosen at their cost.
         costs: further costs per side for the table.
     """
-    names = tuple(strategy.free)
-    combinations = [dict(zip(names, values, strict=True)) for values in product(*strategy.free.values())]
+    names = tuple(strategy.search_space)
+    combinations = [dict(zip(names, values, strict=True)) for values in product(*strategy.search_space.values())]
     signals = [_signals(strategy.with_parameters(**values), forecasts, rows, len(market)) for values in combinations]
     costs = sorted({*costs, rules.cost})
 
     def one(trial: tuple[int, float]) -> dict[str, float]:
         which, cost = trial
         result = run_backtest(market, signals[which], rules.model_copy(update={"cost": cost}), 1.0)
-        return combinations[which] | {"cost": cost} | figures(result)
+        return combinations[which] | {"cost": cost} | backtest_metrics(result)
 
     with ThreadPoolExecutor() as pool:
         table = pd.DataFrame(list(pool.map(one, product(range(len(combinations)), costs))))

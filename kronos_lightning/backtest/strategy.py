@@ -46,7 +46,7 @@ class Strategy(Protocol):
         """Parameters in use, by name, for the report."""
 
     @property
-    def free(self) -> Mapping[str, Sequence[float]]:
+    def search_space(self) -> Mapping[str, Sequence[float]]:
         """Values that the search on the validation range tries, by parameter; empty = no search."""
 
     def with_parameters(self, **values: float) -> Self:
@@ -97,7 +97,7 @@ class ThresholdStrategy(Section):
         return {"sell": self.sell_threshold, "buy": self.buy_threshold}
 
     @property
-    def free(self) -> Mapping[str, Sequence[float]]:
+    def search_space(self) -> Mapping[str, Sequence[float]]:
         """Thresholds that the search tries, each for both sides."""
         return {"threshold": sorted(set(self.search_thresholds))}
 

@@ -37,13 +37,13 @@ def main(cfg: DictConfig) -> None:
     with atomic_directory(output) as folder:
         (folder / "doctor.json").write_text(json.dumps(diagnosis.to_json(), indent=1, allow_nan=False))
         (folder / "doctor.html").write_text(page(diagnosis, raw))
-    tell(diagnosis, raw)
+    print_summary(diagnosis, raw)
     log.info("Written to %s: doctor.html, doctor.json", output)
     if diagnosis.errors:
         sys.exit(2)
 
 
-def tell(diagnosis: Diagnosis, raw: pd.DataFrame) -> None:
+def print_summary(diagnosis: Diagnosis, raw: pd.DataFrame) -> None:
     """Print the findings as a table."""
     console = Console()
     table = Table(title=f"{diagnosis.source}: {diagnosis.candles:,} candles of {diagnosis.interval}, {span(raw)}")

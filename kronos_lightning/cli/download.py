@@ -34,21 +34,21 @@ def main(cfg: DictConfig) -> None:
         except DownloadError as error:
             failed.append(str(error))
     if done:
-        tell(done)
+        print_summary(done)
     if failed:
         raise DownloadError("; ".join(failed))
 
 
-def tell(done: list[Downloaded]) -> None:
+def print_summary(done: list[Downloaded]) -> None:
     """Print a table of the downloaded files, their spans and gaps."""
     table = Table()
     table.add_column("file", overflow="fold")
     for name in ("candles", "from", "to", "gaps", "fetched"):
         table.add_column(name, justify="right")
     for series in done:
-        about = series.manifest
+        info = series.manifest
         fetched = f"{series.pieces} pieces" if series.pieces else "up to date"
-        row = f"{about['candles']:,}", about["first"][:16], about["last"][:16], str(len(about["gaps"])), fetched
+        row = f"{info['candles']:,}", info["first"][:16], info["last"][:16], str(len(info["gaps"])), fetched
         table.add_row(str(series.path), *row)
     Console().print(table)
 

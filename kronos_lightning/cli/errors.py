@@ -72,5 +72,5 @@ def _sentence(error: Exception) -> str:
     if not isinstance(error, InstantiationException) or error.__cause__ is None:
         return str(error)
     key = re.search(r"full_key: (\S+)", str(error))
-    words = f"{key[1]}: {error.__cause__}" if key else str(error.__cause__)
-    return f"{words} trainer=cpu or trainer=auto work here" if "No supported gpu" in words else words
+    message = f"{key[1]}: {error.__cause__}" if key else str(error.__cause__)
+    return f"{message} Use trainer=cpu or trainer=auto" if "No supported gpu" in message else message

@@ -26,12 +26,12 @@ def main(cfg: DictConfig) -> None:
     settings = check_export(cfg)
     if settings.push is not None and get_token() is None:
         raise RunError(
-            f"push={settings.push}: no token: set the environment variable HF_TOKEN to one that may write, or save one "
-            "with hf auth login"
+            f"push={settings.push}: no token; set the environment variable HF_TOKEN to a token with write access, or "
+            "run hf auth login"
         )
     run, output = Path(settings.run), Path(settings.output_dir) / Path(settings.run).name
     if output.exists():
-        raise RunError(f"{output} is there already and stays as it is: remove it, or choose another output_dir")
+        raise RunError(f"{output}: already exists; remove it or set output_dir")
     info = finished(run)
     config = json.loads((run / "config.json").read_text())
     measured = None if info["stage"] == "tokenizer" else evaluation(settings.evaluation, run, config)

@@ -38,7 +38,7 @@ from kronos_lightning.runs.directory import best_model
 from kronos_lightning.settings import parse_interval
 
 LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
-SHOWN = 24  # maximum number of steps in the terminal's table
+MAX_TABLE_STEPS = 24  # maximum number of steps in the terminal's table
 STAMP = "%Y-%m-%d %H:%M UTC"
 USUAL_LOOKBACK = 360  # candles; for a predictor that does not record its lookback
 PLOTTED = 120  # maximum number of known candles in the plot
@@ -72,7 +72,7 @@ def main(cfg: DictConfig) -> None:
             f"{candles.symbol}: {len(paths)} sample paths after {series.stamps[-1]:{STAMP}}",
         )
         live_figure(known.values, paths, known.stamps.append(series.future), title).savefig(folder / "fan.png", dpi=120)
-    tell(series, paths, settings, sources, forecaster.calibration)
+    print_summary(series, paths, settings, sources, forecaster.calibration)
     log.info("Written to %s: quantiles.csv, paths.npy, fan.png", output)
 
 
@@ -84,7 +84,7 @@ def read_market(settings: Forecasting) -> Candles:
         stamps = pd.DatetimeIndex(raw["timestamps"].sort_values().unique())
         closes = describe_sessions(stamps, usual_distance(raw, path))
         if closes:
-            log.info("The market closes (%s): forecasts follow its sessions; calendar=24x7 if it does not", closes)
+            log.info("Forecasts follow the sessions of this market (%s); use calendar=24x7 if it never closes", closes)
         sessions = bool(closes)
     return validate(raw, path, settings.interval, path.stem, sessions)
 
@@ -101,7 +101,7 @@ def last_series(candles: Candles, lookback: int, settings: Forecasting) -> Serie
     """Return the last `lookback` candles without a gap; fewer if the last segment is shorter."""
     frame = candles.frame[candles.frame["segment"] == candles.frame["segment"].iloc[-1]].tail(lookback)
     if len(frame) < min(lookback, len(candles)):
-        log.warning("Only the %d candles after the last gap (%s) are used", len(frame), candles.gaps[-1][0])
+        log.warning("Using only the %d candles after the last gap (%s)", len(frame), candles.gaps[-1][0])
     future = None
     if candles.sessions:
         known = pd.DatetimeIndex(candles.frame["timestamps"]).tz_convert(settings.timezone or "UTC")
@@ -121,9 +121,9 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta,
     if parse_interval(calibration.interval) != interval:
         log.warning("Not calibrated: %s was fitted on candles of %s", sources.directory / FILE, calibration.interval)
         return forecaster
-    about = calibration.about
-    rotary = about.get("rotary_fine_token", about.get("trained_positions"))  # key name in earlier versions
-    fitted = about["lookback"], about["top_k"], rotary
+    metadata = calibration.metadata
+    rotary = metadata.get("rotary_fine_token", metadata.get("trained_positions"))  # key name in earlier versions
+    fitted = metadata["lookback"], metadata["top_k"], rotary
     if fitted != (lookback, forecaster.sampling.top_k, forecaster.rotary_fine_token):
         log.warning(
             "Not calibrated: %s was fitted with lookback=%d forecast.top_k=%d forecast.rotary_fine_token=%s",
@@ -134,12 +134,12 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta,
     return forecaster.with_calibration(calibration)
 
 
-def tell(
+def print_summary(
     series: Series, paths: np.ndarray, settings: Forecasting, sources: Sources, calibration: Calibration | None
 ) -> None:
     """Print the forecast as a table and sentences."""
     console, last = Console(), np.array([series.last_close])
-    steps = np.unique(np.linspace(0, len(series.future) - 1, SHOWN).round().astype(int))
+    steps = np.unique(np.linspace(0, len(series.future) - 1, MAX_TABLE_STEPS).round().astype(int))
     edges, up = quantiles(paths[None], LEVELS)[0, :, CLOSE], probability_up(paths[None], last)[0]
     up = up if calibration is None else calibration.probability_up(up)
     table = Table(title=f"Quantiles of the close after {series.stamps[-1]:{STAMP}}, last {series.last_close:,.6g}")
@@ -159,18 +159,18 @@ def tell(
     )
     console.print(f"Candle validity: {validity(paths[None])}.")
     if sources.predictor.startswith("random") or sources.tokenizer.startswith("random"):
-        console.print("RANDOM WEIGHTS: nothing was learned, this forecast means nothing.", style="bold yellow")
+        console.print("RANDOM WEIGHTS: the model is untrained, so this forecast is meaningless.", style="bold yellow")
     if sources.info is not None and sources.info["synthetic"]:
         console.print("SYNTHETIC: the predictor was fine-tuned on made-up candles.", style="bold yellow")
     if calibration is None:
         console.print(
-            "Probabilities are the model's own and not calibrated; evaluate.py measures how far they can be trusted."
+            "The probabilities are not calibrated; run evaluate.py to calibrate them and to measure their accuracy."
         )
     else:
-        fitted, known = calibration.about, len(calibration.widening)
+        fitted, known = calibration.metadata, len(calibration.widening)
         console.print(
             f"Calibrated on {fitted.get('symbol', 'candles')} from {fitted['fitted_from'][:10]} to "
-            f"{fitted['fitted_to'][:10]}: the paths, from which all figures are, and P(up) once more by itself."
+            f"{fitted['fitted_to'][:10]}: sample paths, with a separate correction for P(up)."
             + (f" Steps beyond {known} are treated like step {known}." if len(series.future) > known else "")
         )
 

@@ -9,7 +9,6 @@ fills and equity up to that cutoff must stay bit-identical. It exits with code 2
 import json
 import logging
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -41,20 +40,24 @@ def main(cfg: DictConfig) -> None:
         options = OmegaConf.to_container(fold.trainer, resolve=True)
         options |= {"devices": 1, "strategy": "auto", "enable_progress_bar": False}
         parts.append(certify(settings, datamodule, instantiate(options)))
-        tell(parts[-1])
+        print_summary(parts[-1])
     output, leaks = Path(whole.evaluation.output_dir), any(part.named("leak") for part in parts)
     path = output.with_name(output.name + SUFFIX)
-    content = {"leaks": leaks, "futures": [future._asdict() for future in FUTURES], "parts": [asdict(p) for p in parts]}
+    content = {
+        "leaks": leaks,
+        "futures": [future._asdict() for future in FUTURES],
+        "parts": [part.as_dict() for part in parts],
+    }
     write_json(path, json.loads(json.dumps(content, default=str)))
     log.info("Certificate: %s", path)
     if leaks:
         sys.exit(2)
 
 
-def tell(certificate: Certificate) -> None:
+def print_summary(certificate: Certificate) -> None:
     """Print the findings as a table and sentences."""
     console, cutoffs = Console(), certificate.cutoffs
-    table = Table(title=f"{certificate.label}: every candle after a cutoff changed, everything up to it compared")
+    table = Table(title=f"{certificate.label}: every candle after a cutoff changed, all earlier results compared")
     for name in ("", "compared", "cutoffs", "values", "verdict"):
         table.add_column(name, justify="right" if name in ("cutoffs", "values") else "left")
     for one in certificate.findings:
@@ -70,7 +73,7 @@ def tell(certificate: Certificate) -> None:
     for one in certificate.named("proved"):
         if not one.cutoffs:
             console.print(f"Proved from files: {one.name}: {one.detail}.")
-    console.print("Not looked at: the search for a temperature, and the checkpoints of compare.")
+    console.print("Not covered: the temperature search and the checkpoints of compare.")
     for verdict, word in (("unproved", "Not proved"), ("leak", "LEAK")):
         for one in certificate.named(verdict):
             console.print(f"{word}: {one.name}: {one.detail}.", style=STYLES[verdict], markup=False)

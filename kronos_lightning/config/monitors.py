@@ -1,6 +1,6 @@
 """Validation metrics logged by each stage, and the direction in which each one improves."""
 
-FIGURES = {  # metrics that may select the checkpoint and stop training early
+METRICS = {  # metrics that may select the checkpoint and stop training early
     "tokenizer": {
         "val/loss": "min",
         "val/mse_coarse": "min",
@@ -17,15 +17,15 @@ FIGURES = {  # metrics that may select the checkpoint and stop training early
         "val/direction_accuracy": "max",
     },
 }
-UNJUDGED = {  # metrics that are logged but cannot be monitored, with the reason
-    "val/coverage_90": "it says how sure the paths are, not how good; val/crps asks for both",
-    "val/direction_majority": "the model has no part in it",
-    "val/codebook_usage_s1": "the frozen tokenizer decides it",
-    "val/codebook_usage_s2": "the frozen tokenizer decides it",
+NOT_MONITORABLE = {  # metrics that are logged but cannot be monitored, with the reason
+    "val/coverage_90": "it shows how wide the paths are, not how accurate; val/crps measures both",
+    "val/direction_majority": "it does not depend on the model",
+    "val/codebook_usage_s1": "it depends on the frozen tokenizer only",
+    "val/codebook_usage_s2": "it depends on the frozen tokenizer only",
 }
-OF_PATHS = {"val/crps", "val/direction_accuracy"}  # measured by callbacks.validation_paths
+SAMPLE_PATH_METRICS = {"val/crps", "val/direction_accuracy"}  # measured by callbacks.validation_paths
 
 
-def better(figure: str) -> str:
+def better(metric: str) -> str:
     """Return the direction in which a metric improves: "min" or "max"; "min" for unknown names."""
-    return next((modes[figure] for modes in FIGURES.values() if figure in modes), "min")
+    return next((modes[metric] for modes in METRICS.values() if metric in modes), "min")

@@ -16,9 +16,12 @@ RENAMED = {  # by command
         "stage.tokenizer": "stage.frozen_tokenizer",
         "regularization.loss_on": "regularization.loss_rows",
         "regularization=none": "regularization=default",
+        "sweep=none": "sweep=grid",
+        "trainer=ddp_sim": "trainer=ddp_cpu",
     },
     "evaluate": DATA
     | {
+        "trainer=ddp_sim": "trainer=ddp_cpu",
         "backtest.signal": "strategy.signal",
         "backtest.buy_threshold": "strategy.buy_threshold",
         "backtest.sell_threshold": "strategy.sell_threshold",
@@ -55,6 +58,6 @@ def new_name(command: str, override: str) -> str | None:
     return None if section is None else renamed[section] + key.removeprefix(section)
 
 
-def present_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def migrate_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Translate the settings of a run, as stored in `run_info.json`, to the current key names."""
     return {SETTINGS.get(key, key): value for key, value in settings.items()}

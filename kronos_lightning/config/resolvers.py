@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from kronos_lightning.config.monitors import better
 from kronos_lightning.data.folds import fold_label
 
-LONGEST = 120  # maximum length of a suffix, in characters
+MAX_SUFFIX_LENGTH = 120  # maximum length of a suffix, in characters
 
 
 def swept_suffix() -> str:
@@ -34,7 +34,7 @@ def swept_suffix() -> str:
         if key in swept:
             parts.append(f"-{key.rpartition('.')[2]}={value}")
     suffix = "".join(parts)
-    name = re.sub(r"[^\w.,=+-]+", "_", suffix)[:LONGEST]
+    name = re.sub(r"[^\w.,=+-]+", "_", suffix)[:MAX_SUFFIX_LENGTH]
     return name if name == suffix else f"{name}-{hashlib.sha256(suffix.encode()).hexdigest()[:8]}"
 
 

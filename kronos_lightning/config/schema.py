@@ -89,8 +89,8 @@ class Common(Section):
         needed = self.data.lookback + self.data.horizon
         if needed > self.model.max_context:
             raise ValueError(
-                f"data.lookback {self.data.lookback} + data.horizon {self.data.horizon} = {needed} candles are longer "
-                f"than model.max_context {self.model.max_context}"
+                f"data.lookback {self.data.lookback} + data.horizon {self.data.horizon} = {needed} candles exceed "
+                f"model.max_context {self.model.max_context}"
             )
         return self
 
@@ -115,7 +115,7 @@ class Training(Common):
         augmentation = self.data.augmentation
         augmented = augmentation is not None and augmentation.active
         if augmented and isinstance(self.stage, PredictorStage) and self.stage.cache_tokens is True:
-            raise ValueError("stage.cache_tokens=true: augmented windows differ in every epoch; auto leaves them out")
+            raise ValueError("stage.cache_tokens=true: augmented windows differ in every epoch; use auto")
         return self
 
     @model_validator(mode="after")
@@ -143,12 +143,14 @@ class Evaluation(Common):
         for name in self.compare:
             members = name.split("+")
             if not all(members) or len(set(members)) < len(members) or self.compare.count(name) > 1:
-                raise ValueError(f"compare names {name!r}: each once, and each member of a pool once")
+                raise ValueError(
+                    f"compare: {name!r} is empty or repeated; list each entry, and each member of a pool, once"
+                )
         if self.backtest.parameters == "validation" and not self.calibration.fit:
             raise ValueError("backtest.parameters=validation needs calibration.fit=true, which forecasts that range")
         unknown = [name for name in self.evaluation.baselines if name not in self.baselines]
         if unknown:
-            raise ValueError(f"evaluation.baselines: {unknown[0]!r} is none of {', '.join(self.baselines)}")
+            raise ValueError(f"evaluation.baselines: unknown baseline {unknown[0]!r}; use {', '.join(self.baselines)}")
         return self
 
 

@@ -131,9 +131,11 @@ class RegularizationSection(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "RegularizationSection":
         if self.lora is not None and self.freeze:
-            raise ValueError("lora freezes all but its adapters; lora.modules says where they are, freeze must be []")
+            raise ValueError("freeze must be [] with lora, which already freezes all weights except its adapters")
         if self.lora is not None and self.l2_pretrained:
-            raise ValueError("with lora stage.weight_decay pulls to the weights of the start, l2_pretrained must be 0")
+            raise ValueError(
+                "l2_pretrained must be 0 with lora; stage.weight_decay already pulls to the initial weights"
+            )
         return self
 
 
@@ -179,7 +181,7 @@ class BacktestSection(ExecutionRules):
     @model_validator(mode="after")
     def _consistent(self) -> "BacktestSection":
         if self.cooldown is not None and self.max_drawdown is None:
-            raise ValueError("cooldown follows a drawdown halt, and max_drawdown sets none")
+            raise ValueError("cooldown needs max_drawdown: without a drawdown limit trading never halts")
         return self
 
 

@@ -12,7 +12,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from kronos_lightning.config.monitors import FIGURES, OF_PATHS, UNJUDGED
+from kronos_lightning.config.monitors import METRICS, NOT_MONITORABLE, SAMPLE_PATH_METRICS
 from kronos_lightning.config.resolvers import ddp_start_method
 from kronos_lightning.config.schema import Doctor, Download, Evaluation, Export, Forecasting, Training
 from kronos_lightning.data.settings import DataSection
@@ -32,7 +32,7 @@ def check_training(cfg: DictConfig) -> Training:
     settings = _validate(Training, plain)
     if settings.data.fold == "all":
         folds = ",".join(map(str, range(settings.data.folds)))
-        raise ConfigError(f"data.fold: a run trains on one fold; train.py -m data.fold={folds} trains on each")
+        raise ConfigError(f"data.fold=all: a run trains on one fold; train on each with train.py -m data.fold={folds}")
     _check_source(settings.data)
     check_call(plain["trainer"], "trainer")
     _check_trainer(plain["trainer"])
@@ -46,7 +46,7 @@ def check_training(cfg: DictConfig) -> Training:
             if node.get("monitor") is not None:
                 _check_monitor(node, f"{group}.{name}", settings.stage.name, plain["callbacks"])
     if "best" not in plain["callbacks"]:
-        raise ConfigError("callbacks.best: is what a run leaves, it cannot be left out")
+        raise ConfigError("callbacks.best: missing; every run needs it to save its best model")
     return settings
 
 
@@ -54,7 +54,8 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
     """Reject Trainer arguments that Lightning accepts but that break a run of this project."""
     if trainer.get("fast_dev_run"):
         raise ConfigError(
-            "trainer.fast_dev_run: leaves no checkpoints; stage.max_epochs=1 data.samples_per_epoch=100 do"
+            "trainer.fast_dev_run: not supported, because it saves no checkpoint; use stage.max_epochs=1 "
+            "data.samples_per_epoch=100"
         )
     for key in ("log_every_n_steps", "accumulate_grad_batches", "limit_val_batches"):
         if trainer.get(key, 1) is not None and trainer.get(key, 1) <= 0:
@@ -63,16 +64,18 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
 
 def _check_monitor(node: dict[str, Any], place: str, stage: str, callbacks: dict[str, Any]) -> None:
     """Check that a callback monitors a metric of its stage, in the right direction, measured in every epoch."""
-    figure, figures = node["monitor"], FIGURES[stage]
-    if figure not in figures:
-        why = f": {UNJUDGED[figure]}" if figure in UNJUDGED else ""
-        raise ConfigError(f"{place}.monitor: {figure!r} is none of {sorted(figures)} (stage={stage}){why}")
-    if node.get("mode", "min") != figures[figure]:
-        raise ConfigError(f"{place}.mode: {figure} is better the other way: {place}.mode={figures[figure]}")
-    if figure in OF_PATHS and callbacks.get("validation_paths", {}).get("every_n_epochs") != 1:
+    name, names = node["monitor"], METRICS[stage]
+    if name not in names:
+        why = f" ({NOT_MONITORABLE[name]})" if name in NOT_MONITORABLE else ""
         raise ConfigError(
-            f"{place}.monitor: {figure} has to be measured in every epoch that it judges: "
-            f"callbacks.validation_paths.every_n_epochs=1"
+            f"{place}.monitor: {name!r} cannot be monitored with stage={stage}{why}; use one of "
+            f"{', '.join(sorted(names))}"
+        )
+    if node.get("mode", "min") != names[name]:
+        raise ConfigError(f"{place}.mode: wrong direction for {name}; set {place}.mode={names[name]}")
+    if name in SAMPLE_PATH_METRICS and callbacks.get("validation_paths", {}).get("every_n_epochs") != 1:
+        raise ConfigError(
+            f"{place}.monitor: {name} must be measured in every epoch; set callbacks.validation_paths.every_n_epochs=1"
         )
 
 
@@ -80,11 +83,12 @@ def _check_precision(trainer: dict[str, Any]) -> None:
     precision, accelerator = str(trainer.get("precision")), trainer.get("accelerator")
     if precision.endswith("-true") and precision != "32-true":
         raise ConfigError(
-            f"trainer.precision: {precision}: weights stay in float32 here: 32-true, bf16-mixed, 16-mixed"
+            f"trainer.precision={precision}: not supported, weights are kept in float32; use 32-true, bf16-mixed or "
+            "16-mixed"
         )
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     if on_cpu and precision in ("16", "16-mixed"):
-        raise ConfigError(f"trainer.precision: {precision} needs a GPU; on a processor take bf16-mixed or 32-true")
+        raise ConfigError(f"trainer.precision={precision}: needs a GPU; on a CPU use bf16-mixed or 32-true")
 
 
 def _is_sharding(trainer: dict[str, Any]) -> bool:
@@ -96,11 +100,17 @@ def _check_sharding(trainer: dict[str, Any], settings: Training) -> None:
     if not _is_sharding(trainer):
         return
     if ddp_start_method() != "popen":
-        raise ConfigError("trainer=fsdp: not in a multirun, whose processes would each sweep: train.py without -m")
+        raise ConfigError(
+            "trainer=fsdp: not supported in a multirun, because each process would start its own sweep; run train.py "
+            "without -m"
+        )
     asked = settings.regularization
     for name, value in (("ema", asked.ema), ("l2_pretrained", asked.l2_pretrained), ("lora", asked.lora)):
         if value:
-            raise ConfigError(f"regularization.{name}: needs whole weights in each process: trainer=ddp, not fsdp")
+            raise ConfigError(
+                f"regularization.{name}: not supported with trainer=fsdp, because each process needs all weights; use "
+                "trainer=ddp"
+            )
 
 
 def check_evaluation(cfg: DictConfig) -> Evaluation:
@@ -113,21 +123,21 @@ def check_evaluation(cfg: DictConfig) -> Evaluation:
     for name in settings.evaluation.baselines:
         check_call(settings.baselines[name], f"baselines.{name}")
     if _is_sharding(plain["trainer"]):
-        raise ConfigError("trainer=fsdp: shares out a training; evaluate with trainer=ddp")
+        raise ConfigError("trainer=fsdp: only for training; use trainer=ddp or trainer=auto with evaluate.py")
     if len(as_list(settings.data.symbol)) > 1:
         raise ConfigError(
-            f"data.symbol: evaluate.py measures one market at a time; evaluate.py -m "
-            f"data.symbol={','.join(settings.data.symbol)} measures each (with the data group you named)"
+            f"data.symbol: evaluate.py evaluates one market at a time; to evaluate each, use evaluate.py -m "
+            f"data.symbol={','.join(settings.data.symbol)} with your data group"
         )
-    finer = settings.backtest.intrabar_csv
-    if finer is not None and not Path(finer).is_file():
-        raise ConfigError(f"backtest.intrabar_csv: {finer}: no such file")
+    intrabar_csv = settings.backtest.intrabar_csv
+    if intrabar_csv is not None and not Path(intrabar_csv).is_file():
+        raise ConfigError(f"backtest.intrabar_csv: {intrabar_csv}: no such file")
     strategy = plain["trainer"].get("strategy")
     start = strategy.get("start_method") if isinstance(strategy, dict) else str(strategy)
     if start is not None and any(method in start for method in ("spawn", "notebook", "fork")):
         raise ConfigError(
-            "trainer: a multirun spawns its processes, and those cannot hand their forecasts back; run evaluate.py "
-            "without -m, or with a trainer of one process"
+            "trainer: several processes are not supported in a multirun, because spawned processes cannot return their "
+            "forecasts; run evaluate.py without -m, or use one process (trainer.devices=1)"
         )
     return settings
 
@@ -178,7 +188,7 @@ def check_call(node: dict[str, Any], place: str) -> None:
         ConfigError: `_target_` is missing or cannot be imported, a key is unknown, or a value has the wrong type.
     """
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
-        raise ConfigError(f"{place}: needs a _target_, the name of a class; it is {node!r}")
+        raise ConfigError(f"{place}: needs a _target_ that names a class (it is {node!r})")
     try:
         target = get_class(node["_target_"])
     except (ImportError, ValueError) as error:
@@ -209,7 +219,7 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key}: has no default and must be given: {error.full_key}=…") from error
+        raise ConfigError(f"{error.full_key}: has no default; set {error.full_key}=…") from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration: {' '.join(str(error).split())}") from error
 

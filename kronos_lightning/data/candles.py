@@ -68,7 +68,7 @@ class Candles:
         """
         rows = np.searchsorted(self.times, times)
         if len(rows) and (rows.max() >= len(self) or (self.times[rows] != times).any()):
-            raise CandleError(f"{self.source}: a cutoff is none of the candles")
+            raise CandleError(f"{self.source}: a cutoff is not the time of a candle")
         return rows
 
     def between(self, begin: str | None, end: str | None) -> "Candles":

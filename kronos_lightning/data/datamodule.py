@@ -76,8 +76,8 @@ class CandleDataModule(L.LightningDataModule):
 
     def read(self) -> list[Candles]:
         """Read the candles of each market, as `prepare_data` prepared them."""
-        about = self.manifest()["markets"]
-        return [market.read(about[market.symbol]["dropped"]) for market in self.markets]
+        metadata = self.manifest()["markets"]
+        return [market.read(metadata[market.symbol]["dropped"]) for market in self.markets]
 
     def target_masks(self, stamps: pd.Series) -> dict[str, np.ndarray]:
         """Return, for each split, a bool mask ``(T,)`` of the candles that it may forecast.
@@ -131,7 +131,7 @@ class CandleDataModule(L.LightningDataModule):
     @property
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of each symbol's candles."""
-        return {symbol: about["fingerprint"] for symbol, about in self.manifest()["markets"].items()}
+        return {symbol: metadata["fingerprint"] for symbol, metadata in self.manifest()["markets"].items()}
 
     def _settings(self) -> dict[str, Any]:
         """Return all settings that determine the content of the processed files."""
@@ -162,7 +162,7 @@ class CandleDataModule(L.LightningDataModule):
                 market.provide()
             settings = self._settings()
             if self._is_current(settings):
-                log.info("Processed data in %s is up to date, reused", self.config.processed_dir)
+                log.info("Reusing the processed data in %s", self.config.processed_dir)
             else:
                 self._process(settings)
         self.prepared = True
@@ -174,13 +174,13 @@ class CandleDataModule(L.LightningDataModule):
             split: {"windows": 0, "dropped_for_earlier_split": 0, "by_symbol": {}} for split in SPLITS
         }
         for market in self.markets:
-            candles, about = market.examine()
+            candles, metadata = market.examine()
             markets[market.symbol] = {
                 "fingerprint": candles.fingerprint,
                 "candles": len(candles),
                 "span": _span(candles.frame),
                 "gaps": [[str(before), str(after)] for before, after in candles.gaps],
-                **about,
+                **metadata,
             }
             log.info("%s: %d candles, %s", candles.source, len(candles), _span(candles.frame))
             for split, (part, count, lost) in self._split(candles).items():
@@ -190,7 +190,7 @@ class CandleDataModule(L.LightningDataModule):
                 windows[split]["by_symbol"][market.symbol] = count
         for split in SPLITS:
             if not windows[split]["windows"]:
-                spans = ", ".join(f"{symbol} {about['span']}" for symbol, about in markets.items())
+                spans = ", ".join(f"{symbol} {metadata['span']}" for symbol, metadata in markets.items())
                 raise CandleError(
                     f"no {split} window: {self._describe_range(split)} with lookback {self.config.lookback}, horizon "
                     f"{self.config.horizon} and embargo {self.config.embargo} finds none in the candles of {spans}"
@@ -207,11 +207,11 @@ class CandleDataModule(L.LightningDataModule):
                 with atomic_path(path) as temporary:
                     np.save(temporary, array)
             if lost := windows[split]["dropped_for_earlier_split"]:
-                log.info("%s: %d window(s) dropped: their targets belong to an earlier split, or embargo", split, lost)
+                log.info("%s: %d window(s) dropped: their targets lie in an earlier split or the embargo", split, lost)
         manifest = {
             "settings": settings,
             "synthetic": self.markets[0].source.synthetic,
-            "candles": sum(about["candles"] for about in markets.values()),
+            "candles": sum(metadata["candles"] for metadata in markets.values()),
             "markets": markets,
             "windows": windows,
             "files": self._sizes(),
@@ -240,7 +240,10 @@ class CandleDataModule(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         if not self._is_current(self._settings()):
-            raise CandleError(f"{self.manifest_path} was written for other settings: did another run use data.name?")
+            raise CandleError(
+                f"{self.manifest_path}: written for other settings, probably by a run with the same data.name; "
+                f"set another data.name or run again"
+            )
         splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "", SPLITS)
         for split in splits:
             # Copy-on-write: torch requires writable arrays, and all processes share the pages that are never written.
@@ -254,7 +257,7 @@ class CandleDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[WindowBatch]:
         config, sizes = self.config, list(self.manifest()["windows"]["train"]["by_symbol"].values())
         if config.symbol_weights is not None and not all(sizes):
-            raise CandleError("data.symbol_weights: a symbol without a training window cannot have a weight")
+            raise CandleError("data.symbol_weights: a symbol has no training window; extend data.train_time_range")
         rank, world_size = self._rank()
         sampler = EpochSampler(
             sizes,
@@ -281,8 +284,8 @@ class CandleDataModule(L.LightningDataModule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["fingerprints"] != self.fingerprints:
             raise CandleError(
-                f"the checkpoint to resume from was trained on other candles than those in {self.manifest_path}; "
-                f"start anew, or from its weights with init_from="
+                f"cannot resume: the checkpoint was trained on other candles than those in {self.manifest_path}. "
+                f"Start a new run, or start from these weights with init_from=DIR"
             )
 
     def _rank(self) -> tuple[int, int]:
@@ -307,7 +310,7 @@ def split_ranges(config: DataSection) -> dict[str, list[str]]:
     if config.fold is None:
         return {"train": train, "val": val, "test": test}
     if config.fold == "all":
-        raise ValueError("data.fold=all: a data module holds the candles of one fold")
+        raise ValueError("data.fold=all: a data module holds the candles of one fold; set data.fold to its number")
     step = parse_interval(config.interval)
     return fold_ranges(train, val, test, fold=config.fold, folds=config.folds, scheme=config.fold_scheme, step=step)
 

@@ -42,7 +42,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def set_aside(path: Path) -> Path | None:
+def archive(path: Path) -> Path | None:
     """Append the modification time to the name of the file or directory at `path`.
 
     Returns:

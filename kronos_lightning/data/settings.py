@@ -71,15 +71,17 @@ class DataSection(LayoutSection):
     def _consistent(self) -> "DataSection":
         parse_interval(self.interval)
         if self.source not in self.sources:
-            raise ValueError(f"source: {self.source!r} is none of {', '.join(self.sources)}")
+            raise ValueError(f"source: unknown source {self.source!r}; use {', '.join(self.sources)}")
         self._check_ranges()
         symbols = as_list(self.symbol)
         if len(set(symbols)) < len(symbols):
-            raise ValueError("symbol names one twice")
+            raise ValueError("symbol: a symbol is listed twice; list each once")
         if len(symbols) > 1 and self.csv_path is not None:
-            raise ValueError("csv_path is one file; for several symbols csv_dir names a folder of SYMBOL_INTERVAL.csv")
+            raise ValueError(
+                "csv_path is a single file; for several symbols set csv_dir, a folder of SYMBOL_INTERVAL.csv"
+            )
         if self.symbol_weights is not None and len(self.symbol_weights) != len(symbols):
-            raise ValueError(f"symbol_weights must hold one for each of the {len(symbols)} symbols")
+            raise ValueError(f"symbol_weights: needs one weight for each of the {len(symbols)} symbols")
         return self
 
     def _check_ranges(self) -> None:
@@ -89,10 +91,10 @@ class DataSection(LayoutSection):
             if end < begin:
                 raise ValueError(f"{name}_time_range ends before it begins")
             if ends and end <= ends[-1]:
-                raise ValueError(f"{name}_time_range must end after that of the split before it (train, val, test)")
+                raise ValueError(f"{name}_time_range must end after the range of the previous split (train, val, test)")
             ends.append(end)
         if isinstance(self.fold, int) and self.fold >= self.folds:
-            raise ValueError(f"fold {self.fold}: data.folds={self.folds} has the folds 0 to {self.folds - 1}")
+            raise ValueError(f"fold {self.fold}: out of range, data.folds={self.folds} has folds 0 to {self.folds - 1}")
         check_order(self.dataset_begin_time, self.dataset_end_time, "dataset_begin_time", "dataset_end_time")
 
 

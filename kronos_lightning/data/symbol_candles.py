@@ -133,13 +133,13 @@ class SymbolCandles:
         usable = all(finding.check in USABLE for finding in errors)
         policy = self.config.on_defect
         if policy == "error" or not {"drop": droppable, "ignore": usable}[policy]:
-            ways = ["data.on_defect=drop leaves these candles out"] * (droppable and policy == "error")
+            ways = ["data.on_defect=drop leaves out these candles"] * (droppable and policy == "error")
             ways += ["data.on_defect=ignore trains on them"] * (usable and policy == "error")
             ways += [f"data.on_defect={policy} does not help"] * (policy != "error")
             doctor = f"python -m kronos_lightning.data.doctor {shlex.quote(str(self.name))} lists all findings"
             raise CandleError(f"{self.name}: {message}. {'; '.join([doctor, *ways])}")
         if policy == "ignore":
-            log.warning("%s: used for training in spite of defects (data.on_defect=ignore): %s", self.name, message)
+            log.warning("%s: training on defective candles (data.on_defect=ignore): %s", self.name, message)
             return []
         places = {
             int(line): {"line": int(line), "time": str(time), "check": finding.check}
@@ -148,10 +148,9 @@ class SymbolCandles:
         }
         if len(places) > diagnosis.candles / 2:
             raise CandleError(
-                f"{self.name}: data.on_defect=drop would leave out {len(places)} of {diagnosis.candles} candles: "
-                f"{message}"
+                f"{self.name}: data.on_defect=drop would drop {len(places)} of {diagnosis.candles} candles: {message}"
             )
-        log.warning("%s: %d candle(s) left out (data.on_defect=drop): %s", self.name, len(places), message)
+        log.warning("%s: %d candle(s) dropped (data.on_defect=drop): %s", self.name, len(places), message)
         return [places[line] for line in sorted(places)]
 
 

@@ -131,7 +131,7 @@ class CandleWindows(Dataset[WindowBatch]):
         return len(self.starts)
 
     @property
-    def about(self) -> dict[str, int | float]:
+    def metadata(self) -> dict[str, int | float]:
         """Metadata that determines a window's normalised rows, together with `values` and `starts`."""
         return {"lookback": self.lookback, "rows": self.width, "clip": self.clip}
 

@@ -34,7 +34,7 @@ SEASONS = 60  # number of earlier seasons
 RESIDUALS = 500  # number of standardised returns that EWMA draws its shocks from
 QUIET = 0.01  # lower bound of the EWMA variance in shocks, as a share of the window's mean squared return
 WINDOW = 5000  # maximum number of returns that GARCH is fitted on
-FEWEST = 250  # minimum number of returns that GARCH is fitted on
+MIN_GARCH_RETURNS = 250  # minimum number of returns that GARCH is fitted on
 DAY = pd.Timedelta(days=1)
 
 Sampler = Callable[[int, np.random.Generator], np.ndarray]  # row of a cutoff, its generator → log returns (S, h)
@@ -299,12 +299,12 @@ class GarchT(SeasonalVolatility):
         @cache
         def fit(point: int) -> Garch | None:
             window = history.until(point)[-WINDOW:]
-            if len(window) < FEWEST:
+            if len(window) < MIN_GARCH_RETURNS:
                 return EWMA
             model = fit_garch(window)
             if model is None:
                 log.warning(
-                    "GARCH: no fit to the %d returns up to %s, the parameters of the refit before stay",
+                    "GARCH: no fit to the %d returns up to %s; keeping the previous parameters",
                     len(window),
                     pd.Timestamp(history.times[point]),
                 )

@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from kronos_lightning.forecast.calibration import EDGES, INTERVALS, SMALLEST, CalibrationError, spread, widen
 from kronos_lightning.forecast.distribution import path_quantiles
 
-FEWEST = 20  # minimum number of cutoffs to estimate the ends of a 95 % interval
+MIN_CALIBRATION_CUTOFFS = 20  # minimum number of cutoffs to estimate the ends of a 95 % interval
 
 
 def conformity(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) -> np.ndarray:
@@ -47,9 +47,10 @@ def fit_widening(scores: np.ndarray) -> np.ndarray:
     """
     scores = scores[np.isfinite(scores).all(axis=(1, 2))]
     n = len(scores)
-    if n < FEWEST:
+    if n < MIN_CALIBRATION_CUTOFFS:
         raise CalibrationError(
-            f"only {n} cutoffs to calibrate on whose paths differ and stay positive, at least {FEWEST} are needed"
+            f"only {n} cutoffs have paths that differ and stay positive; at least {MIN_CALIBRATION_CUTOFFS} are "
+            f"needed to calibrate"
         )
     ranked = np.sort(scores, axis=0)
     places = [min(int(np.ceil((n + 1) * width)), n) - 1 for width in INTERVALS]
@@ -87,7 +88,7 @@ def adaptive(
         together = np.concatenate([earlier[:, k : k + 1], scores[:, k : k + 1]])
         for count in np.unique(known):
             recent = together[count : count + window]
-            if np.isfinite(recent).all(axis=(1, 2)).sum() >= FEWEST:
+            if np.isfinite(recent).all(axis=(1, 2)).sum() >= MIN_CALIBRATION_CUTOFFS:
                 latest[k] = fit_widening(recent)[0]
             widening[known == count, k] = latest[k]
     return widen(close, last_close, widening)

@@ -22,7 +22,7 @@ SCALE = 500  # known candles whose mean change scales MASE
 REGIMES = ("calm", "middle", "volatile")
 
 DESCRIPTIONS = {
-    "crps": "continuous ranked probability score of the return, in % of the price, all steps: the main figure",
+    "crps": "continuous ranked probability score of the return, in % of the price, all steps: the main metric",
     "crps_price": "the same of the close, in quote units",
     "wql": "weighted quantile loss of the return (11 levels from 5 to 95 %)",
     "wql_price": "the same of the close (flatters everyone)",
@@ -166,7 +166,7 @@ def score(paths: np.ndarray, truth: Truth, up: np.ndarray | None = None) -> Scor
     )
 
 
-def figures(scores: Scores) -> dict[str, float]:
+def forecast_metrics(scores: Scores) -> dict[str, float]:
     """Compute all metrics over all cutoffs and steps; see `DESCRIPTIONS`."""
     truth = scores.truth
     last, actual, actual_return = truth.last_close[:, None], truth.actual, truth.actual_return
@@ -217,7 +217,7 @@ def by_step(scores: Scores) -> pd.DataFrame:
         parts = {
             name: getattr(scores, name)[:, k : k + 1] for name in vars(scores) if name not in ("truth", "volatility")
         }
-        row = figures(Scores(truth=at, **parts, volatility=np.full(len(truth.begins), np.nan)))
+        row = forecast_metrics(Scores(truth=at, **parts, volatility=np.full(len(truth.begins), np.nan)))
         del row["volatility_error"], row["trend_accuracy"]  # metrics of a whole path
         rows.append({"step": k + 1, **row})
     return pd.DataFrame(rows)
@@ -226,7 +226,7 @@ def by_step(scores: Scores) -> pd.DataFrame:
 def by_slice(scores: Scores, by: str) -> pd.DataFrame:
     """Compute the metrics of each ``"month"`` or volatility ``"regime"``, with its number of cutoffs."""
     parts = scores.truth.slices(by)
-    rows = [{by: name, "cutoffs": len(rows), **figures(scores.select(rows))} for name, rows in parts.items()]
+    rows = [{by: name, "cutoffs": len(rows), **forecast_metrics(scores.select(rows))} for name, rows in parts.items()]
     return pd.DataFrame(rows)
 
 

@@ -70,9 +70,7 @@ class Cutoffs(Dataset[CutoffBatch]):
             CandleError: there are fewer cutoffs than processes.
         """
         if len(self.rows) < processes:
-            raise CandleError(
-                f"{len(self.rows)} cutoff(s) for {processes} process(es): too few to share; use trainer=cpu"
-            )
+            raise CandleError(f"{len(self.rows)} cutoff(s) are too few for {processes} process(es); use trainer=cpu")
         self.batches = torch.split(self.rows, min(self.batch_size, len(self.rows) // processes))
 
     def __len__(self) -> int:

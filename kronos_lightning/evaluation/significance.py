@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-FEWEST = 16  # minimum number of independent cutoffs for a test
+MIN_INDEPENDENT_CUTOFFS = 16  # minimum number of independent cutoffs for a test
 LONGER = 2  # block length in overlaps: blocks of one overlap would miss correlation across their ends
 ALPHA = 0.05
 
@@ -49,27 +49,27 @@ class Comparison:
     p_value: float
 
     @property
-    def judged(self) -> bool:
+    def is_tested(self) -> bool:
         """True if there were enough cutoffs and the skill is defined."""
         return not np.isnan(self.p_value)
 
     @property
     def better(self) -> bool:
         """True if both tests agree that it is better."""
-        return self.judged and self.p_value < ALPHA and self.lower > 0
+        return self.is_tested and self.p_value < ALPHA and self.lower > 0
 
     @property
     def worse(self) -> bool:
         """True if both tests agree that it is worse."""
-        return self.judged and self.p_value < ALPHA and self.upper < 0
+        return self.is_tested and self.p_value < ALPHA and self.upper < 0
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """Verdict as text."""
         if np.isnan(self.skill):
-            return f"not comparable with {self.other}, a loss is no number"
-        if not self.judged:
-            return f"not judged, too few independent cutoffs beside {self.other}"
+            return f"not comparable with {self.other}, a loss is not a number"
+        if not self.is_tested:
+            return f"not tested, too few independent cutoffs to compare with {self.other}"
         if self.better:
             return f"better than {self.other}"
         return f"no edge, worse than {self.other}" if self.worse else f"no edge, no difference shown to {self.other}"
@@ -85,7 +85,7 @@ def compare(loss: np.ndarray, other: np.ndarray, name: str, bootstrap: Bootstrap
     """
     n, mean, overlap = len(loss), other.mean(), bootstrap.overlap
     skill = float(1 - loss.mean() / mean) if mean > 0 else np.nan
-    if n < FEWEST * max(overlap, round(n ** (1 / 3))) or np.isnan(skill):
+    if n < MIN_INDEPENDENT_CUTOFFS * max(overlap, round(n ** (1 / 3))) or np.isnan(skill):
         unknown = dict.fromkeys(("lower", "upper", "statistic", "p_value"), np.nan)
         return Comparison(other=name, skill=skill, **unknown)
     lower, upper = _interval(bootstrap, lambda one, two: 1 - one.mean() / two.mean(), loss, other)

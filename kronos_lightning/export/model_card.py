@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from kronos_lightning.plotting.formats import number
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-SHOWN = ("crps", "mae", "direction_accuracy", "coverage_90")  # metrics of a forecaster in the card's table
+CARD_METRICS = ("crps", "mae", "direction_accuracy", "coverage_90")  # metrics of a forecaster in the card's table
 
 
 def render(info: dict[str, Any], config: dict[str, Any], measured: dict[str, Any] | None, push: str | None) -> str:
@@ -48,4 +48,4 @@ def base_model(info: dict[str, Any]) -> str | None:
 def board(measured: dict[str, Any]) -> list[tuple[str, list[str]]]:
     """Build the table rows of an evaluation: the model and the best baseline, each with its formatted metrics."""
     chosen = ("model", measured["best_baseline"])
-    return [(name, [number(measured["figures"][name].get(key)) for key in SHOWN]) for name in chosen]
+    return [(name, [number(measured["figures"][name].get(key)) for key in CARD_METRICS]) for name in chosen]

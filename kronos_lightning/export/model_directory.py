@@ -30,7 +30,7 @@ def finished(run: Path) -> dict[str, Any]:
             f"{run}: no run_info.json; name the folder of a run, such as outputs/models/finetune_predictor_btc"
         )
     if not is_finished(run):
-        raise RunError(f"{run} was not finished: continue it with resume=auto, then export it")
+        raise RunError(f"{run} is not finished; continue it with resume=auto, then export it")
     return info
 
 
@@ -76,8 +76,8 @@ def evaluation(wanted: str | None, run: Path, config: dict[str, Any]) -> dict[st
     path = (Path(config["paths"]["results"]) / label if wanted == "auto" else Path(wanted)) / "metrics.json"
     if not path.is_file():
         if wanted != "auto":
-            raise RunError(f"evaluation={wanted}: no {path}; evaluate.py makes one")
-        log.info("Not evaluated: no %s; the card says so", path)
+            raise RunError(f"evaluation={wanted}: no {path}; run evaluate.py first")
+        log.info("No evaluation found in %s; the model card says so", path)
         return None
     found = json.loads(path.read_text())
     own = {
@@ -87,8 +87,8 @@ def evaluation(wanted: str | None, run: Path, config: dict[str, Any]) -> dict[st
     if found.get("weights") == [own]:
         return found
     if wanted != "auto":
-        raise RunError(f"evaluation={wanted}: {path} measured other weights than those of {run}")
-    log.warning("%s measured other weights and is not quoted: evaluate.py … predictor=%s", path, run)
+        raise RunError(f"evaluation={wanted}: {path} evaluates other weights than those of {run}")
+    log.warning("%s evaluates other weights and is not quoted; run evaluate.py predictor=%s first", path, run)
     return None
 
 

@@ -39,7 +39,7 @@ class Calibration:
         the paths' log returns at that step: ``h`` lists of I. Negative values move the ends inwards.
     slope, intercept: Platt scaling: P(up) becomes expit(slope · logit(P) + intercept).
     interval: interval of the candles, such as ``"1h"``.
-    about: metadata of the fit.
+    metadata: metadata of the fit.
     """
 
     temperature: float
@@ -48,7 +48,7 @@ class Calibration:
     slope: float
     intercept: float
     interval: str
-    about: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
         """Calibrate sample paths ``(N, S, h, C)`` that follow the closes `last_close` ``(N,)``; return a new array.
@@ -74,7 +74,12 @@ class Calibration:
     def save(self, directory: Path) -> None:
         """Write `calibration.json` into a directory."""
         with atomic_path(directory / FILE) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=2))
+            temporary.write_text(json.dumps(self.as_dict(), indent=2))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of `calibration.json`, in which the key of the metadata is "about"."""
+        content = asdict(self)
+        return content | {"about": content.pop("metadata")}
 
     @classmethod
     def of(cls, directory: Path) -> Self:
@@ -85,7 +90,7 @@ class Calibration:
         """
         found = cls.load(directory)
         if found is None:
-            raise CalibrationError(f"{directory}: not calibrated, no {FILE}; evaluate.py makes one")
+            raise CalibrationError(f"{directory}: not calibrated, no {FILE}; run evaluate.py first")
         return found
 
     @classmethod
@@ -97,7 +102,8 @@ class Calibration:
         """
         try:
             content = json.loads((directory / FILE).read_text())
-            return cls(**content | {"widening": tuple(tuple(step) for step in content["widening"])})
+            metadata, widening = content.pop("about", {}), tuple(tuple(step) for step in content["widening"])
+            return cls(**content | {"widening": widening, "metadata": metadata})
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError) as error:

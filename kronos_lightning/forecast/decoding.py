@@ -18,11 +18,11 @@ from kronos_lightning.forecast.fused import (
     FusedAttention,
     FusedNorm,
     FusedStack,
-    Memory,
+    KVCache,
     Placement,
     Product,
     Projection,
-    Room,
+    ProjectionBuffer,
     fold,
     pairs,
     rotate_,
@@ -117,16 +117,16 @@ class FusedTokenizer:
             hidden = hidden[:, : known.longest].contiguous()
         else:
             hidden, own = self._codes(known_ids), self._codes(own_ids)
-            memories = self.decoder.memories(n, known.longest, paths, new)
-            self.decoder.prefill(hidden, memories)
+            caches = self.decoder.new_caches(n, known.longest, paths, new)
+            self.decoder.prefill(hidden, caches)
             factors = self.decoder.rotations(known.longest + new)
-            self.decoder.extend(own, known.own_factors(factors, 0, new), memories, known.padding)
-        memories, factors = self.last.memories(n, known.longest, paths, new), self.last.rotations(known.longest + new)
-        for block, keys, memory in zip(self.last.blocks, self.last_keys, memories, strict=True):
-            room = keys.room(hidden.shape)
-            keys(block.norm1(hidden).flatten(0, 1), self.last.rotations(known.longest), room)
-            memory.fill(room.known)
-        self.last.extend(own, known.own_factors(factors, 0, new), memories, known.padding)
+            self.decoder.extend(own, known.own_factors(factors, 0, new), caches, known.padding)
+        caches, factors = self.last.new_caches(n, known.longest, paths, new), self.last.rotations(known.longest + new)
+        for block, keys, cache in zip(self.last.blocks, self.last_keys, caches, strict=True):
+            buffer = keys.new_buffer(hidden.shape)
+            keys(block.norm1(hidden).flatten(0, 1), self.last.rotations(known.longest), buffer)
+            cache.fill(buffer.known)
+        self.last.extend(own, known.own_factors(factors, 0, new), caches, known.padding)
         return self.head(own)
 
     def _codes(self, ids: tuple[Tensor, Tensor]) -> Tensor:
@@ -186,7 +186,7 @@ class Context:
     """State of the predictor after the known candles of every series and the own candles of every path.
 
     known: lengths and padding of the known candles.
-    memories, dependency: KV caches of the blocks and of the dependency layer.
+    caches, dependency: KV caches of the blocks and of the dependency layer.
     last: normalised hidden state of the last candle, ``(N, 1, D)`` before the first own candle, then ``(N, S, D)``.
     """
 
@@ -197,16 +197,16 @@ class Context:
         longest, total = self.known.longest, self.known.longest + capacity
         self.factors = predictor.blocks.rotations(total)
         self.dependency_factors = predictor.dependency.rotations(total) if predictor.rotary_fine_token else None
-        self.memories = predictor.blocks.memories(len(x), longest, paths, capacity)
-        self.dependency = Memory(predictor.dependency, len(x), longest, paths, capacity, predictor.place)
-        self._rooms: tuple[torch.Size, tuple[Room, Tensor] | None, Room] | None = None
+        self.caches = predictor.blocks.new_caches(len(x), longest, paths, capacity)
+        self.dependency = KVCache(predictor.dependency, len(x), longest, paths, capacity, predictor.place)
+        self._buffers: tuple[torch.Size, tuple[ProjectionBuffer, Tensor] | None, ProjectionBuffer] | None = None
         self.last = x[:, :0]
         if longest:
-            predictor.blocks.prefill(x, self.memories)
+            predictor.blocks.prefill(x, self.caches)
             states = predictor.norm.gained(x)
-            room = predictor.key_value.room(x.shape)
-            predictor.key_value(states.view(-1, x.size(-1)), self._dependency_factors(0, longest), room)
-            self.dependency.fill(room.known)
+            buffer = predictor.key_value.new_buffer(x.shape)
+            predictor.key_value(states.view(-1, x.size(-1)), self._dependency_factors(0, longest), buffer)
+            self.dependency.fill(buffer.known)
             self.last = states[torch.arange(len(x), device=x.device), lengths - 1, None]
 
     @property
@@ -217,14 +217,14 @@ class Context:
     def extend(self, x: Tensor) -> None:
         """Pass the embedded next candles ``(N, S, t, D)`` of every path through the predictor."""
         predictor, first, self.own = self.predictor, self.own, self.own + x.size(2)
-        if self._rooms is None or self._rooms[0] != x.shape:
-            self._rooms = x.shape, predictor.blocks.rooms(x.shape), predictor.key_value.room(x.shape)
-        _, rooms, room = self._rooms
+        if self._buffers is None or self._buffers[0] != x.shape:
+            self._buffers = x.shape, predictor.blocks.new_buffers(x.shape), predictor.key_value.new_buffer(x.shape)
+        _, buffers, buffer = self._buffers
         factors = self.known.own_factors(self.factors, first, self.own)
-        predictor.blocks.extend(x, factors, self.memories, self.known.padding, rooms)
+        predictor.blocks.extend(x, factors, self.caches, self.known.padding, buffers)
         states = predictor.norm.gained(x)
-        predictor.key_value(states.view(-1, x.size(-1)), self._own_dependency_factors(first, self.own), room)
-        self.dependency.append(room.of_paths(), x.size(2))
+        predictor.key_value(states.view(-1, x.size(-1)), self._own_dependency_factors(first, self.own), buffer)
+        self.dependency.append(buffer.path_projections(), x.size(2))
         self.last = states[:, :, -1]
 
     def _dependency_factors(self, first: int, last: int) -> Tensor | None:
@@ -265,12 +265,12 @@ def generate_tokens(
     longest = int(lengths.max())
     known = predictor.embed(*known_ids, predictor.time(stamp))
     future_time = predictor.time(future_stamp)[:, None].unbind(dim=2)  # of each step, (N, 1, D)
-    room = max_context - longest  # own candles that fit behind the known candles
-    own = known.new_empty(n, paths, horizon, known.size(-1)) if horizon - 1 > room else None
-    context = Context(predictor, known if own is None else known.clone(), lengths, paths, min(horizon - 1, room))
+    capacity = max_context - longest  # own candles that fit behind the known candles
+    own = known.new_empty(n, paths, horizon, known.size(-1)) if horizon - 1 > capacity else None
+    context = Context(predictor, known if own is None else known.clone(), lengths, paths, min(horizon - 1, capacity))
     drawn = []  # tokens of each step
     for step, numbers in enumerate(uniforms.unbind(dim=2)):
-        if own is not None and step > room:
+        if own is not None and step > capacity:
             first = max(0, step - max_context)
             kept = lengths.clamp(max=max_context - (step - first))
             context = Context(predictor, tail(known, lengths, kept), kept, paths, step - first)
@@ -281,7 +281,7 @@ def generate_tokens(
         x = predictor.embed(*drawn[-1], future_time[step])  # (N, S, D)
         if own is not None:
             own[:, :, step] = x
-        if step < room:
+        if step < capacity:
             context.extend(x[:, :, None])
     s1_ids, s2_ids = (torch.stack(part, dim=2) for part in zip(*drawn, strict=True))
     return s1_ids, s2_ids

@@ -87,7 +87,7 @@ def probability_touch(paths: np.ndarray, last_close: np.ndarray, down: float, up
         ValueError: `down` or `up` is not positive.
     """
     if not (down > 0 and up > 0):
-        raise ValueError(f"down {down} and up {up} must be positive shares of the last close")
+        raise ValueError(f"down {down} and up {up} must be positive fractions of the last close")
     last, horizon = last_close[:, None, None], paths.shape[2]
 
     def first(hit: np.ndarray) -> np.ndarray:

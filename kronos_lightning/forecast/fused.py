@@ -124,7 +124,7 @@ def rotate_(x: Tensor, factors: Tensor) -> None:
         x.copy_(torch.view_as_real(pairs(x.float()).mul_(factors)).flatten(-2))
 
 
-class Memory:
+class KVCache:
     """KV cache of one layer: known candles once per series, and own candles of each path.
 
     Several paths read the known candles in one product. A single path has its own candles right behind the known
@@ -235,18 +235,18 @@ class Projection:
         self.layout = len(names), attention.groups, attention.heads // attention.groups, attention.head_dim
         self.place = attention.place
 
-    def room(self, shape: torch.Size) -> "Room":
+    def new_buffer(self, shape: torch.Size) -> "ProjectionBuffer":
         """Create a buffer for the projections of candles ``(N, …, D)``."""
-        return Room(self, shape[:-1], self.place)
+        return ProjectionBuffer(self, shape[:-1], self.place)
 
-    def __call__(self, rows: Tensor, factors: Tensor | None, room: "Room") -> None:
+    def __call__(self, rows: Tensor, factors: Tensor | None, buffer: "ProjectionBuffer") -> None:
         """Fill the buffer with the projections of rows ``(R, D)``; `factors` ``(…, W/2)``, None without positions."""
-        self.product.split(rows, room.flat)
+        self.product.split(rows, buffer.flat)
         if factors is not None:
-            rotate_(room.turned, factors)
+            rotate_(buffer.turned, factors)
 
 
-class Room:
+class ProjectionBuffer:
     """Buffer for the projections of one layer at a time.
 
     flat: ``(parts·G, R, W)`` with W features of a group's heads.
@@ -270,7 +270,7 @@ class Room:
         self.paths = self.heads.permute(0, 2, 1, 5, 3, 4, 6)  # (parts, N, G, H/G, S, t, K)
         self.one = self.flat.view(self.shape) if self.rows == 1 else None
 
-    def of_paths(self) -> Tensor:
+    def path_projections(self) -> Tensor:
         """Return the projections of the paths' candles, contiguous ``(parts, N·H, S·t, K)``."""
         return self.paths.reshape(self.shape) if self.one is None else self.one
 
@@ -288,36 +288,38 @@ class FusedBlock:
         down = fold(block.ffn.w2.weight, place)
         self.down = Product(down, parts=math.gcd(2, down.size(1)))
 
-    def _feed_forward(self, rows: Tensor, room: Tensor) -> None:
-        gate, value = self.up.split(self.norm2(rows), room).unbind()
+    def _feed_forward(self, rows: Tensor, buffer: Tensor) -> None:
+        gate, value = self.up.split(self.norm2(rows), buffer).unbind()
         self.down.add_to(rows, self.gated(gate, value))
 
-    def prefill(self, rows: Tensor, memory: Memory | None, factors: Tensor | None, room: Room, up_room: Tensor) -> None:
-        """Pass the known candles, rows ``(N·T, D)``, causally; store keys and values if `memory` is given."""
-        self.project(self.norm1(rows), factors, room)
-        if memory is not None:
-            memory.fill(room.known[1:])
-        query, key, value = room.heads.flatten(1, 2).transpose(2, 3).unbind()  # each (G·N, H/G, T, K)
+    def prefill(
+        self, rows: Tensor, cache: KVCache | None, factors: Tensor | None, buffer: ProjectionBuffer, up_buffer: Tensor
+    ) -> None:
+        """Pass the known candles, rows ``(N·T, D)``, causally; store keys and values if `cache` is given."""
+        self.project(self.norm1(rows), factors, buffer)
+        if cache is not None:
+            cache.fill(buffer.known[1:])
+        query, key, value = buffer.heads.flatten(1, 2).transpose(2, 3).unbind()  # each (G·N, H/G, T, K)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
         mixed = mixed.view(self.attention.groups, -1, *mixed.shape[1:]).permute(1, 3, 0, 2, 4)  # (N, T, G, H/G, K)
         self.attention.out.add_to(rows, mixed.reshape(rows.shape))
-        self._feed_forward(rows, up_room)
+        self._feed_forward(rows, up_buffer)
 
     def extend(
         self,
         rows: Tensor,
-        memory: Memory,
+        cache: KVCache,
         factors: Tensor | None,
         padding: Tensor | None,
-        room: Room,
-        up_room: Tensor,
+        buffer: ProjectionBuffer,
+        up_buffer: Tensor,
     ) -> None:
         """Pass the next t candles of every path, rows ``(N·S·t, D)``, and store their keys and values."""
-        self.project(self.norm1(rows), factors, room)
-        qkv, new = room.of_paths(), room.new
-        memory.append(qkv[1:], new)
-        self.attention.out.add_to(rows, memory.attend(qkv[0], new, padding))
-        self._feed_forward(rows, up_room)
+        self.project(self.norm1(rows), factors, buffer)
+        qkv, new = buffer.path_projections(), buffer.new
+        cache.append(qkv[1:], new)
+        self.attention.out.add_to(rows, cache.attend(qkv[0], new, padding))
+        self._feed_forward(rows, up_buffer)
 
 
 def transformer_blocks(stack: nn.ModuleList) -> list[TransformerBlock]:
@@ -341,41 +343,41 @@ class FusedStack:
             self._rotations = self.blocks[0].attention.rotations(length)
         return self._rotations[:length]
 
-    def memories(self, n: int, known: int, paths: int, capacity: int) -> list[Memory]:
-        """Create empty KV caches for all blocks; see `Memory`."""
-        return [Memory(block.attention, n, known, paths, capacity, self.place) for block in self.blocks]
+    def new_caches(self, n: int, known: int, paths: int, capacity: int) -> list[KVCache]:
+        """Create empty KV caches for all blocks; see `KVCache`."""
+        return [KVCache(block.attention, n, known, paths, capacity, self.place) for block in self.blocks]
 
-    def prefill(self, x: Tensor, memories: list[Memory] | None = None) -> None:
+    def prefill(self, x: Tensor, caches: list[KVCache] | None = None) -> None:
         """Pass the known candles ``(N, T, D)``; see `FusedBlock.prefill`."""
-        if x.numel() == 0 or (rooms := self.rooms(x.shape)) is None:
+        if x.numel() == 0 or (buffers := self.new_buffers(x.shape)) is None:
             return
         rows, factors = x.view(-1, x.size(-1)), self.rotations(x.size(1))
         for i, block in enumerate(self.blocks):
-            block.prefill(rows, None if memories is None else memories[i], factors, *rooms)
+            block.prefill(rows, None if caches is None else caches[i], factors, *buffers)
 
     def extend(
         self,
         x: Tensor,
         factors: Tensor | None,
-        memories: list[Memory],
+        caches: list[KVCache],
         padding: Tensor | None,
-        rooms: tuple[Room, Tensor] | None = None,
+        buffers: tuple[ProjectionBuffer, Tensor] | None = None,
     ) -> None:
         """Pass the next candles ``(N, S, t, D)`` of every path; see `FusedBlock.extend`.
 
-        Pass the buffers from `rooms` to reuse them in many calls of the same shape.
+        Pass `buffers` from `new_buffers` to reuse them in many calls of the same shape.
         """
-        rooms = rooms or self.rooms(x.shape)
-        if rooms is None:
+        buffers = buffers or self.new_buffers(x.shape)
+        if buffers is None:
             return
         rows = x.view(-1, x.size(-1))
-        for block, memory in zip(self.blocks, memories, strict=True):
-            block.extend(rows, memory, factors, padding, *rooms)
+        for block, cache in zip(self.blocks, caches, strict=True):
+            block.extend(rows, cache, factors, padding, *buffers)
 
-    def rooms(self, shape: torch.Size) -> tuple[Room, Tensor] | None:
+    def new_buffers(self, shape: torch.Size) -> tuple[ProjectionBuffer, Tensor] | None:
         """Create buffers for the intermediate results of candles of this shape; None without blocks."""
         if not self.blocks:
             return None
         first = self.blocks[0]
-        room = first.project.room(shape)
-        return room, room.flat.new_empty(2, room.rows, first.up.weight.size(2))
+        buffer = first.project.new_buffer(shape)
+        return buffer, buffer.flat.new_empty(2, buffer.rows, first.up.weight.size(2))

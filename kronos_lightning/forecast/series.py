@@ -75,14 +75,14 @@ def read_series(
     if len(stamps) < 2:
         raise CandleError(f"{label}: {len(stamps)} candle(s); at least 2 are needed, some hundred are better")
     if stamps.has_duplicates:
-        raise CandleError(f"{label}: {stamps[stamps.duplicated()][0]} stands twice; keep one row of each candle")
+        raise CandleError(f"{label}: duplicate timestamp {stamps[stamps.duplicated()][0]}; keep one row per candle")
     if future is None:
         return Series(values=values, stamps=stamps, future=_continued(stamps, horizon, label))
     future = as_stamps(future, f"{label}, future timestamps", future=True).tz_convert("UTC")
     if len(future) != horizon:
         raise CandleError(f"{label}: {len(future)} future timestamps for a horizon of {horizon}")
     if not future.is_monotonic_increasing or future.has_duplicates or future[0] <= stamps[-1]:
-        raise CandleError(f"{label}: future timestamps must grow and begin after the last candle ({stamps[-1]})")
+        raise CandleError(f"{label}: future timestamps must increase and begin after the last candle ({stamps[-1]})")
     return Series(values=values, stamps=stamps, future=future)
 
 

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BITS = 16  # random bits per dropout decision: a probability is exact to within 2^-17
-LONGEST = 1024  # maximum number of keys for which attention weights are kept in memory
+MAX_ATTENTION_KEYS = 1024  # maximum number of keys for which attention weights are kept in memory
 
 
-def by_hand(x: Tensor) -> bool:
+def use_cpu_kernels(x: Tensor) -> bool:
     """Return True if the custom CPU kernels are faster here."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
@@ -24,7 +24,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
     """Apply training dropout to a tensor of any shape; one random number of 64 bits decides for four elements."""
     if p == 0:
         return x
-    if p == 1 or not by_hand(x):
+    if p == 1 or not use_cpu_kernels(x):
         return F.dropout(x, p)
     return x * _kept(x, p)
 
@@ -40,7 +40,7 @@ def _kept(x: Tensor, p: float) -> Tensor:
 
 def attention_in_training(q: Tensor, k: Tensor, v: Tensor, p: float, causal: bool) -> Tensor:
     """Compute scaled dot-product attention of ``(B, H, T, K)`` tensors, with dropout of the weights."""
-    if q.device.type == "cpu" and k.size(2) <= LONGEST and (p == 0 or (p < 1 and by_hand(q))):
+    if q.device.type == "cpu" and k.size(2) <= MAX_ATTENTION_KEYS and (p == 0 or (p < 1 and use_cpu_kernels(q))):
         return Attend.apply(*(part.flatten(0, 1) for part in (q, k, v)), p, causal).view(q.shape)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
 

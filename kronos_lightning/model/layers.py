@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from kronos_lightning.model.cpu_kernels import RootMeanSquareNorm, Rotation, attention_in_training, by_hand, dropout
+from kronos_lightning.model.cpu_kernels import (
+    RootMeanSquareNorm,
+    Rotation,
+    attention_in_training,
+    dropout,
+    use_cpu_kernels,
+)
 
 ROTARY_BASE = 10_000.0
 
@@ -36,7 +42,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         device, exact = x.device.type, x.float()
-        if by_hand(x) and self.weight.dtype == torch.float32:
+        if use_cpu_kernels(x) and self.weight.dtype == torch.float32:
             normed = RootMeanSquareNorm.apply(exact, self.weight, self.eps)
         else:
             normed = F.rms_norm(exact, (x.size(-1),), eps=self.eps).type_as(x) * self.weight
@@ -81,7 +87,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     `x` is ``(B, H, T, K)``; `table` is a `rotary_table` of the same positions. The result has the shape of `x`.
     """
     cos, sin = table.squeeze(2)
-    if by_hand(x):
+    if use_cpu_kernels(x):
         return Rotation.apply(x.float(), cos, sin).type_as(x)
     halves = x.float().unflatten(-1, (2, -1))  # (B, H, T, 2, K/2); a compiler would write torch.cat in float32
     crossed = halves.flip(-2) * torch.stack([-sin, sin], dim=-2)

@@ -14,7 +14,7 @@ from kronos_lightning.backtest.comparison import (
     random_returns,
     returns_by_cost,
 )
-from kronos_lightning.backtest.performance import YEAR, figures
+from kronos_lightning.backtest.performance import YEAR, backtest_metrics
 from kronos_lightning.backtest.search import ParameterSearch, search_parameters
 from kronos_lightning.backtest.sharpe import probabilistic_sharpe, sharpe_interval
 from kronos_lightning.backtest.strategy import on_candles
@@ -61,14 +61,14 @@ class Trading:
     search: ParameterSearch | None
 
     @property
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Metrics of the strategy."""
-        return figures(self.run)
+        return backtest_metrics(self.run)
 
     @property
     def beaten(self) -> float:
         """Share of the random strategies with a lower total return."""
-        return float((self.random < self.figures["total_return"]).mean())
+        return float((self.random < self.metrics["total_return"]).mean())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def trade(
     if rules.intrabar_csv is not None:
         intrabar = read_candles(rules.intrabar_csv, None, candles.symbol, settings.data.has_sessions)
     strategy, search = instantiate(settings.strategy, _convert_="all"), None
-    if validation is not None and strategy.free:
+    if validation is not None and strategy.search_space:
         tried = _traded_range(rules, candles, intrabar, validation)
         search = search_parameters(tried.market, tried.forecasts, tried.rows, strategy, rules, rules.search_costs)
     strategy, parameters_from = _chosen(rules, strategy, search)
@@ -156,7 +156,7 @@ def _chosen(rules: BacktestSection, strategy: Strategy, search: ParameterSearch 
     """Return the strategy for the test range, and the source of its parameters as text."""
     if rules.parameters == "configured":
         return strategy, "as configured"
-    if not strategy.free:
+    if not strategy.search_space:
         return strategy, "as configured, because the strategy has no free parameter"
     if search is None:
         raise ValueError("backtest.parameters=validation needs forecasts of the validation range")

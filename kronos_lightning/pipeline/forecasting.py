@@ -16,15 +16,21 @@ from kronos_lightning.config.validation import ConfigError
 from kronos_lightning.data import CandleDataModule, Candles
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.evaluation.baselines import Baseline, close_paths
-from kronos_lightning.evaluation.calibration import FEWEST, adaptive, conformity, fit_platt, fit_widening
+from kronos_lightning.evaluation.calibration import (
+    MIN_CALIBRATION_CUTOFFS,
+    adaptive,
+    conformity,
+    fit_platt,
+    fit_widening,
+)
 from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
 from kronos_lightning.forecast import Forecaster, ForecastSet, Sampling
 from kronos_lightning.forecast.calibration import FILE, Calibration, CalibrationError
 from kronos_lightning.forecast.distribution import crps, probability_up
-from kronos_lightning.runs.checkpoint_lookup import Sources, find_candidate, find_forecaster
+from kronos_lightning.runs.checkpoint_lookup import Sources, find_compared_forecaster, find_forecaster
 
 LARGEST = 4 * 2**30  # maximum bytes of one set of sample paths; scoring them needs several times this memory
-WAY_OUT = "; or calibration.fit=false, for figures as sampled"
+WAY_OUT = "; or calibration.fit=false, for metrics as sampled"
 
 log = logging.getLogger("evaluate")
 
@@ -36,7 +42,7 @@ class RangeForecasts:
     sources: origin of the measured networks.
     sampled: the model's forecasts as sampled, with the calibrated temperature and top-p.
     calibrated: the same forecasts, calibrated on validation. Without calibration this and the next two are None.
-    moving: closes of the same paths with the adaptive correction, ``(N, S, h)``.
+    adaptive: closes of the same paths with the adaptive correction, ``(N, S, h)``.
     validation: calibrated forecasts of the validation range.
     compared: closes of the other checkpoints' paths ``(N, S, h)``, by name.
     compared_sources: origin of the other checkpoints, by name.
@@ -45,14 +51,14 @@ class RangeForecasts:
     sources: Sources
     sampled: ForecastSet
     calibrated: ForecastSet | None
-    moving: np.ndarray | None
+    adaptive: np.ndarray | None
     validation: ForecastSet | None
     compared: dict[str, np.ndarray]
     compared_sources: dict[str, Sources]
 
     @property
     def forecasts(self) -> ForecastSet:
-        """Forecasts that are judged and traded: calibrated if there is a calibration."""
+        """Forecasts that are scored and traded: calibrated if there is a calibration."""
         return self.calibrated or self.sampled
 
     @property
@@ -74,20 +80,20 @@ def forecast_range(
     build_baselines(settings, candles.interval)  # report errors of the baselines before the forecasts
     forecaster, sources = find_forecaster(settings, datamodule)
     members = dict.fromkeys(member for name in settings.compare for member in name.split("+"))
-    others = {member: find_candidate(settings, member, sources, datamodule) for member in members}
+    others = {member: find_compared_forecaster(settings, member, sources, datamodule) for member in members}
     run = _Runner(settings, datamodule, candles, trainer)
-    validation = calibrated = moving = None
+    validation = calibrated = adaptive = None
     if settings.calibration.fit:
         forecaster = run.best_sampling("the model", forecaster)
         seen = run.forecast("validation", run.cutoffs("val", settings.calibration.max_cutoffs), forecaster)
         calibration, scores = fit_calibration(settings, candles.symbol, seen, forecaster.sampling)
         validation = seen.calibrated(calibration)
         if trainer.is_global_zero and settings.tokenizer == "auto":  # only with the checkpoint's own tokenizer
-            keep(calibration, sources)
+            store_calibration(calibration, sources)
     cutoffs = run.cutoffs("test", settings.evaluation.max_cutoffs)
     sampled = run.forecast("test", cutoffs, forecaster)
     if validation is not None:
-        calibrated, moving = sampled.calibrated(calibration), adaptively_corrected(sampled, scores)
+        calibrated, adaptive = sampled.calibrated(calibration), adaptively_corrected(sampled, scores)
     closes = {}
     for member, (other, _) in others.items():
         chosen = run.best_sampling(member, other) if settings.calibration.fit else other
@@ -96,7 +102,7 @@ def forecast_range(
         sources=sources,
         sampled=sampled,
         calibrated=calibrated,
-        moving=moving,
+        adaptive=adaptive,
         validation=validation,
         compared={name: np.concatenate([closes[m] for m in name.split("+")], axis=1) for name in settings.compare},
         compared_sources={member: found for member, (_, found) in others.items()},
@@ -109,12 +115,12 @@ def join(parts: Sequence[RangeForecasts]) -> RangeForecasts:
         return parts[0]
     last = parts[-1]
     calibrated = [part.calibrated for part in parts if part.calibrated is not None]
-    moving = [part.moving for part in parts if part.moving is not None]
+    adaptive = [part.adaptive for part in parts if part.adaptive is not None]
     return replace(
         last,
         sampled=ForecastSet.join([part.sampled for part in parts]),
         calibrated=ForecastSet.join(calibrated) if calibrated else None,
-        moving=np.concatenate(moving) if moving else None,
+        adaptive=np.concatenate(adaptive) if adaptive else None,
         validation=parts[0].validation,  # the only validation range before every test candle
         compared={name: np.concatenate([part.compared[name] for part in parts]) for name in last.compared},
     )
@@ -127,7 +133,7 @@ def fit_calibration(
     close, last, actual = validation.close_paths, validation.last_close, validation.actual_close
     scores = conformity(close, last, actual)
     widening = tuple(tuple(step) for step in fit_widening(scores).tolist())
-    about = {
+    metadata = {
         "symbol": symbol,
         "fitted_from": str(validation.cutoffs[0]),
         "fitted_to": str(validation.stamps[-1, -1]),
@@ -144,7 +150,7 @@ def fit_calibration(
         slope=1.0,
         intercept=0.0,
         interval=settings.data.interval,
-        about=about,
+        metadata=metadata,
     )
     share = probability_up(widened.apply(validation.paths, last), last)
     slope, intercept = fit_platt(share, actual > last[:, None])
@@ -163,26 +169,27 @@ def adaptively_corrected(forecasts: ForecastSet, scores: np.ndarray) -> np.ndarr
     )
 
 
-def keep(calibration: Calibration, sources: Sources) -> None:
+def store_calibration(calibration: Calibration, sources: Sources) -> None:
     """Store a calibration next to its checkpoint.
 
     A checkpoint without a local folder, or trained on other markets only, is skipped with a message.
     """
-    symbol, only = calibration.about["symbol"], "The calibration is kept in the report's folder alone: "
+    symbol, only = calibration.metadata["symbol"], "The calibration is stored in the report's folder only: "
     if sources.directory is None:
-        log.info("%sthis checkpoint has no folder here", only)
+        log.info("%sthis checkpoint has no local folder", only)
         return
     if sources.info is not None and symbol not in sources.info["data"]["fingerprints"]:
         log.info("%sthis checkpoint was not trained on %s", only, symbol)
         return
     earlier = Calibration.load(sources.directory)
-    before = symbol if earlier is None else earlier.about.get("symbol", symbol)  # older files do not record the symbol
+    # Older files do not record the symbol.
+    before = symbol if earlier is None else earlier.metadata.get("symbol", symbol)
     if before != symbol:
-        log.warning("The calibration for %s takes the place of that for %s beside the checkpoint", symbol, before)
+        log.warning("Replacing the stored calibration for %s (was for %s)", symbol, before)
     try:
         calibration.save(sources.directory)
     except OSError as error:
-        log.warning("The calibration could not be stored beside the checkpoint: %s", error)
+        log.warning("The calibration could not be stored with the checkpoint: %s", error)
     else:
         log.info("Calibration: %s", sources.directory / FILE)
 
@@ -196,7 +203,7 @@ def build_baselines(settings: Evaluation, interval: pd.Timedelta) -> dict[str, B
     named = {name: instantiate(settings.baselines[name], _convert_="all") for name in settings.evaluation.baselines}
     found = {name: baseline for name, baseline in named.items() if baseline.applies_to(interval)}
     if not found:
-        raise ConfigError(f"evaluation.baselines: none of them exists for candles of {settings.data.interval}")
+        raise ConfigError(f"evaluation.baselines: none of them supports candles of {settings.data.interval}")
     return found
 
 
@@ -205,7 +212,7 @@ def baseline_paths(settings: Evaluation, candles: Candles, forecasts: ForecastSe
     rows, found = candles.rows_at(forecasts.cutoffs), build_baselines(settings, candles.interval)
     for name in settings.evaluation.baselines:
         if name not in found:
-            log.info("Baseline %s: there is none for candles of %s", name, settings.data.interval)
+            log.info("Baseline %s: skipped, it does not support candles of %s", name, settings.data.interval)
     return {
         name: close_paths(one.sample_paths(candles, rows, forecasts.horizon, settings.forecast.num_paths))
         for name, one in found.items()
@@ -250,8 +257,8 @@ class _Runner:
         size = len(cutoffs.rows) * settings.forecast.num_paths * settings.data.horizon * len(FEATURES) * 4
         if size > LARGEST:
             raise ConfigError(
-                f"evaluation.max_cutoffs: the paths of {len(cutoffs.rows)} cutoffs take {size / 2**30:.0f} GiB; "
-                f"take fewer cutoffs or paths"
+                f"evaluation.max_cutoffs: the paths of {len(cutoffs.rows)} cutoffs need {size / 2**30:.0f} GiB; "
+                f"use fewer cutoffs or paths"
             )
         return rolling_forecasts(cutoffs, forecaster, settings.forecast.num_paths, settings.seed, self.trainer)
 
@@ -270,10 +277,10 @@ class _Runner:
             raise CalibrationError(
                 "one path only (greedy sampling or forecast.num_paths=1): nothing to calibrate" + WAY_OUT
             )
-        if known < FEWEST:
+        if known < MIN_CALIBRATION_CUTOFFS:
             raise CalibrationError(
-                f"{known} validation cutoffs, {FEWEST} are needed to calibrate: lengthen data.val_time_range, cut "
-                f"fewer folds, raise calibration.max_cutoffs" + WAY_OUT
+                f"{known} validation cutoffs, {MIN_CALIBRATION_CUTOFFS} are needed to calibrate: lengthen "
+                f"data.val_time_range, reduce data.folds or raise calibration.max_cutoffs" + WAY_OUT
             )
         temperatures = dict.fromkeys([sampling.temperature, *options.temperatures])
         choices = product(temperatures, dict.fromkeys([sampling.top_p, *options.top_ps]))

@@ -21,9 +21,9 @@ from kronos_lightning.config.schema import Evaluation
 from kronos_lightning.data import CandleDataModule, Candles
 from kronos_lightning.data.datamodule import SPLITS
 from kronos_lightning.data.windows import window_starts
-from kronos_lightning.evaluation.calibration import FEWEST
+from kronos_lightning.evaluation.calibration import MIN_CALIBRATION_CUTOFFS
 from kronos_lightning.evaluation.leakcheck import subjects
-from kronos_lightning.evaluation.leakcheck.proof import FUTURES, Arrays, ProofResult, Subject, prove, remembered
+from kronos_lightning.evaluation.leakcheck.proof import FUTURES, Arrays, ProofResult, Subject, cached, prove
 from kronos_lightning.evaluation.leakcheck.splits import check_calibration, check_record, check_splits
 from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
 from kronos_lightning.forecast import Forecaster, ForecastSet
@@ -54,13 +54,18 @@ class Certificate:
     label: of the data.
     cutoffs: open times of the last known candles.
     findings: one per subject.
-    about: metadata: versions, revision, fingerprints of the candles, settings, checkpoints.
+    metadata: versions, revision, fingerprints of the candles, settings, checkpoints.
     """
 
     label: str
     cutoffs: list[str]
     findings: list[ProofResult]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content for the JSON file, in which the key of the metadata is "about"."""
+        content = asdict(self)
+        return content | {"about": content.pop("metadata")}
 
     def named(self, verdict: str) -> list[ProofResult]:
         """Return the findings with a verdict."""
@@ -110,7 +115,7 @@ class Pipeline:
         def traded(candles: Candles) -> Trading:
             return trade(settings, candles, self.calibrated(self.forecast(candles)), earlier)
 
-        return remembered(traded)
+        return cached(traded)
 
 
 def certify(settings: Evaluation, datamodule: CandleDataModule, trainer: L.Trainer) -> Certificate:
@@ -131,11 +136,12 @@ def certify(settings: Evaluation, datamodule: CandleDataModule, trainer: L.Train
             )
             return rolling_forecasts(cutoffs, forecaster, paths, settings.seed, trainer)
 
-        return remembered(forecast)
+        return cached(forecast)
 
     places = pairs(candles, masks["test"], data.lookback, data.horizon)
     known = len(window_starts(candles.frame["segment"].to_numpy(), masks["val"], data.lookback, data.horizon))
-    enough = -(-known // max(1, known // FEWEST))  # at equal distance, and the minimum for a calibration
+    # At equal distance, and enough to calibrate.
+    enough = -(-known // max(1, known // MIN_CALIBRATION_CUTOFFS))
     test, val = forecasts_of(places, 2 * PAIRS), forecasts_of(masks["val"], enough)
     pipeline = Pipeline(settings=settings, forecaster=forecaster, forecast=test, validate=val, calibration=kept)
     original = test(candles)
@@ -157,16 +163,16 @@ def certify(settings: Evaluation, datamodule: CandleDataModule, trainer: L.Train
     findings += prove(proved, candles, rows, settings.seed)
     findings += prove(fill_subjects(pipeline), candles, rows[::2], settings.seed)
     if scores is not None:
-        moving = moving_correction(pipeline, scores)
+        adaptive = adaptive_correction(pipeline, scores)
         try:
-            findings += prove([moving], candles, rows, settings.seed)
+            findings += prove([adaptive], candles, rows, settings.seed)
         except CalibrationError as error:
-            findings.append(ProofResult.unproved(moving.name, moving.what, str(error)))
+            findings.append(ProofResult.unproved(adaptive.name, adaptive.what, str(error)))
     status = "leak" if any(one.verdict == "leak" for one in findings) else "no leak found"
-    about = describe(datamodule, settings.seed, status=status, settings=settings.model_dump(mode="json"))
+    metadata = describe(datamodule, settings.seed, status=status, settings=settings.model_dump(mode="json"))
     times = [f"{time:%Y-%m-%d %H:%M}" for time in pd.to_datetime(original.cutoffs)]
-    about |= {"sources": asdict(sources)}
-    return Certificate(label=data.label, cutoffs=times, findings=findings, about=about)
+    metadata |= {"sources": asdict(sources)}
+    return Certificate(label=data.label, cutoffs=times, findings=findings, metadata=metadata)
 
 
 def pairs(candles: Candles, target: np.ndarray, lookback: int, horizon: int) -> np.ndarray:
@@ -188,7 +194,7 @@ def model_subjects(pipeline: Pipeline) -> list[Subject]:
         subjects.forecasts("forecasts", "sample paths of every cutoff so far", pipeline.forecast),
     ]
     if pipeline.calibration is not None:
-        calibrated = remembered(lambda candles: pipeline.calibrated(pipeline.forecast(candles)))
+        calibrated = cached(lambda candles: pipeline.calibrated(pipeline.forecast(candles)))
         found.append(subjects.forecasts("calibrated forecasts", "the same, calibrated", calibrated))
     return found
 
@@ -215,16 +221,14 @@ def calibration_fit(pipeline: Pipeline) -> Subject:
     )
 
 
-def moving_correction(pipeline: Pipeline, scores: np.ndarray) -> Subject:
+def adaptive_correction(pipeline: Pipeline, scores: np.ndarray) -> Subject:
     """Build the subject of the adaptive correction, which learns from the test's own outcomes once they are known."""
 
     def corrected(candles: Candles) -> ForecastSet:
         found = pipeline.forecast(candles)
         return found.with_paths(adaptively_corrected(found, scores))
 
-    return subjects.forecasts(
-        "adaptive correction", "closes corrected by the outcomes known so far", remembered(corrected)
-    )
+    return subjects.forecasts("adaptive correction", "closes corrected by the outcomes known so far", cached(corrected))
 
 
 def trading_subjects(pipeline: Pipeline, candles: Candles) -> list[Subject]:
@@ -317,11 +321,11 @@ def records(
     elif sources.directory is not None and settings.tokenizer == "auto":
         found.append(check_record("tokenizer", read_record(sources.directory.parent / "tokenizer"), first))
     if calibration is not None:
-        found.append(check_calibration(calibration.about, pd.Timestamp(forecasts.cutoffs[0], tz="UTC")))
+        found.append(check_calibration(calibration.metadata, pd.Timestamp(forecasts.cutoffs[0], tz="UTC")))
     start = sources.info["initial_weights"] if sources.info is not None else sources.predictor
     if not (candles.synthetic or start.startswith("random")) and first < end_of(PRETRAINING_END):
         detail = f"the test begins at {first}, the published weights may have seen candles up to {PRETRAINING_END}"
-        found.append(ProofResult.unproved("pretraining", "what the weights were made from before", detail))
+        found.append(ProofResult.unproved("pretraining", "training data of the initial weights", detail))
     if settings.backtest.intrabar_csv is not None:
         detail = "they come from a file that is not mutated; the backtest was proved without them"
         found.append(ProofResult.unproved("intrabar candles", "what came first inside a candle", detail))

@@ -33,7 +33,7 @@ def notices(candles: Candles, part: RangeForecasts) -> list[str]:
                 f"the intervals are too narrow and the thresholds too good."
             )
         if (paths := part.sampled.paths.shape[1]) < ENOUGH_PATHS:
-            found.append(f"FEW PATHS: {paths} cannot tell the ends of a 95 % interval, {ENOUGH_PATHS} can.")
+            found.append(f"FEW PATHS: {paths} cannot resolve the ends of a 95 % interval; use {ENOUGH_PATHS}.")
     for name, sources in part.compared_sources.items():
         others = _notices(candles, part.sampled, sources)
         found += [f"{name}: {text}" for text in others if text not in found]
@@ -54,7 +54,7 @@ def _random_start(sources: Sources) -> bool:
 def _notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list[str]:
     found, first = [], pd.Timestamp(forecasts.stamps[0, 0], tz="UTC")
     if candles.synthetic:
-        found.append("SYNTHETIC CANDLES: made by a generator. No figure here says anything about a market.")
+        found.append("SYNTHETIC CANDLES: made by a generator. No result here says anything about a market.")
     elif not _random_start(sources) and first < end_of(PRETRAINING_END):
         found.append(
             f"CONTAMINATED: the test range begins before {PRETRAINING_END}, and the published weights' pretraining may "
@@ -66,7 +66,7 @@ def _notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list
             found.append(f"LEAK: the {name} was fine-tuned on candles up to {seen}, the test begins at {first}.")
     if sources.info is not None:
         if candles.fingerprint not in sources.info["data"]["fingerprints"].values():
-            found.append("OTHER DATA: the predictor was fine-tuned on other candles than it is measured on.")
+            found.append("OTHER DATA: the predictor was fine-tuned on other candles than those of the evaluation.")
     elif _random_start(sources):
         found.append("RANDOM WEIGHTS: the predictor was never trained.")
     elif "not fine-tuned" in sources.predictor:

@@ -8,15 +8,14 @@ import pandas as pd
 
 from kronos_lightning.config.schema import Evaluation
 from kronos_lightning.data import Candles
-from kronos_lightning.evaluation import metrics as figures_of
-from kronos_lightning.evaluation.metrics import Scores, Truth, score
+from kronos_lightning.evaluation.metrics import Scores, Truth, forecast_metrics, score
 from kronos_lightning.evaluation.significance import Bootstrap, Comparison, against_best, compare
 from kronos_lightning.forecast import ForecastSet
 
 from .backtesting import Trading
 from .forecasting import RangeForecasts, overlap
 
-MODEL, SAMPLED, MOVING = "model", "model, as sampled", "model, adaptive"
+MODEL, SAMPLED, ADAPTIVE = "model", "model, as sampled", "model, adaptive"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +26,15 @@ class Board:
         correction, the other checkpoints of `compare`, the baselines.
     baselines: names of the baselines.
     verdict: comparison of the model with the best baseline.
-    beside: comparison of every other forecaster with that baseline.
-    helped: comparison of the model with each other checkpoint, both as sampled.
+    vs_best_baseline: comparison of every other forecaster with that baseline.
+    vs_checkpoints: comparison of the model with each other checkpoint, both as sampled.
     """
 
     scores: dict[str, Scores]
     baselines: tuple[str, ...]
     verdict: Comparison
-    beside: dict[str, Comparison]
-    helped: dict[str, Comparison]
+    vs_best_baseline: dict[str, Comparison]
+    vs_checkpoints: dict[str, Comparison]
 
     @property
     def best(self) -> str:
@@ -46,9 +45,9 @@ class Board:
         """Build the table of all metrics, one row per forecaster."""
         rows = []
         for name, scores in self.scores.items():
-            found = self.verdict if name == MODEL else self.beside[name]
+            found = self.verdict if name == MODEL else self.vs_best_baseline[name]
             test = {"skill": found.skill, "skill_lower": found.lower, "skill_upper": found.upper}
-            rows.append({"forecaster": name, **test, "p_value": found.p_value, **figures_of.figures(scores)})
+            rows.append({"forecaster": name, **test, "p_value": found.p_value, **forecast_metrics(scores)})
         return pd.DataFrame(rows)
 
 
@@ -79,11 +78,11 @@ def score_all(settings: Evaluation, candles: Candles, part: RangeForecasts, base
     truth = Truth.of(part.sampled, candles)
     sampled = score(part.sampled.close_paths, truth)
     scores = {MODEL: sampled}
-    if part.calibrated is not None and part.moving is not None:
+    if part.calibrated is not None and part.adaptive is not None:
         scores = {
             MODEL: score(part.calibrated.close_paths, truth, part.calibrated.up),
             SAMPLED: sampled,
-            MOVING: score(part.moving, truth),
+            ADAPTIVE: score(part.adaptive, truth),
         }
     others = {name: score(paths, truth) for name, paths in part.compared.items()}
     measures = {name: score(paths, truth) for name, paths in baselines.items()}
@@ -92,11 +91,17 @@ def score_all(settings: Evaluation, candles: Candles, part: RangeForecasts, base
     verdict = against_best(scores[MODEL].loss, losses, bootstrap)
     everyone = scores | others | measures
     best = measures[verdict.other].loss
-    beside = {
+    vs_best_baseline = {
         name: compare(one.loss, best, verdict.other, bootstrap) for name, one in everyone.items() if name != MODEL
     }
-    helped = {name: compare(sampled.loss, one.loss, name, bootstrap) for name, one in others.items()}
-    return Board(scores=everyone, baselines=tuple(measures), verdict=verdict, beside=beside, helped=helped)
+    vs_checkpoints = {name: compare(sampled.loss, one.loss, name, bootstrap) for name, one in others.items()}
+    return Board(
+        scores=everyone,
+        baselines=tuple(measures),
+        verdict=verdict,
+        vs_best_baseline=vs_best_baseline,
+        vs_checkpoints=vs_checkpoints,
+    )
 
 
 def by_fold(result: EvaluationResult) -> pd.DataFrame:
@@ -109,7 +114,7 @@ def by_fold(result: EvaluationResult) -> pd.DataFrame:
         verdict = against_best(
             board[MODEL].loss, {name: board[name].loss for name in result.board.baselines}, bootstrap
         )
-        model, best = figures_of.figures(board[MODEL]), figures_of.figures(board[verdict.other])
+        model, best = forecast_metrics(board[MODEL]), forecast_metrics(board[verdict.other])
         rows.append(
             {
                 "fold": k,
@@ -123,7 +128,7 @@ def by_fold(result: EvaluationResult) -> pd.DataFrame:
                 "p_value": verdict.p_value,
                 "coverage_90": model["coverage_90"],
                 "direction_accuracy": model["direction_accuracy"],
-                "verdict": verdict.words,
+                "verdict": verdict.text,
             }
         )
     return pd.DataFrame(rows)

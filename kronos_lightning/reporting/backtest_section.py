@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from kronos_lightning.backtest.performance import DESCRIPTIONS, figures
+from kronos_lightning.backtest.performance import DESCRIPTIONS, backtest_metrics
 from kronos_lightning.backtest.search import ParameterSearch
 from kronos_lightning.pipeline.backtesting import Trading
 from kronos_lightning.plotting.formats import number, percent
@@ -18,20 +18,20 @@ SEARCH_TITLE = "Parameters and costs on the validation range"
 
 def trading_tables(trading: Trading) -> list[ReportTable]:
     """Build the tables of the strategy's metrics, compared with buy-and-hold and never trading, and of the search."""
-    columns = [figures(run) for run in (trading.run, trading.hold, trading.flat)]
+    columns = [backtest_metrics(run) for run in (trading.run, trading.hold, trading.flat)]
     rows = [
         [name, *((percent if name in SHARES else number)(column[name]) for column in columns), text]
         for name, text in DESCRIPTIONS.items()
     ]
-    names = ["Figure", "Strategy", "Buy and hold", "Always flat", ""]
-    title = "Backtest beside buy-and-hold"
+    names = ["Metric", "Strategy", "Buy and hold", "Always flat", ""]
+    title = "Backtest compared with buy-and-hold"
     found = [ReportTable(title=title, columns=names, rows=rows, prose=True, notes=_notes(trading))]
     return found if trading.search is None else [*found, _search_table(trading, trading.search)]
 
 
 def trading_plots(trading: Trading, note: str) -> list[ReportPlot]:
     """Build the plots of equity and trades, random strategies, costs and search; `note` is added to the headings."""
-    at_random = random_histogram(trading.random, trading.figures["total_return"], note)
+    at_random = random_histogram(trading.random, trading.metrics["total_return"], note)
     costs = cost_curve(trading.costs, trading.returns_at_costs, trading.settings.cost, trading.break_even_fee, note)
     plots = [
         ReportPlot(
@@ -59,12 +59,12 @@ def _notes(trading: Trading) -> list[str]:
         f"Signals: {signals}.",
         f"The same signals at random times: median {middle:+.2%}, 5–95 % {low:+.2%} to {high:+.2%}; the strategy is "
         f"better than {trading.beaten:.0%} of them. "
-        f"Break-even fee a side: {_fee_words(fee)}; paid were {options.cost:.3%} and "
+        f"Break-even fee a side: {_fee_text(fee)}; paid were {options.cost:.3%} and "
         f"{options.slippage:.3%} of slippage.",
         f"Candles that held both stop and target: {run.ambiguous} in which the stop was assumed to come first, "
-        f"{run.settled} settled by intrabar candles.",
+        f"{run.resolved_intrabar} settled by intrabar candles.",
         "Decided at a candle's close, filled at the next open. Sharpe, Sortino and drawdown are the usual definitions, "
-        "not the guide's rougher ones.",
+        "not the guide's approximations.",
     ]
     if trading.search is None:
         notes.append("No parameters were searched: without calibration there are no forecasts of the validation range.")
@@ -81,7 +81,7 @@ def _notes(trading: Trading) -> list[str]:
     return notes
 
 
-def _fee_words(fee: float) -> str:
+def _fee_text(fee: float) -> str:
     if math.isnan(fee):
         return "none, it does not win without costs"
     return f"{fee:.3%}" if math.isfinite(fee) else "above 5 %"
@@ -103,7 +103,7 @@ def _search_table(trading: Trading, search: ParameterSearch) -> ReportTable:
     columns += [f"Trades at {cost:.2%}", ""]
     notes = [
         f"Trials: {search.trials}. Deflated Sharpe ratio of the best, the probability that it is above zero "
-        f"after so many trials: {percent(search.deflated_sharpe)}. Other trials than these, such as "
+        f"after so many trials: {percent(search.deflated_sharpe)}. Other trials, such as "
         f"earlier runs with other settings, are not counted."
     ]
     return ReportTable(title=SEARCH_TITLE, columns=columns, rows=rows, prose=True, notes=notes)

@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from kronos_lightning.config.schema import Evaluation
-from kronos_lightning.evaluation import metrics as figures_of
+from kronos_lightning.evaluation import metrics
 from kronos_lightning.forecast import validity
 from kronos_lightning.pipeline.notices import all_notices
-from kronos_lightning.pipeline.scoreboard import MODEL, MOVING, SAMPLED, Board, EvaluationResult, by_fold
+from kronos_lightning.pipeline.scoreboard import ADAPTIVE, MODEL, SAMPLED, Board, EvaluationResult, by_fold
 from kronos_lightning.plotting.formats import UNDEFINED, correlation, number, p_value, share, signed
 
 from .backtest_section import trading_plots, trading_tables
@@ -22,7 +22,7 @@ from .verdict import sentences
 CORRELATIONS = {"ic", "rank_ic", "price_correlation", "return_correlation"}
 WIDTH = 140  # minimum width of the tables on the terminal
 BOARD = ("mae", "direction_accuracy", "ic", "coverage_90", "width_90", "brier")
-SHARES = {"direction_accuracy", "trend_accuracy", *(f"coverage_{i * 100:.0f}" for i in figures_of.INTERVALS)}
+SHARES = {"direction_accuracy", "trend_accuracy", *(f"coverage_{i * 100:.0f}" for i in metrics.INTERVALS)}
 
 
 def report(result: EvaluationResult) -> Report:
@@ -45,7 +45,7 @@ def report(result: EvaluationResult) -> Report:
             _board_table(board),
             *folds,
             *calibration,
-            _figures_table(board),
+            _metrics_table(board),
             _regime_table(board),
             *trading_tables(result.trading),
         ],
@@ -89,15 +89,15 @@ def _board_table(board: Board) -> ReportTable:
     rows = []
     for row in board.table().sort_values("crps").to_dict("records"):
         name = row["forecaster"]
-        test = board.verdict if name == MODEL else board.beside[name]
-        interval = f"{test.lower:+.1%} … {test.upper:+.1%}" if test.judged else UNDEFINED
+        test = board.verdict if name == MODEL else board.vs_best_baseline[name]
+        interval = f"{test.lower:+.1%} … {test.upper:+.1%}" if test.is_tested else UNDEFINED
         compared = [signed(test.skill), interval, p_value(test.p_value).removeprefix("p = ").removeprefix("p ")]
         if name == board.best:
             compared = ["best baseline", "", ""]
-        rows.append([name, number(row["crps"]), *compared, *(_figure(key, row[key]) for key in BOARD)])
+        rows.append([name, number(row["crps"]), *compared, *(_format(key, row[key]) for key in BOARD)])
     columns = ["Forecaster", "CRPS %", "Skill", "95 % interval", "p (DM)"]
     columns += ["MAE", "Direction", "IC", "Cov. 90", "Width 90 %", "Brier"]
-    majority = figures_of.majority_direction(board.scores[MODEL].truth)
+    majority = metrics.majority_direction(board.scores[MODEL].truth)
     notes = [
         f"Skill: 1 − CRPS / CRPS of {board.best}, the best baseline on these cutoffs; its interval from blocks of "
         f"neighbouring cutoffs; DM: p-value of the Diebold–Mariano test. Always saying the commoner direction is right "
@@ -107,12 +107,12 @@ def _board_table(board: Board) -> ReportTable:
 
 
 def _calibration_table(result: EvaluationResult) -> ReportTable:
-    names = ("crps", *(f"coverage_{i * 100:.0f}" for i in figures_of.INTERVALS), "width_90", "brier")
+    names = ("crps", *(f"coverage_{i * 100:.0f}" for i in metrics.INTERVALS), "width_90", "brier")
     rows = []
-    labels = {SAMPLED: "before", MODEL: "after (split conformal)", MOVING: "after (adaptive conformal)"}
+    labels = {SAMPLED: "before", MODEL: "after (split conformal)", ADAPTIVE: "after (adaptive conformal)"}
     for name, label in labels.items():
-        found = figures_of.figures(result.board.scores[name])
-        rows.append([label, *(_figure(figure, found[figure]) for figure in names)])
+        found = metrics.forecast_metrics(result.board.scores[name])
+        rows.append([label, *(_format(metric, found[metric]) for metric in names)])
     columns = ["Calibration", "CRPS %", "Cov. 50", "Cov. 80", "Cov. 90", "Cov. 95", "Width 90 %", "Brier"]
     notes = [
         f"{_calibration_text(result)}. The adaptive correction also learns from the test's own outcomes, each once it "
@@ -133,34 +133,34 @@ def _calibration_text(result: EvaluationResult) -> str:
     calibration = result.whole.calibration
     if calibration is None:
         return "none"
-    about, fold = calibration.about, "last fold: " if len(result.parts) > 1 else ""
+    metadata, fold = calibration.metadata, "last fold: " if len(result.parts) > 1 else ""
     return (
         f"{fold}temperature {calibration.temperature:g}, top_p {calibration.top_p:g}, intervals and P(up) (slope "
-        f"{calibration.slope:.2f}, intercept {calibration.intercept:+.2f}) from {about['cutoffs']} cutoffs, "
-        f"{about['fitted_from'][:16]} .. {about['fitted_to'][:16]}"
+        f"{calibration.slope:.2f}, intercept {calibration.intercept:+.2f}) from {metadata['cutoffs']} cutoffs, "
+        f"{metadata['fitted_from'][:16]} .. {metadata['fitted_to'][:16]}"
     )
 
 
-def _figures_table(board: Board) -> ReportTable:
-    model, best = (figures_of.figures(board.scores[name]) for name in (MODEL, board.best))
+def _metrics_table(board: Board) -> ReportTable:
+    model, best = (metrics.forecast_metrics(board.scores[name]) for name in (MODEL, board.best))
     rows = []
-    for name, description in figures_of.DESCRIPTIONS.items():
-        skill = 1 - model[name] / best[name] if name in figures_of.LOSSES and best[name] > 0 else math.nan
+    for name, description in metrics.DESCRIPTIONS.items():
+        skill = 1 - model[name] / best[name] if name in metrics.LOSSES and best[name] > 0 else math.nan
         shown = signed(skill, 2)
-        values = (_figure(name, one[name]) for one in (model, best))
+        values = (_format(name, one[name]) for one in (model, best))
         rows.append([name, *values, shown, description])
-    columns = ["Figure", "Model", board.best, "Skill", ""]
-    return ReportTable(title="All figures beside the best baseline", columns=columns, rows=rows, prose=True)
+    columns = ["Metric", "Model", board.best, "Skill", ""]
+    return ReportTable(title="All metrics of the model and the best baseline", columns=columns, rows=rows, prose=True)
 
 
 def _regime_table(board: Board) -> ReportTable:
     rows, other = [], board.best
-    model, best = (figures_of.by_slice(board.scores[name], "regime") for name in (MODEL, other))
+    model, best = (metrics.by_slice(board.scores[name], "regime") for name in (MODEL, other))
     for one, two in zip(model.to_dict("records"), best.to_dict("records"), strict=True):
         skill = signed(1 - one["crps"] / two["crps"] if two["crps"] > 0 else math.nan, 2)
         shares = (one["coverage_90"], two["coverage_90"], one["direction_accuracy"])
         scores = [number(one["crps"]), number(two["crps"]), skill]
-        rows.append([one["regime"], str(one["cutoffs"]), *scores, *(_figure("coverage_90", share) for share in shares)])
+        rows.append([one["regime"], str(one["cutoffs"]), *scores, *(_format("coverage_90", share) for share in shares)])
     columns = ["Known volatility", "Cutoffs", "CRPS %", f"of {other}", "Skill", "Cov. 90", f"of {other}", "Direction"]
     return ReportTable(title="By volatility regime (thirds of the cutoffs)", columns=columns, rows=rows)
 
@@ -171,7 +171,7 @@ def _fold_table(result: EvaluationResult) -> ReportTable:
         span = f"{row['from'][:16]} .. {row['to'][:16]}"
         scores = [number(row["crps"]), number(row["baseline_crps"]), row["best_baseline"]]
         test = [signed(row["skill"]), p_value(row["p_value"])]
-        shares = [_figure(name, row[name]) for name in ("coverage_90", "direction_accuracy")]
+        shares = [_format(name, row[name]) for name in ("coverage_90", "direction_accuracy")]
         rows.append([str(row["fold"]), span, str(row["cutoffs"]), *scores, *test, *shares])
     columns = [
         "Fold",
@@ -188,7 +188,7 @@ def _fold_table(result: EvaluationResult) -> ReportTable:
     return ReportTable(title="Walk-forward folds", columns=columns, rows=rows)
 
 
-def _figure(name: str, value: float) -> str:
+def _format(name: str, value: float) -> str:
     """Format a metric for people: shares in per cent, correlations with three decimals."""
     if name in SHARES:
         return share(value)

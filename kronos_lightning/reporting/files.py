@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
-from kronos_lightning.backtest.performance import figures as performance_of
+from kronos_lightning.backtest.performance import backtest_metrics
 from kronos_lightning.backtest.search import ParameterSearch
 from kronos_lightning.data.files import sha256
-from kronos_lightning.evaluation import metrics as figures_of
+from kronos_lightning.evaluation.metrics import by_slice, by_step, forecast_metrics, majority_direction
 from kronos_lightning.forecast import validity
 from kronos_lightning.model.pretrained import WEIGHTS_FILE
 from kronos_lightning.pipeline.backtesting import Trading
@@ -30,8 +30,7 @@ def tables(result: EvaluationResult) -> dict[str, pd.DataFrame]:
     found = {"scoreboard": result.board.table()}
     for name, cut in (("by_step", None), ("by_month", "month"), ("by_regime", "regime")):
         parts = [
-            (figures_of.by_step(one) if cut is None else figures_of.by_slice(one, cut)).assign(forecaster=who)
-            for who, one in scores.items()
+            (by_step(one) if cut is None else by_slice(one, cut)).assign(forecaster=who) for who, one in scores.items()
         ]
         found[name] = pd.concat(parts, ignore_index=True)
     if len(result.parts) > 1:
@@ -42,9 +41,9 @@ def tables(result: EvaluationResult) -> dict[str, pd.DataFrame]:
 def metrics(result: EvaluationResult) -> dict[str, Any]:
     """Build the content of `metrics.json`: all metrics, undefined values as null."""
     board, forecasts, whole = result.board, result.forecasts, result.whole
-    page_words, _ = sentences(result)
+    verdict_text, _ = sentences(result)
     content = {
-        "verdict": page_words,
+        "verdict": verdict_text,
         "notices": all_notices(result.candles, result.parts),
         "synthetic": result.candles.synthetic,
         "fingerprint": result.candles.fingerprint,
@@ -60,10 +59,10 @@ def metrics(result: EvaluationResult) -> dict[str, Any]:
         "impossible_candles": asdict(validity(forecasts.paths)),
         "best_baseline": board.best,
         "against_best_baseline": asdict(board.verdict),
-        "against_others_as_sampled": {name: asdict(one) for name, one in board.helped.items()},
-        "majority_direction": figures_of.majority_direction(board.scores[MODEL].truth),
-        "figures": {name: figures_of.figures(one) for name, one in board.scores.items()},
-        "calibration": asdict(whole.calibration) if whole.calibration else None,
+        "against_others_as_sampled": {name: asdict(one) for name, one in board.vs_checkpoints.items()},
+        "majority_direction": majority_direction(board.scores[MODEL].truth),
+        "figures": {name: forecast_metrics(one) for name, one in board.scores.items()},
+        "calibration": whole.calibration.as_dict() if whole.calibration else None,
         "trading": trading_metrics(result.trading),
     }
     return _without_nan(content)
@@ -74,9 +73,9 @@ def trading_metrics(trading: Trading) -> dict[str, Any]:
     run, search = trading.run, trading.search
     low, middle, high = np.quantile(trading.random, [0.05, 0.5, 0.95]).tolist()
     return {
-        "backtest": trading.figures,
-        "buy_and_hold": performance_of(trading.hold),
-        "always_flat": performance_of(trading.flat),
+        "backtest": trading.metrics,
+        "buy_and_hold": backtest_metrics(trading.hold),
+        "always_flat": backtest_metrics(trading.flat),
         "final_equity": float(run.equity[-1]),
         "signals": trading.signals,
         "thresholds": dict(trading.strategy.parameters) | {"from": trading.parameters_from},
@@ -85,7 +84,7 @@ def trading_metrics(trading: Trading) -> dict[str, Any]:
         "random_strategies": {"q05": low, "q50": middle, "q95": high, "beaten": trading.beaten},
         "break_even_fee": trading.break_even_fee,
         "ambiguous_candles": run.ambiguous,
-        "settled_candles": run.settled,
+        "settled_candles": run.resolved_intrabar,
         "halts": [str(time) for time in run.halts],
         "search": None if search is None else _search_metrics(search),
     }

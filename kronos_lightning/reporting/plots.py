@@ -90,7 +90,7 @@ def reliability_chart(scores: Mapping[str, Scores], note: str) -> Figure:
         xlim=(0, 1),
         ylim=(0, 1),
     )
-    right.set(xlabel="forecast P(up)", ylabel="forecasts", title="How often each is said")
+    right.set(xlabel="forecast P(up)", ylabel="forecasts", title="Frequency of each forecast")
     for axes in (left, right):
         axes.legend(fontsize=8)
     return figure
@@ -110,7 +110,7 @@ def skill_chart(model: Scores, baseline: Scores, name: str, note: str) -> Figure
     time = pd.DatetimeIndex(model.truth.begins)
     bottom.plot(time, np.cumsum(baseline.loss - model.loss) * 100, color=FORECAST)
     bottom.axhline(0, color=TEXT, linewidth=0.8)
-    bottom.set(ylabel="% of the price", title="Advantage added up: rising where the model is better")
+    bottom.set(ylabel="% of the price", title="Cumulative advantage: rising where the model is better")
     date_axis(bottom)
     return figure
 
@@ -162,7 +162,7 @@ def random_histogram(returns: np.ndarray, strategy: float, note: str) -> Figure:
         low, high = low - 0.01, high + 0.01
     axes.hist(returns, bins=np.linspace(low, high, 32), color=GREY, alpha=0.55, label=f"{len(returns)} at random times")
     axes.axvline(strategy, color=FORECAST, linewidth=2, label=f"strategy {strategy:+.2%}")
-    axes.axvline(np.median(returns), color=TEXT, linestyle="--", linewidth=1, label="median of the random ones")
+    axes.axvline(np.median(returns), color=TEXT, linestyle="--", linewidth=1, label="median of random strategies")
     axes.set_title(f"Total return of strategies with the same signals at random times{note}", fontsize=10)
     axes.set_ylabel("strategies", fontsize=9)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from kronos_lightning.backtest.performance import figures as performance_of
-from kronos_lightning.evaluation import metrics as figures_of
+from kronos_lightning.backtest.performance import backtest_metrics
+from kronos_lightning.evaluation.metrics import forecast_metrics, majority_direction
 from kronos_lightning.evaluation.significance import Comparison, mean_interval
 from kronos_lightning.pipeline.backtesting import Trading
 from kronos_lightning.pipeline.scoreboard import MODEL, SAMPLED, EvaluationResult, bootstrap_of
@@ -16,50 +16,50 @@ def sentences(result: EvaluationResult) -> tuple[list[str], str]:
     """Build the sentences of the verdict and its tone for the page: good, bad or empty."""
     board, verdict = result.board, result.board.verdict
     model, truth = board.scores[MODEL], board.scores[MODEL].truth
-    figures = figures_of.figures(model)
-    words = [f"Forecast: {verdict.words}, the best baseline here. {_test_words(verdict)}"]
-    if SAMPLED in board.beside:
-        sampled = board.beside[SAMPLED]
-        words.append(f"Without calibration, which no baseline has: {sampled.words}. {_test_words(sampled)}")
-    for comparison in board.helped.values():
-        words.append(f"As sampled, beside another checkpoint: {comparison.words}. {_test_words(comparison)}")
-    coverage = f"Intervals: the 90 % interval held {figures['coverage_90']:.1%} of the actual closes"
+    values = forecast_metrics(model)
+    lines = [f"Forecast: {verdict.text}, the best baseline here. {_test_text(verdict)}"]
+    if SAMPLED in board.vs_best_baseline:
+        sampled = board.vs_best_baseline[SAMPLED]
+        lines.append(f"Without calibration, which no baseline has: {sampled.text}. {_test_text(sampled)}")
+    for comparison in board.vs_checkpoints.values():
+        lines.append(f"As sampled, against another checkpoint: {comparison.text}. {_test_text(comparison)}")
+    coverage = f"Intervals: the 90 % interval held {values['coverage_90']:.1%} of the actual closes"
     if SAMPLED in board.scores:
-        coverage += f" after calibration, {figures_of.figures(board.scores[SAMPLED])['coverage_90']:.1%} before"
-    words.append(coverage + ".")
+        coverage += f" after calibration, {forecast_metrics(board.scores[SAMPLED])['coverage_90']:.1%} before"
+    lines.append(coverage + ".")
     change = np.sign(truth.actual[:, -1] - truth.last_close)
     said = np.sign(model.point[:, -1] - truth.last_close)
     if not said.any() or not change.any():
-        words.append("Direction: there is none, in the forecasts or in the market.")
+        lines.append("Direction: undefined, because no forecast or no close changed.")
     else:
-        right, majority = (said == change)[change != 0], figures_of.majority_direction(truth)
+        right, majority = (said == change)[change != 0], majority_direction(truth)
         lower, upper = mean_interval(right.astype(float), bootstrap_of(result.settings, result.forecasts))
         side = "above" if lower > majority else "below" if upper < majority else "no different from"
-        words.append(
+        lines.append(
             f"Direction: right in {right.mean():.1%} of the cutoffs (95 % interval {lower:.1%} to {upper:.1%}), {side} "
             f"the commoner direction's {majority:.1%}."
         )
-    words.append(trading_sentence(result.trading))
-    return words, "good" if verdict.better else "bad" if verdict.worse else ""
+    lines.append(trading_sentence(result.trading))
+    return lines, "good" if verdict.better else "bad" if verdict.worse else ""
 
 
 def trading_sentence(trading: Trading) -> str:
     """Build the sentence of the strategy's verdict."""
-    got = trading.figures
+    got = trading.metrics
     if got["trades"] == 0:
         return "Strategy: it never traded; no forecast passed a threshold in time."
-    held = performance_of(trading.hold)["total_return"]
-    words = (
+    held = backtest_metrics(trading.hold)["total_return"]
+    text = (
         f"Strategy: {got['total_return']:+.1%} after costs, buy-and-hold {held:+.1%}; better than {trading.beaten:.0%} "
         f"of strategies with the same signals at random times."
     )
     if math.isnan(trading.probabilistic_sharpe):
-        return words
-    return f"{words} Probability that its true Sharpe ratio is above zero: {trading.probabilistic_sharpe:.0%}."
+        return text
+    return f"{text} Probability that its true Sharpe ratio is above zero: {trading.probabilistic_sharpe:.0%}."
 
 
-def _test_words(found: Comparison) -> str:
+def _test_text(found: Comparison) -> str:
     if np.isnan(found.skill):
         return "Skill undefined."
     test = f" (95 % interval {found.lower:+.1%} to {found.upper:+.1%}, Diebold–Mariano {p_value(found.p_value)})"
-    return f"Skill on CRPS {found.skill:+.1%}{test if found.judged else ''}."
+    return f"Skill on CRPS {found.skill:+.1%}{test if found.is_tested else ''}."

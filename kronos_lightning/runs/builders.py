@@ -20,7 +20,7 @@ from kronos_lightning.training.stage_module import StageModule
 from kronos_lightning.training.tokenizer_module import TokenizerModule
 
 from .checkpoint_lookup import find_tokenizer
-from .networks import build_forecaster, earlier, initial_network
+from .networks import build_forecaster, initial_network, read_initial_record
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +44,16 @@ def build_module(
     if not isinstance(settings.stage, PredictorStage):
         tokenizer, source = initial_network(KronosTokenizer, settings)
         regularize(tokenizer, settings)
-        about = {"initial_weights": source, "initial_record": earlier(settings)}
-        return TokenizerModule(tokenizer, recipe), about
+        metadata = {"initial_weights": source, "initial_record": read_initial_record(settings)}
+        return TokenizerModule(tokenizer, recipe), metadata
     wanted = str(kept or settings.stage.frozen_tokenizer)
     tokenizer, tokenizer_source, tokenizer_record = find_tokenizer(settings, wanted, datamodule)
     predictor, source = initial_network(Kronos, settings)
     regularize(predictor, settings)
     forecaster = build_forecaster(settings, tokenizer, predictor, data.clip, data.volume)
     module = PredictorModule(forecaster, recipe, num_paths=settings.forecast.num_paths, seed=settings.seed)
-    about = {"initial_weights": source, "initial_record": earlier(settings)}
-    return module, about | {"tokenizer": tokenizer_source, "tokenizer_record": tokenizer_record}
+    metadata = {"initial_weights": source, "initial_record": read_initial_record(settings)}
+    return module, metadata | {"tokenizer": tokenizer_source, "tokenizer_record": tokenizer_record}
 
 
 def build_recipe(settings: Training, datamodule: CandleDataModule) -> Recipe:
@@ -88,10 +88,10 @@ def scale(
     module.recipe = module.recipe.with_rate(found.learning_rate)
     if processes > 1 or rules.batch == "global" or rules.rate != "none":
         log.info(
-            "A step: %d windows × %d process(es) × %d batch(es) = %d, learning rate %.3g",
+            "Optimizer step: %d windows × %d process(es) × %d batch(es) = %d, learning rate %.3g",
             found.batch_size, processes, accumulated, found.global_batch, found.learning_rate,
         )  # fmt: skip
-    return found.about()
+    return found.as_dict()
 
 
 def regularize(network: KronosTokenizer | Kronos, settings: Training) -> None:
@@ -103,4 +103,4 @@ def regularize(network: KronosTokenizer | Kronos, settings: Training) -> None:
     freeze(network, asked.freeze)
     sizes = [p.numel() for p in network.parameters() if p.requires_grad]
     if asked.lora is not None or asked.freeze:
-        log.info("Trained: %d parameters in %d tensors, the others are frozen", sum(sizes), len(sizes))
+        log.info("Training %d parameters in %d tensors; the others are frozen", sum(sizes), len(sizes))

@@ -13,7 +13,7 @@ from kronos_lightning.forecast import Forecaster
 from kronos_lightning.forecast.forecaster import trained_with_volume
 from kronos_lightning.model import CheckpointError, Kronos, KronosTokenizer
 
-from .directory import RunError, best_model, is_finished, read_info, tokenizer_beside
+from .directory import RunError, best_model, find_bundled_tokenizer, is_finished, read_info
 from .networks import build_forecaster, published_network
 from .provenance import data_key, read_record
 
@@ -87,7 +87,7 @@ def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple
         run_dir = Path(settings.paths.models) / f"finetune_predictor_{settings.data.label}"
         directory, source = find_finished(run_dir, data_key(datamodule))
         if directory is None and settings.model.pretrained is None:
-            raise RunError(f"no fine-tuned predictor: {source}. Run train.py stage=predictor, or name predictor=DIR")
+            raise RunError(f"no fine-tuned predictor: {source}. Run train.py stage=predictor, or set predictor=DIR")
     elif settings.predictor != "published":
         directory = best_model(Path(settings.predictor))
     with torch.random.fork_rng(devices=[]):
@@ -95,7 +95,7 @@ def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple
         return load_forecaster(settings, directory, source, settings.data.clip, settings.data.volume)
 
 
-def find_candidate(
+def find_compared_forecaster(
     settings: Evaluation, name: str, measured: Sources, datamodule: CandleDataModule
 ) -> tuple[Forecaster, Sources]:
     """Load a forecaster named in `compare`: a keyword, or a predictor's folder, also with a tokenizer (``DIR@DIR``).
@@ -103,15 +103,15 @@ def find_candidate(
     untuned: the published weights. tokenizer: the measured tokenizer with the published predictor.
     predictor: the measured predictor with the published tokenizer. both: the measured pair.
     """
-    beside = str(tokenizer_beside(measured.directory)) if measured.directory else "published"
-    words = {
+    bundled = str(find_bundled_tokenizer(measured.directory)) if measured.directory else "published"
+    keywords = {
         "untuned": ("published", "published"),
-        "tokenizer": ("published", beside if settings.tokenizer == "auto" else settings.tokenizer),
+        "tokenizer": ("published", bundled if settings.tokenizer == "auto" else settings.tokenizer),
         "predictor": (settings.predictor, "published"),
         "both": (settings.predictor, settings.tokenizer),
     }
     folder, _, tokenizer = name.partition("@")
-    predictor, tokenizer = words.get(name, (folder, tokenizer or "auto"))
+    predictor, tokenizer = keywords.get(name, (folder, tokenizer or "auto"))
     return find_forecaster(settings.model_copy(update={"predictor": predictor, "tokenizer": tokenizer}), datamodule)
 
 
@@ -137,34 +137,34 @@ def load_forecaster(
     else:
         predictor = Kronos.from_pretrained(directory)
 
-    beside = None
+    bundled = None
     if settings.tokenizer not in ("auto", "published"):
-        tokenizer_source, beside = settings.tokenizer, best_model(Path(settings.tokenizer))
-        tokenizer = KronosTokenizer.from_pretrained(beside)
+        tokenizer_source, bundled = settings.tokenizer, best_model(Path(settings.tokenizer))
+        tokenizer = KronosTokenizer.from_pretrained(bundled)
     elif directory is None or settings.tokenizer == "published":
         tokenizer, tokenizer_source = published_network(KronosTokenizer, settings)
     else:
-        kept = tokenizer_beside(directory)
+        kept = find_bundled_tokenizer(directory)
         if not kept.is_dir():
-            raise CheckpointError(f"{kept}: missing; name the tokenizer that belongs to {directory}: tokenizer=DIR")
-        tokenizer, tokenizer_source = KronosTokenizer.from_pretrained(kept), f"kept beside the predictor ({kept})"
-        beside = kept
+            raise CheckpointError(f"{kept}: missing; set tokenizer=DIR to the tokenizer that belongs to {directory}")
+        tokenizer, tokenizer_source = KronosTokenizer.from_pretrained(kept), f"stored with the predictor ({kept})"
+        bundled = kept
     log.info("Predictor: %s", source)
     log.info("Tokenizer: %s", tokenizer_source)
-    info, tokenizer_info = (read_record(place) if place is not None else None for place in (directory, beside))
+    info, tokenizer_info = (read_record(place) if place is not None else None for place in (directory, bundled))
     size = (info or {}).get("settings", {}).get("model", settings.model.name)
     if size != settings.model.name:
-        raise RunError(f"{directory} is a {size}, not a {settings.model.name}: model={size}")
+        raise RunError(f"{directory} is a {size}, not a {settings.model.name}; set model={size}")
     known = trained_with_volume(directory) if directory is not None else None
     if known is not None and known != volume:
-        log.info("%s was trained %s volume, and forecasts so", directory, "with" if known else "without")
+        log.info("%s was trained %s volume and forecasts the same way", directory, "with" if known else "without")
     sources = Sources(
         predictor=source,
         tokenizer=tokenizer_source,
         info=info,
         directory=directory,
         tokenizer_info=tokenizer_info,
-        tokenizer_directory=beside,
+        tokenizer_directory=bundled,
     )
     return build_forecaster(settings, tokenizer, predictor, clip, volume if known is None else known), sources
 
@@ -192,7 +192,7 @@ def find_finished(run_dir: Path, key: dict[str, Any]) -> tuple[Path | None, str]
         return None, f"{run_dir} was fine-tuned on other data or split ranges"
     if not is_finished(run_dir):
         raise RunError(
-            f"{run_dir} was not finished: continue it with resume=auto, or name a checkpoint directory yourself, "
+            f"{run_dir} is not finished; continue it with resume=auto, or set a checkpoint directory "
             f"such as {run_dir / 'checkpoints' / 'best_model'}"
         )
     return run_dir / "checkpoints" / "best_model", f"fine-tuned on this data ({run_dir})"

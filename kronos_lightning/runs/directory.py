@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from kronos_lightning.data.files import atomic_directory, atomic_path, set_aside
+from kronos_lightning.data.files import archive, atomic_directory, atomic_path
 from kronos_lightning.errors import KronosError
 from kronos_lightning.model import KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE
@@ -41,7 +41,7 @@ def read_info(run_dir: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise RunError(
-            f"{run_dir / 'run_info.json'}: damaged ({error}); name another run_dir, or move it away"
+            f"{run_dir / 'run_info.json'}: damaged ({error}); move it away or set another run_dir"
         ) from error
 
 
@@ -88,13 +88,13 @@ def begin(
     if rank_zero_only.rank != 0:
         return Begun(run_dir)
     if not run_dir.name:
-        raise RunError(f"run_dir={run_dir}: a run needs a folder of its own")
+        raise RunError(f"run_dir={run_dir}: a run needs its own folder")
     known = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
     if known and not known & {"run_info.json", "checkpoints", "logs", "profile"}:
-        raise RunError(f"run_dir={run_dir}: holds {min(known)} and no run, and stays as it is; name another folder")
+        raise RunError(f"run_dir={run_dir}: contains {min(known)} but no run; choose another folder")
     goes_on = resume is not None and run_dir.resolve() in resume.resolve().parents
     before = {name: (run_dir / name).read_bytes() for name in RECORDS if goes_on and (run_dir / name).is_file()}
-    aside = None if goes_on else set_aside(run_dir)
+    aside = None if goes_on else archive(run_dir)
     if aside is not None:
         log.info("The earlier run was moved to %s", aside)
     try:
@@ -119,7 +119,7 @@ def end(run_dir: Path, info: dict[str, Any]) -> None:
     write_json(run_dir / "run_info.json", info | {"status": "finished"})
 
 
-def best_figures(run_dir: Path) -> dict[str, Any]:
+def best_metrics(run_dir: Path) -> dict[str, Any]:
     """Return the validation metrics of the best checkpoint and its epoch (counted from 1)."""
     checkpoint = torch.load(run_dir / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True, mmap=True)
     return {"best_epoch": checkpoint["epoch"] + 1, **checkpoint["figures"]}
@@ -137,7 +137,7 @@ def best_model(directory: Path) -> Path:
     return nested if nested.is_dir() else directory
 
 
-def tokenizer_beside(directory: Path) -> Path:
+def find_bundled_tokenizer(directory: Path) -> Path:
     """Return the tokenizer directory of a predictor's checkpoint: inside it after an export, else next to it."""
     inside = directory / "tokenizer"
     return inside if inside.is_dir() else directory.parent / "tokenizer"

@@ -46,7 +46,7 @@ def initial_network(cls: type[Network], settings: Training) -> tuple[Network, st
     return network, source
 
 
-def earlier(settings: Training) -> dict[str, Any] | None:
+def read_initial_record(settings: Training) -> dict[str, Any] | None:
     """Return the training metadata of the checkpoint in `init_from`; None without one."""
     return read_record(best_model(Path(settings.init_from))) if settings.init_from is not None else None
 

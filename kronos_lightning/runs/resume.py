@@ -33,16 +33,16 @@ def find_resume(resume: str | None, run_dir: Path) -> Path | None:
     candidates = [checkpoints / LAST, checkpoints / PREVIOUS] if resume == "auto" else [Path(resume)]
     found = [path for path in candidates if path.is_file()]
     if not found and resume == "auto":
-        log.info("resume=auto: no checkpoint in %s, starting anew", checkpoints)
+        log.info("resume=auto: no checkpoint in %s, starting a new run", checkpoints)
         return None
     if not found:
         raise RunError(f"resume={resume}: no such file; resume=auto looks in {run_dir}")
     for path in found:
         if is_whole(path):
-            log.info("Going on from %s", path)
+            log.info("Resuming from %s", path)
             return path
-        log.warning("%s is damaged, not used", path)
-    raise RunError(f"{' and '.join(map(str, found))}: damaged; another checkpoint can be named with resume=PATH")
+        log.warning("%s is damaged and was ignored", path)
+    raise RunError(f"{' and '.join(map(str, found))}: damaged; set resume=PATH to another checkpoint")
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -90,6 +90,6 @@ def check_same(run_dir: Path, settings: Training, datamodule: CandleDataModule) 
         differences.append("the data or its split")
     if differences:
         raise RunError(
-            f"{run_dir} is finished, and was another run than this one: {', '.join(differences)}. Without resume this "
-            f"one is trained, and the finished one set aside; or start from its weights with init_from="
+            f"{run_dir}: holds a finished run that differs in {', '.join(differences)}. Omit resume to train a new run "
+            f"(the finished run is archived), or use init_from=DIR"
         )

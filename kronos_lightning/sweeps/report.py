@@ -34,10 +34,10 @@ def _print(frame: pd.DataFrame, record: Record) -> None:
     if "stage" not in apart:
         shown = shown.drop(columns="stage")
     monitors = {trial.monitor for trial in record.trials}
-    extra = {name for trial in record.trials for name in trial.figures} - monitors - {"val/loss", "best_epoch"}
+    extra = {name for trial in record.trials for name in trial.metrics} - monitors - {"val/loss", "best_epoch"}
     shown = shown.drop(columns=[name for name in extra if name in shown])
     kinds = " and ".join(f"{key.rpartition('.')[2]}s" for key in apart)
-    notes = f" (figures of different {kinds} do not compare)" if apart else ""
+    notes = f" (metrics of different {kinds} are not comparable)" if apart else ""
     order = f", best {' and '.join(sorted(monitors))} first" if record.compared else ""
     table = Table(title=f"Trials{order}{notes}")
     for name, label in zip(shown.columns, last_parts(list(shown.columns)), strict=True):

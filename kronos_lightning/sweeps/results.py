@@ -30,13 +30,18 @@ class Trial:
     monitor: str
     mode: str
     status: str = "not run"  # or "finished", "interrupted", "failed: …"
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     seconds: float | None = None
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> "Trial":
+        """Build a trial from its entry in `sweep.json`; earlier versions stored the metrics as "figures"."""
+        return cls(**{"metrics" if key == "figures" else key: value for key, value in content.items()})
 
     @property
     def value(self) -> float | None:
         """Monitored metric; None unless the trial finished."""
-        return self.figures.get(self.monitor) if self.status == "finished" else None
+        return self.metrics.get(self.monitor) if self.status == "finished" else None
 
     @property
     def group(self) -> str:
@@ -49,14 +54,14 @@ class Trial:
         """True if the trial ended with an error."""
         return self.status.startswith("failed")
 
-    def look(self, since: str) -> None:
+    def refresh(self, since: str) -> None:
         """Update status, metrics and seconds from the run's folder, if the run began at or after `since` (ISO time)."""
         info = read_info(Path(self.run_dir))
         if info is None or info["started"] < since:
             return
         finished = info["status"] == "finished"
         self.status = "finished" if finished else "interrupted"
-        self.figures, self.seconds = (info["metrics"], info["seconds"]) if finished else ({}, None)
+        self.metrics, self.seconds = (info["metrics"], info["seconds"]) if finished else ({}, None)
 
 
 class Record:
@@ -72,7 +77,7 @@ class Record:
         self.folder, self.identity, self.swept = folder, identity, swept
         self.trials: list[Trial] = []
         if (folder / RECORD).exists():
-            self.trials = [Trial(**trial) for trial in json.loads((folder / RECORD).read_text())["trials"]]
+            self.trials = [Trial.of(trial) for trial in json.loads((folder / RECORD).read_text())["trials"]]
 
     @property
     def compared(self) -> list[str]:
@@ -91,7 +96,7 @@ def find_earlier(sweeps: Path, identity: dict[str, Any]) -> Path | None:
         try:
             same = json.loads(path.read_text())["sweep"] == identity
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s is damaged (%s), not used", path, error)
+            log.warning("%s is damaged (%s) and was ignored", path, error)
         else:
             if same:
                 return path.parent
@@ -110,7 +115,7 @@ def table_of(record: Record) -> pd.DataFrame:
             {"trial": number, "stage": trial.stage}
             | {key: values.get(key) for key in record.swept if key != "stage"}
             | {trial.monitor: None, "best_epoch": None}
-            | trial.figures
+            | trial.metrics
             | {"seconds": trial.seconds, "status": trial.status, "folder": trial.run_dir}
         )
     frame = pd.DataFrame(rows)

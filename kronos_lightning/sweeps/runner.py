@@ -94,7 +94,7 @@ def run_sweep(sweeper: Any, arguments: list[str]) -> None:
         sys.exit(f"error: {error}")
     sweep.report()
     if stopped:
-        log.warning("The sweep was stopped. It goes on with:\n%s", sweep_results.command_to_continue())
+        log.warning("The sweep was stopped. To continue it, run:\n%s", sweep_results.command_to_continue())
         sys.exit(stopped)
     failed = sum(trial.failed for trial in sweep.record.trials)
     if failed:
@@ -118,20 +118,20 @@ class Sweep:
         folder, resume = Path(config.hydra.sweep.dir), config.resume == "auto"
         earlier = sweep_results.find_earlier(folder.parent, identity) if resume else None
         if earlier is not None:
-            log.info("The sweep in %s goes on", earlier)
+            log.info("Continuing the sweep in %s", earlier)
             folder = earlier
             with read_write(config), open_dict(config):
                 config.hydra.sweep.dir = str(folder)
         elif (folder / RECORD).exists():
-            raise SweepError(f"hydra.sweep.dir={folder} holds another sweep: name another folder, or none")
+            raise SweepError(f"hydra.sweep.dir={folder} contains another sweep; choose another folder, or none")
         folder.mkdir(parents=True, exist_ok=True)
 
         self.config, self.since = config, "" if resume else datetime.now(UTC).isoformat(timespec="seconds")
         self.record = Record(folder, identity, list(space.swept))
         if "stage" in space.swept and self.record.compared and config.stage.get("frozen_tokenizer", "auto") == "auto":
             log.warning(
-                "Each predictor of this sweep takes the tokenizer of a run outside of it: trials of the tokenizer that "
-                "differ in %s have folders of their own", ", ".join(self.record.compared)
+                "The predictors of this sweep use a tokenizer from outside the sweep, because the tokenizer's trials "
+                "that differ in %s have their own folders", ", ".join(self.record.compared)
             )  # fmt: skip
         self.search = self._search(sweeper, space, folder)
         self.at_once = 1 if config.hydra.launcher._target_.endswith(f".{BasicLauncher.__name__}") else sweeper.parallel
@@ -160,29 +160,31 @@ class Sweep:
         """Write and print the results so far."""
         for trial in self.record.trials:
             if trial.status in ("not run", "interrupted"):
-                trial.look(self.since)
+                trial.refresh(self.since)
         self.record.save()
         report.write(self.record)
         folder = self.record.folder
-        log.info("The table is in %s", folder / "sweep.csv")
+        log.info("Table: %s", folder / "sweep.csv")
         winners = sweep_results.best(self.record)
         if winners:
-            log.info("The picture is in %s", folder / "sweep.png")
+            log.info("Plot: %s", folder / "sweep.png")
         for group, trial in winners.items():
-            log.info("Best %s: %s %.5g in %s. It is repeated by:\n%s", group, trial.monitor, trial.value, trial.run_dir,
+            log.info("Best %s: %s %.5g in %s. To repeat it, run:\n%s", group, trial.monitor, trial.value, trial.run_dir,
                      sweep_results.command_of(trial))  # fmt: skip
 
     def _search(self, sweeper: Any, space: Space, folder: Path) -> TrialSearch:
         if sweeper.method == "grid":
             return grid(space)
         if not (isinstance(sweeper.trials, int) and sweeper.trials > 0):
-            raise SweepError(f"hydra.sweeper.trials: {sweeper.trials!r} is no number above 0")
+            raise SweepError(f"hydra.sweeper.trials: {sweeper.trials!r} must be a number above 0")
         if sweeper.method == "random":
             return draws(space, sweeper.trials, sweeper.seed)
         for key in sweep_results.APART:
             if key in space.swept:
                 kind = key.rpartition(".")[2]
-                raise SweepError(f"hydra/sweeper=optuna: figures of different {kind}s do not compare, sweep one {kind}")
+                raise SweepError(
+                    f"hydra/sweeper=optuna: metrics of different {kind}s are not comparable; sweep a single {kind}"
+                )
         return Bayesian(space, sweeper.trials, sweeper.seed, folder / "study.db", self.config.callbacks.best.mode)
 
     def _launcher(self, sweeper: Any) -> Launcher:
@@ -211,7 +213,7 @@ class Sweep:
         finally:
             HydraConfig.instance().cfg = before
         if any(other.run_dir == trial.run_dir for other in self.record.trials):
-            raise SweepError(f"two trials would share the folder {trial.run_dir}: run_dir needs a ${{swept:}}")
+            raise SweepError(f"two trials would share the folder {trial.run_dir}: add ${{swept:}} to run_dir")
         self.record.trials.append(trial)
         return trial
 
@@ -235,15 +237,15 @@ class Sweep:
             results = [self._survivor(trial, reason) for trial in trials]
         for trial, result in zip(trials, results, strict=True):
             if isinstance(result, Failure):
-                trial.status, trial.figures = f"failed: {result.reason}", {}
+                trial.status, trial.metrics = f"failed: {result.reason}", {}
             else:
-                trial.look(self.since)
+                trial.refresh(self.since)
             self.search.tell(trial.overrides, trial.value)
         self.record.save()
 
     def _survivor(self, trial: Trial, reason: str) -> Failure | None:
         """Return None if the trial finished although a process of the launcher died, else a `Failure`."""
-        trial.look(self.since)
+        trial.refresh(self.since)
         return None if trial.status == "finished" else Failure(reason)
 
 

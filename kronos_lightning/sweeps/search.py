@@ -95,7 +95,7 @@ def grid(space: Space) -> Listed:
     """
     for key, override in space.swept.items():
         if override.is_interval_sweep():
-            raise SweepError(f"{key}: a grid cannot enumerate an interval; hydra/sweeper=random or optuna can")
+            raise SweepError(f"{key}: a grid cannot enumerate an interval; use hydra/sweeper=random or optuna")
     values = [list(override.sweep_string_iterator()) for override in space.swept.values()]
     return Listed([space.trial(dict(zip(space.swept, chosen, strict=True))) for chosen in itertools.product(*values)])
 
@@ -178,7 +178,7 @@ def _check_interval(key: str, interval: IntervalSweep) -> None:
     if not interval.start < interval.end:
         raise SweepError(f"{key}: interval({interval.start},{interval.end}) is empty")
     if "log" in interval.tags and interval.start <= 0:
-        raise SweepError(f"{key}: a logarithmic interval begins above zero, not at {interval.start}")
+        raise SweepError(f"{key}: a logarithmic interval must begin above zero, not at {interval.start}")
 
 
 def _draw(override: Override, generator: random.Random) -> str:

@@ -34,7 +34,7 @@ def keep_freed_memory() -> None:
 def warn_of_slow_precision(device: torch.device, precision: str) -> None:
     """Warn if bf16 precision would be slower: CPUs without bfloat16 instructions emulate it."""
     if device.type == "cpu" and "bf16" in precision and not has_bfloat16():
-        log.warning("This processor has no bfloat16 instructions: trainer.precision=32-true is many times faster here")
+        log.warning("This CPU has no bfloat16 instructions; trainer.precision=32-true is many times faster")
 
 
 def has_bfloat16() -> bool:

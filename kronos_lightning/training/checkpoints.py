@@ -20,7 +20,7 @@ from torch import Tensor
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.data.files import atomic_directory
 from kronos_lightning.errors import KronosError
-from kronos_lightning.training.sharding import whole
+from kronos_lightning.training.sharding import gather_network
 from kronos_lightning.training.stopping import Stopped, StopSignals, all_finite, diverged, requeue
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -186,7 +186,9 @@ class LastCheckpoint(Checkpoint):
         if due or received:
             self._save(trainer)
         if received:
-            log.warning("Stopped after step %d; the same command with resume=auto goes on", trainer.global_step)
+            log.warning(
+                "Stopped after step %d. To continue, run the same command with resume=auto", trainer.global_step
+            )
             if received == signal.SIGUSR1 and trainer.is_global_zero:
                 requeue()
             raise Stopped(received, trainer.global_rank)
@@ -230,7 +232,7 @@ def export(trainer: L.Trainer, directory: Path) -> None:
         SavingError: the directory cannot be written.
     """
 
-    network = whole(trainer.lightning_module.judged, trainer.strategy.root_device)
+    network = gather_network(trainer.lightning_module.eval_network, trainer.strategy.root_device)
 
     def write() -> None:
         with atomic_directory(directory) as temporary:
@@ -249,7 +251,7 @@ def _first_process(trainer: L.Trainer, write: Callable[[], None], path: Path) ->
             problem = getattr(error, "strerror", None) or str(error)
     if problem := trainer.strategy.broadcast(problem):
         raise SavingError(
-            f"cannot write {path}: {problem}. The checkpoints written before are whole: make room, then go on with "
+            f"cannot write {path}: {problem}. Earlier checkpoints are intact; free disk space, then continue with "
             f"resume=auto"
         )
 

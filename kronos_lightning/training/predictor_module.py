@@ -116,7 +116,7 @@ class PredictorModule(StageModule):
         return loss
 
     def validation_step(self, batch: WindowBatch, batch_idx: int) -> None:
-        ids, losses = self._losses(self.judged, batch, teacher=True)
+        ids, losses = self._losses(self.eval_network, batch, teacher=True)
         ce_s1, ce_s2 = (loss[:, self.lookback - 1 :].mean(dim=1) for loss in losses)
         self.update_validation(ids, loss=(ce_s1 + ce_s2) / 2, ce_s1=ce_s1, ce_s2=ce_s2)
 

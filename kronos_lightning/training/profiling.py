@@ -70,7 +70,7 @@ class PartsProfiler(Profiler):
     def _part(self, action_name: str) -> str | None:
         if self._validating or self._finished:
             return None
-        return next((part for words, part in PARTS.items() if words in action_name), None)
+        return next((part for name, part in PARTS.items() if name in action_name), None)
 
     def _enter(self, part: str) -> None:
         self._account()
@@ -125,17 +125,17 @@ class PartsProfiler(Profiler):
             [part, f"{self.seconds[part]:.3f}", f"{self.seconds[part] / total:.3f}", self.calls[part]]
             for part in sorted(self.seconds, key=self.seconds.get, reverse=True)
         ]
-        self._tell("Where the time went", "parts.csv", ["part", "seconds", "share", "calls"], parts)
+        self._tell("Time by part", "parts.csv", ["part", "seconds", "share", "calls"], parts)
         operators = [
             [e.key, f"{e.self_cpu_time_total / 1e6:.4f}", f"{e.self_device_time_total / 1e6:.4f}", e.count]
             for e in sorted(self.operators, key=lambda e: -max(e.self_cpu_time_total, e.self_device_time_total))
         ]
         if operators:
-            title = f"Of {min(self._steps - WARM_UP, TRACED)} traced step(s), the costliest operators"
-            self._tell(title, "operators.csv", ["operator", "processor seconds", "device seconds", "calls"], operators)
+            title = f"Costliest operators of {min(self._steps - WARM_UP, TRACED)} traced step(s)"
+            self._tell(title, "operators.csv", ["operator", "CPU seconds", "device seconds", "calls"], operators)
         if not self._local_rank:
             if not operators:
-                log.info("No trace: a run of %d step(s) has too few, it needs %d", self._steps, WARM_UP + 1)
+                log.info("No trace: the run has only %d step(s), at least %d are needed", self._steps, WARM_UP + 1)
             log.info("Profile: %s", self.directory)
 
     def _tell(self, title: str, name: str, header: list[str], rows: list[list]) -> None:

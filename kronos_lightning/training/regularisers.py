@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .sharding import share
+from .sharding import local_shard
 
 
 class Regulariser:
@@ -36,11 +36,11 @@ class SoftThreshold(Regulariser):
     @torch.no_grad()
     def on_weights(self, network: nn.Module, optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:
-            for p in (share(p) for p in group["params"] if p.dim() >= 2):
+            for p in (local_shard(p) for p in group["params"] if p.dim() >= 2):
                 p.copy_(F.softshrink(p, group["lr"] * self.strength))
 
 
-class PullToStart(Regulariser):
+class L2SP(Regulariser):
     """L2-SP regulariser (arXiv 1802.01483): pulls each weight towards its value at the start of the run.
 
     The pull is learning rate × strength × distance. It is decoupled from Adam's statistics, like AdamW's weight decay.

@@ -85,7 +85,7 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
         if not matched:
             raise RegularizationError(
                 f"regularization.freeze: {pattern!r} matches no parameter of this network; its parts are "
-                f"{', '.join(name for name, _ in network.named_children())} (names go on after a point: "
+                f"{', '.join(name for name, _ in network.named_children())} (full names look like "
                 f"{next(iter(dict(network.named_parameters())))})"
             )
         for p in matched:

@@ -40,8 +40,8 @@ class Scale:
         share, rest = divmod(self.batch_size, self.processes * self.accumulated)
         if rest or not share:
             raise ScalingError(
-                f"scaling.batch=global: data.batch_size {self.batch_size} cannot be shared equally by {self.processes} "
-                f"process(es) with {self.accumulated} batch(es) a step"
+                f"scaling.batch=global: data.batch_size {self.batch_size} is not divisible by {self.processes} "
+                f"process(es) × {self.accumulated} batch(es) per step"
             )
         return replace(self, batch_size=share)
 
@@ -54,6 +54,6 @@ class Scale:
         factor = {"none": 1.0, "sqrt": math.sqrt(times), "linear": times}[rule]
         return replace(self, learning_rate=self.learning_rate * factor)
 
-    def about(self) -> dict[str, int | float]:
+    def as_dict(self) -> dict[str, int | float]:
         """Return these values and the global batch for `run_info.json`."""
         return asdict(self) | {"global_batch": self.global_batch}

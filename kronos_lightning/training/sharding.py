@@ -43,7 +43,7 @@ class BlockSharding(ModelParallelStrategy):
             register_fsdp_forward_method(network, "encode")
 
 
-def whole(network: Network, device: torch.device) -> Network:
+def gather_network(network: Network, device: torch.device) -> Network:
     """Return a sharded network with all of its weights; return an unsharded network unchanged.
 
     All processes have to call this function; only the result of the first process has the weights.
@@ -58,12 +58,12 @@ def whole(network: Network, device: torch.device) -> Network:
     return plain.eval()
 
 
-def share(parameter: Tensor) -> Tensor:
+def local_shard(parameter: Tensor) -> Tensor:
     """Return this process's shard of a parameter as a view; the whole parameter if it is not sharded."""
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
-def joined(value: Tensor) -> Tensor:
+def gather_tensor(value: Tensor) -> Tensor:
     """Return the value over all shards."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 

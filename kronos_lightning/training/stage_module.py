@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torchmetrics import MeanMetric, Metric
 
-from kronos_lightning.config.renamed import present_settings
+from kronos_lightning.config.renamed import migrate_settings
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.errors import KronosError
 from kronos_lightning.model import Kronos, KronosTokenizer
@@ -21,9 +21,9 @@ from kronos_lightning.training.acceleration import compile_networks, keep_freed_
 from kronos_lightning.training.lora import merged
 from kronos_lightning.training.optimization import build_optimizer, build_schedule
 from kronos_lightning.training.recipe import Recipe
-from kronos_lightning.training.regularisers import PullToStart, Regulariser, SoftThreshold
+from kronos_lightning.training.regularisers import L2SP, Regulariser, SoftThreshold
 from kronos_lightning.training.regularization import WeightAverage, window_volatility
-from kronos_lightning.training.sharding import BlockSharding, joined
+from kronos_lightning.training.sharding import BlockSharding, gather_tensor
 from kronos_lightning.training.stopping import diverged
 
 LEAST_SCALE = 2.0**-10  # smallest loss scale in 16-mixed precision; it starts at 2^16 and halves with each overflow
@@ -35,7 +35,7 @@ class ScheduleError(KronosError, RuntimeError):
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """List the changed settings as text; settings that earlier versions did not record are skipped."""
-    before = present_settings(before)
+    before = migrate_settings(before)
     return [f"{key} ({before[key]} before, {now.get(key)} now)" for key in before if before[key] != now.get(key)]
 
 
@@ -43,7 +43,7 @@ def require_same_run(checkpoint: dict[str, Any], stage: str, settings: dict[str,
     """Raise `ScheduleError` if a checkpoint belongs to another stage, or to a run with other settings."""
     held = checkpoint.get("stage", stage)  # earlier versions did not record it
     if held != stage:
-        raise ScheduleError(f"the checkpoint is one of stage={held}, it cannot resume stage={stage}")
+        raise ScheduleError(f"cannot resume stage={stage} from a checkpoint of stage={held}")
     differences = changed(checkpoint.get("settings", {}), settings)
     if differences:
         raise ScheduleError(
@@ -80,7 +80,7 @@ class StageModule(L.LightningModule):
     Args:
         network: the network to fine-tune.
         recipe: training settings.
-        figures: names of the validation means.
+        metrics: names of the validation means.
     """
 
     frozen: KronosTokenizer | None = None  # the tokenizer of the predictor stage
@@ -91,12 +91,12 @@ class StageModule(L.LightningModule):
         self,
         network: KronosTokenizer | Kronos,
         recipe: Recipe,
-        figures: tuple[str, ...],
+        metrics: tuple[str, ...],
     ):
         super().__init__()
         self.recipe, regularization = recipe, recipe.regularization
         self.lookback, self.horizon = recipe.lookback, recipe.horizon
-        self.means = nn.ModuleDict({name: MeanMetric() for name in figures})
+        self.means = nn.ModuleDict({name: MeanMetric() for name in metrics})
         self.usage = nn.ModuleDict({"s1": CodebookUsage(network.s1_bits), "s2": CodebookUsage(network.s2_bits)})
         self.average = None if regularization.ema is None else WeightAverage(network, regularization.ema)
         pulled = [p for p in network.parameters() if p.requires_grad and regularization.l2_pretrained]
@@ -109,7 +109,7 @@ class StageModule(L.LightningModule):
         regularization = self.recipe.regularization
         found: list[Regulariser] = []
         if regularization.l2_pretrained:
-            found.append(PullToStart(regularization.l2_pretrained, self.start))
+            found.append(L2SP(regularization.l2_pretrained, self.start))
         if regularization.l1:
             found.append(SoftThreshold(regularization.l1))
         return [*found, *self.recipe.regularisers]
@@ -120,7 +120,7 @@ class StageModule(L.LightningModule):
         raise NotImplementedError
 
     @property
-    def judged(self) -> KronosTokenizer | Kronos:
+    def eval_network(self) -> KronosTokenizer | Kronos:
         """Network that is validated and exported: the EMA network if there is one, else the trained network."""
         return self.trained if self.average is None else self.average.network
 
@@ -143,8 +143,8 @@ class StageModule(L.LightningModule):
             (directory / RECORD_FILE).write_text(json.dumps(self.record, indent=2))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        figures = self.trainer.callback_metrics
-        checkpoint["figures"] = {name: float(value) for name, value in figures.items() if name.startswith("val/")}
+        metrics = self.trainer.callback_metrics
+        checkpoint["figures"] = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
         checkpoint["settings"] = (self.record or {}).get("settings", {})
         checkpoint["stage"] = self.recipe.stage.name
 
@@ -161,7 +161,7 @@ class StageModule(L.LightningModule):
             keep_freed_memory()
             warn_of_slow_precision(device, str(self.trainer.precision))
             if self.compiled:
-                compile_networks(device, *{self.trained, self.judged})
+                compile_networks(device, *{self.trained, self.eval_network})
         if device.type != "mps":  # MPS has no float64
             for mean in self.means.values():
                 mean.set_dtype(torch.float64)
@@ -228,9 +228,9 @@ class StageModule(L.LightningModule):
         norm = get_total_norm([p.grad for p in trained])
         logged = self.trainer.global_step % self.trainer.log_every_n_steps == 0
         if logged or self.device.type == "cpu":  # on other devices, reading a number waits for the device
-            self._check(joined(norm))
+            self._check(gather_tensor(norm))
             if logged:
-                self.log("train/gradient_norm", joined(norm))
+                self.log("train/gradient_norm", gather_tensor(norm))
         if gradient_clip_val and gradient_clip_algorithm == "value":
             clip_grad_value_(trained, gradient_clip_val)
         elif gradient_clip_val:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kronos_lightning.errors import KronosError
-from kronos_lightning.training.sharding import share
+from kronos_lightning.training.sharding import local_shard
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class StopSignals:
             signal.raise_signal(number)
         else:
             self.received = number
-            os.write(2, b"\nStopping after this step; once more stops at once\n")
+            os.write(2, b"\nStopping after this step; interrupt again to stop immediately\n")
 
 
 def requeue() -> None:
@@ -73,17 +73,17 @@ def requeue() -> None:
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("The job was saved but not requeued: %s", error)
     else:
-        log.info("Job %s is in the queue again", job)
+        log.info("Requeued job %s", job)
 
 
 def all_finite(network: nn.Module) -> bool:
     """Return True if every weight of this process is finite."""
-    return bool(torch.stack([share(p.detach()).isfinite().all() for p in network.parameters()]).all())
+    return bool(torch.stack([local_shard(p.detach()).isfinite().all() for p in network.parameters()]).all())
 
 
 def diverged(what: str, step: int) -> DivergedError:
     """Build the error for a training that diverged, with advice in its message."""
     return DivergedError(
-        f"{what} became infinite or NaN at step {step}, and nothing of that was saved. Usual reasons: too high a "
-        f"stage.learning_rate, no stage.gradient_clip, 16-mixed precision (bf16-mixed is safer)"
+        f"{what} became infinite or NaN at step {step}, which was not saved. Common causes: stage.learning_rate is too "
+        f"high, stage.gradient_clip is not set, or 16-mixed precision (bf16-mixed is safer)"
     )

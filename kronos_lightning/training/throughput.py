@@ -105,9 +105,9 @@ class Throughput(L.Callback):
         self._windows += windows
         self._seconds += now - before
         counts, seconds = zip(*self._recent, strict=True)
-        pl_module.log_dict(self._figures(trainer, pl_module, sum(counts) / sum(seconds)))
+        pl_module.log_dict(self._metrics(trainer, pl_module, sum(counts) / sum(seconds)))
 
-    def _figures(self, trainer: L.Trainer, pl_module: L.LightningModule, rate: float) -> dict[str, float]:
+    def _metrics(self, trainer: L.Trainer, pl_module: L.LightningModule, rate: float) -> dict[str, float]:
         """Compute the logged metrics from the windows per second of this process."""
         total = rate * trainer.world_size
         return {
@@ -118,7 +118,7 @@ class Throughput(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._seconds and trainer.is_global_zero:
-            windows, tokens, share = self._figures(trainer, pl_module, self._windows / self._seconds).values()
+            windows, tokens, share = self._metrics(trainer, pl_module, self._windows / self._seconds).values()
             log.info(
                 "Trained at %.1f windows/s (%.0f tokens/s), %.1f %% of the matmul peak of %.2f TFLOP/s",
                 windows, tokens, 100 * share, self._peak / 1e12,

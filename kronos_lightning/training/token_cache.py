@@ -44,7 +44,7 @@ def cached_tokens(
     path = directory / f"{name}_tokens_{_key(tokenizer, windows, device)}.npy"
     with FileLock(directory / ".tokens.lock"):
         if _is_whole(path):
-            log.info("%s: tokens of %d windows, encoded before", path, len(windows))
+            log.info("Reusing the encoded tokens of %d windows in %s", len(windows), path)
         else:
             _write(path, tokenizer, windows, device)
         os.utime(path, ns=(time.time_ns(), time.time_ns()))  # higher resolution than touch
@@ -63,8 +63,8 @@ def encode_all(tokenizer: KronosTokenizer, windows: CandleWindows, device: torch
 
 def _key(tokenizer: KronosTokenizer, windows: CandleWindows, device: torch.device) -> str:
     """Hash everything that determines the tokens, into 16 characters."""
-    about = {"format": FORMAT, "chunk": CHUNK, "config": tokenizer.config, "device": device.type}
-    digest = hashlib.sha256(json.dumps(about | windows.about, sort_keys=True).encode())
+    metadata = {"format": FORMAT, "chunk": CHUNK, "config": tokenizer.config, "device": device.type}
+    digest = hashlib.sha256(json.dumps(metadata | windows.metadata, sort_keys=True).encode())
     for name, weight in tokenizer.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().numpy())

@@ -50,9 +50,9 @@ class TokenizerModule(StageModule):
         return loss
 
     def validation_step(self, batch: WindowBatch, batch_idx: int) -> None:
-        output, target = self.judged(batch.x), batch.x[:, self.lookback :]
+        output, target = self.eval_network(batch.x), batch.x[:, self.lookback :]
         self.update_validation(
-            self.judged.encode(batch.x, half=True),
+            self.eval_network.encode(batch.x, half=True),
             loss=(output.full[:, self.lookback :] - target).square().mean(dim=(1, 2)),
             mse_coarse=(output.coarse[:, self.lookback :] - target).square().mean(dim=(1, 2)),
         )

@@ -92,9 +92,9 @@ class Tracker(Logger):
             try:
                 self._experiment, name = self._start(known)
             except Exception as error:  # each package has its own errors, and all of them can occur here
-                raise TrackerError(f"logger={self.choice}: cannot begin: {type(error).__name__}: {error}") from error
+                raise TrackerError(f"logger={self.choice}: cannot start: {type(error).__name__}: {error}") from error
             note.write_text(name)
-            log.info("%s %s: %s", "Going on with" if known else "Tracked by", self.choice, name)
+            log.info("%s %s: %s", "Resuming in" if known else "Tracked by", self.choice, name)
         return self._experiment
 
     @rank_zero_only
@@ -250,17 +250,17 @@ class MLflow(Tracker):
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
 
-        pictures = None  # a server chooses the location
+        artifacts = None  # a server chooses the location
         if self.tracking_uri is None:
             self.store.mkdir(parents=True, exist_ok=True)
-            pictures = (self.store / "artifacts").as_uri()
+            artifacts = (self.store / "artifacts").as_uri()
         client = MlflowClient(self.tracking_uri or f"sqlite:///{self.store / 'mlflow.db'}")
         if known is not None:
             client.update_run(known, status="RUNNING")
             self.run_id = known
         else:
             found = client.get_experiment_by_name(self.project)
-            experiment = found.experiment_id if found else client.create_experiment(self.project, pictures)
+            experiment = found.experiment_id if found else client.create_experiment(self.project, artifacts)
             self.run_id = client.create_run(experiment, run_name=self.run_dir.name).info.run_id
         return client, self.run_id
 
@@ -316,7 +316,7 @@ def require_key(variable: str, choice: str, offline: str) -> None:
         raise TrackerError(f"{choice}: no key: set the environment variable {variable}, or stay offline: {offline}")
 
 
-def takes_figures(logger: Logger) -> bool:
+def takes_plots(logger: Logger) -> bool:
     """Return True if `log_figure` can send a plot to the logger."""
     return isinstance(logger, TensorBoardLogger | Tracker)
 

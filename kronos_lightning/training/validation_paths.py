@@ -13,17 +13,17 @@ from kronos_lightning.data.formats import CLOSE
 from kronos_lightning.forecast.distribution import crps, path_quantiles
 from kronos_lightning.forecast.plots import forecast_figure
 from kronos_lightning.model import Kronos, KronosTokenizer
-from kronos_lightning.training.sharding import whole
-from kronos_lightning.training.trackers import log_figure, takes_figures
+from kronos_lightning.training.sharding import gather_network
+from kronos_lightning.training.trackers import log_figure, takes_plots
 
-PICTURED = 3  # forecasts in the validation plot
-PATH_FIGURES = ("crps", "coverage_90", "direction_accuracy", "direction_majority")
+NUM_PLOTTED = 3  # forecasts in the validation plot
+PATH_METRICS = ("crps", "coverage_90", "direction_accuracy", "direction_majority")
 
 
 class ValidationPaths(L.Callback):
     """Callback that forecasts some windows after each validation and logs their metrics and a plot.
 
-    The metrics are those of `path_figures`. The windows and the random numbers of their paths are the same in every
+    The metrics are those of `path_metrics`. The windows and the random numbers of their paths are the same in every
     epoch, so that epochs are comparable. The first process measures and broadcasts the metrics: all processes know
     them, and they do not depend on the number of processes.
 
@@ -39,13 +39,13 @@ class ValidationPaths(L.Callback):
         if trainer.sanity_checking:
             return
         if trainer.current_epoch % self.every_n_epochs:
-            for name in PATH_FIGURES:
+            for name in PATH_METRICS:
                 trainer.callback_metrics.pop(f"val/{name}", None)
             return
-        network = whole(pl_module.judged, pl_module.device)
-        figures = self._measure(trainer, pl_module, network) if trainer.is_global_zero else {}
-        figures = trainer.strategy.broadcast(figures)
-        for name, value in figures.items():
+        network = gather_network(pl_module.eval_network, pl_module.device)
+        metrics = self._measure(trainer, pl_module, network) if trainer.is_global_zero else {}
+        metrics = trainer.strategy.broadcast(metrics)
+        for name, value in metrics.items():
             pl_module.log(f"val/{name}", value)
 
     def _measure(
@@ -56,14 +56,16 @@ class ValidationPaths(L.Callback):
         batches = np.array_split(chosen, -(-len(chosen) // trainer.datamodule.batch_size))
         parts = [_forecast(trainer, pl_module, network, data.__getitems__(batch.tolist())) for batch in batches]
         context, paths, actual = (torch.cat(part) for part in zip(*parts, strict=True))
-        self._picture(trainer, context, paths, actual, chosen)
-        return path_figures(*(part[..., CLOSE].numpy() for part in (context[:, -1], paths, actual)))
+        self._plot_paths(trainer, context, paths, actual, chosen)
+        return path_metrics(*(part[..., CLOSE].numpy() for part in (context[:, -1], paths, actual)))
 
-    def _picture(self, trainer: L.Trainer, context: Tensor, paths: Tensor, actual: Tensor, chosen: np.ndarray) -> None:
-        boards = [logger for logger in trainer.loggers if takes_figures(logger)]
+    def _plot_paths(
+        self, trainer: L.Trainer, context: Tensor, paths: Tensor, actual: Tensor, chosen: np.ndarray
+    ) -> None:
+        boards = [logger for logger in trainer.loggers if takes_plots(logger)]
         if not boards:
             return
-        pick = np.linspace(0, len(chosen) - 1, min(PICTURED, len(chosen))).astype(int)
+        pick = np.linspace(0, len(chosen) - 1, min(NUM_PLOTTED, len(chosen))).astype(int)
         kind = "reconstruction" if paths.size(1) == 1 else "sample paths"
         synthetic = " (synthetic candles)" if trainer.datamodule.manifest()["synthetic"] else ""
         figure = forecast_figure(
@@ -86,7 +88,7 @@ def _forecast(
     return batch.x[:, :first], paths, batch.x[:, first:last]
 
 
-def path_figures(known: np.ndarray, paths: np.ndarray, actual: np.ndarray) -> dict[str, float]:
+def path_metrics(known: np.ndarray, paths: np.ndarray, actual: np.ndarray) -> dict[str, float]:
     """Compute validation metrics of the close's sample paths.
 
     Args:

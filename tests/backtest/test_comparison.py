@@ -1,4 +1,4 @@
-"""What stands beside a strategy: holding, random times, fees; and the search of parameters."""
+"""Comparisons with a strategy: holding, random times, fees; and the search of parameters."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ from kronos_lightning.backtest.comparison import (
     reordered,
     returns_by_cost,
 )
-from kronos_lightning.backtest.performance import figures, sharpe_ratio
+from kronos_lightning.backtest.performance import backtest_metrics, sharpe_ratio
 from kronos_lightning.backtest.search import search_parameters
 from kronos_lightning.backtest.sharpe import deflated_sharpe
 from kronos_lightning.backtest.strategy import BUY, HOLD, SELL, on_candles, wanted_positions
@@ -107,11 +107,11 @@ def test_returns_by_cost_are_those_of_runs_at_these_costs():
     signals = rng.choice([BUY, HOLD, SELL], 200)
     costs = np.array([0.0, 0.003, 0.01])
     rules = [LIMITED.model_copy(update={"cost": cost}) for cost in costs]
-    expected = [figures(run(where, signals, each))["total_return"] for each in rules]
+    expected = [backtest_metrics(run(where, signals, each))["total_return"] for each in rules]
     assert returns_by_cost(where, signals, LIMITED, costs) == pytest.approx(expected)
 
 
-def test_a_search_has_the_figures_of_every_threshold_at_every_cost():
+def test_a_search_has_the_metrics_of_every_threshold_at_every_cost():
     where, rng = random_market(3)
     rows = np.arange(0, 200, 2)
     forecasts = forecasts_of(rng.normal(0, 0.02, 100))
@@ -127,7 +127,7 @@ def test_a_search_has_the_figures_of_every_threshold_at_every_cost():
     ]
     signals = on_candles(by_thresholds(0.01, -0.01).signals(forecasts), rows, 200)
     for i, cost in ((3, 0.0), (4, 0.001), (5, 0.002)):
-        direct = figures(run(where, signals, rules.model_copy(update={"cost": cost}), 1.0))
+        direct = backtest_metrics(run(where, signals, rules.model_copy(update={"cost": cost}), 1.0))
         assert table.iloc[i, 2:].to_dict() == pytest.approx(direct)
     assert (table["trades"][:6] > 0).all()
     assert (table["trades"][6:] == 0).all()

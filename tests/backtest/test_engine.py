@@ -81,7 +81,7 @@ def test_take_profit_fills_at_its_level_and_a_gap_beyond_it_at_the_open():
 def test_the_stop_comes_before_the_target_in_a_candle_that_holds_both_and_is_counted():
     result = run(market(FLAT, FLAT, (100, 120, 90, 110), FLAT), [BUY, HOLD, HOLD, HOLD], BOTH)
     assert exit_of(result) == (95, "stop")
-    assert (result.ambiguous, result.settled) == (1, 0)
+    assert (result.ambiguous, result.resolved_intrabar) == (1, 0)
 
 
 def test_stop_and_target_of_a_short_position_are_mirrored():
@@ -167,9 +167,9 @@ def test_an_open_position_is_closed_and_paid_for_at_the_end():
 
 
 def test_a_run_needs_candles_and_one_signal_for_each():
-    with pytest.raises(ValueError, match="3 candles need as many signals"):
+    with pytest.raises(ValueError, match="one signal for each of 3 candles"):
         run(market(FLAT, FLAT, FLAT), [BUY, HOLD], FREE)
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="at least one candle"):
         MarketData.of(frame(FLAT).iloc[:0], DAY)
 
 
@@ -192,10 +192,10 @@ def settled_by(*inside, start="2024-01-03"):
 def test_finer_candles_tell_what_came_first():
     result = settled_by((100, 120, 99, 110), (110, 111, 90, 110))
     assert exit_of(result) == (pytest.approx(115), "target")
-    assert (result.ambiguous, result.settled) == (0, 1)
+    assert (result.ambiguous, result.resolved_intrabar) == (0, 1)
     result = settled_by((100, 110, 90, 110), (110, 120, 100, 110))
     assert exit_of(result) == (95, "stop")
-    assert (result.ambiguous, result.settled) == (0, 1)
+    assert (result.ambiguous, result.resolved_intrabar) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_finer_candles_tell_what_came_first():
 def test_where_finer_candles_have_no_answer_the_stop_counts(intrabar, start):
     result = settled_by(*intrabar, start=start)
     assert exit_of(result) == (95, "stop")
-    assert (result.ambiguous, result.settled) == (1, 0)
+    assert (result.ambiguous, result.resolved_intrabar) == (1, 0)
 
 
 def test_finer_candles_that_do_not_fill_a_candle_are_refused():
@@ -249,12 +249,12 @@ def test_equity_and_trades_equal_those_of_a_naive_second_implementation(seed, ru
     candles, intrabar, signals = random_market(seed, 60)
     intrabar = intrabar if use_finer else None
     result = run_backtest(MarketData.of(candles, DAY, intrabar), signals, rules, 1000.0)
-    curve, trades, ambiguous, settled = naive_run(candles, signals.tolist(), rules, 1000.0, intrabar, PER)
+    curve, trades, ambiguous, resolved_intrabar = naive_run(candles, signals.tolist(), rules, 1000.0, intrabar, PER)
     np.testing.assert_allclose(result.equity, curve, rtol=1e-9)
     table = result.trade_table()
     got = zip(table["direction"], result.trades["entry"], result.trades["exit"], table["reason"], strict=True)
     assert list(got) == trades
-    assert (result.ambiguous, result.settled) == (ambiguous, settled)
+    assert (result.ambiguous, result.resolved_intrabar) == (ambiguous, resolved_intrabar)
 
 
 def test_the_random_markets_reach_every_rule():
@@ -266,7 +266,7 @@ def test_the_random_markets_reach_every_rule():
         candles, intrabar, signals = random_market(seed, 60)
         result = run_backtest(MarketData.of(candles, DAY, intrabar), signals, rules, 1000.0)
         reasons |= set(result.trade_table()["reason"])
-        counts += result.ambiguous, result.settled, len(result.halts)
+        counts += result.ambiguous, result.resolved_intrabar, len(result.halts)
     assert reasons == {"signal", "stop", "target", "drawdown", "end"}
     assert (counts >= 10).all()
 
@@ -275,14 +275,14 @@ def test_the_random_markets_reach_every_rule():
 @given(seed=st.integers(0, 10_000), rules=RULES, cut=st.integers(2, 58))
 def test_when_later_candles_change_then_everything_before_is_identical(seed, rules, cut):
     candles, intrabar, signals = random_market(seed, 60)
-    changed, changed_finer, changed_signals = candles.copy(), intrabar.copy(), signals.copy()
+    changed, changed_intrabar, changed_signals = candles.copy(), intrabar.copy(), signals.copy()
     prices = ["open", "high", "low", "close"]
     changed.loc[cut:, prices] *= 1.7
-    later = changed_finer["timestamps"] >= candles["timestamps"][cut]
-    changed_finer.loc[later, prices] *= 0.6
+    later = changed_intrabar["timestamps"] >= candles["timestamps"][cut]
+    changed_intrabar.loc[later, prices] *= 0.6
     changed_signals[cut:] = -signals[cut:]
     before = run_backtest(MarketData.of(candles, DAY, intrabar), signals, rules, 1000.0)
-    after = run_backtest(MarketData.of(changed, DAY, changed_finer), changed_signals, rules, 1000.0)
+    after = run_backtest(MarketData.of(changed, DAY, changed_intrabar), changed_signals, rules, 1000.0)
     for name in ("equity", "position", "halted"):
         np.testing.assert_array_equal(getattr(before, name)[:cut], getattr(after, name)[:cut])
     closed = [result.trades[result.trades["exit"] < cut] for result in (before, after)]

@@ -32,7 +32,7 @@ def test_signals_stand_on_their_cutoffs_candles():
     rows = candles.rows_at(stamps[1:2])
     assert on_candles(np.array([BUY]), rows, 3).tolist() == [HOLD, BUY, HOLD]
     for cutoff in (stamps[:1] + np.timedelta64(1, "h"), stamps[2:] + np.timedelta64(1, "D")):
-        with pytest.raises(CandleError, match="none of the candles"):
+        with pytest.raises(CandleError, match="not the time of a candle"):
             candles.rows_at(cutoff)
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# A process of its own, because compiling counts, and so does reading what was compiled before. Processor time, because
+# A process of its own, because compiling counts, and so does reading what was compiled before. CPU time, because
 # other work of the machine does not.
 RUN = """
 import sys, time
@@ -51,11 +51,11 @@ def test_the_measured_program_trades(tmp_path):
 
 @pytest.mark.benchmark
 def test_four_million_candles_take_under_five_seconds_with_compilation_and_one_without(tmp_path):
-    figures = {name: measure(4_000_000, tmp_path) for name in ("compiled anew", "from the disk")}
+    figures = {name: measure(4_000_000, tmp_path) for name in ("freshly compiled", "from the disk")}
     print()
     for name, (first, second, memory) in figures.items():
         print(f"{name}: first run {first:.2f} s, second {second:.3f} s, {memory:,.0f} MiB more")
-    assert figures["compiled anew"][0] < 5
+    assert figures["freshly compiled"][0] < 5
     assert figures["from the disk"][0] < 2.5
     assert max(second for _, second, _ in figures.values()) < 1
     assert max(memory for *_, memory in figures.values()) < 1024

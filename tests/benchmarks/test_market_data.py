@@ -11,7 +11,7 @@ import pytest
 
 from kronos_lightning.data.sources.binance.candle_table import SCHEMA, from_zip
 from kronos_lightning.data.sources.binance.stored_series import write_csv
-from kronos_lightning.data.sources.synthetic import sample_candles
+from kronos_lightning.data.sources.synthetic import synthetic_candles
 from tests.helpers.exchange import zipped
 
 MINUTES = 1_300_000
@@ -46,7 +46,7 @@ RANGES = ["2021-01-01", "2023-01-31", "2023-02-01", "2023-04-15", "2023-04-16", 
 
 def write_minutes(path, count):
     """A CSV of minutes: one half, and once more from where the first ended."""
-    frame = sample_candles(count // 2, "1m", "2021-01-01", 1, 30_000.0, 0.6).frame
+    frame = synthetic_candles(count // 2, "1m", "2021-01-01", 1, 30_000.0, 0.6).frame
     values = frame[SCHEMA.names[1:]].to_numpy()
     ratio = values[-1, 3] / values[0, 0]
     second = values * np.array([ratio] * 4 + [1.0, ratio])
@@ -97,7 +97,7 @@ def test_the_doctor_takes_less_than_30_seconds_for_1_3_million_minutes(minutes):
 @pytest.mark.minutes
 def test_the_archive_is_parsed_at_a_million_candles_a_second_and_core():
     """A month of minutes with its zip; the best of many tries, because other work on the machine slows it."""
-    frame = sample_candles(44_640, "1m", "2024-01-01", 1, 60_000.0, 0.6).frame
+    frame = synthetic_candles(44_640, "1m", "2024-01-01", 1, 60_000.0, 0.6).frame
     text = io.StringIO()
     for i, row in enumerate(frame.itertuples()):
         opened = 1_704_067_200_000 + i * 60_000

@@ -56,7 +56,7 @@ class Run:
         self.seconds()  # of the first step, which is slower
 
     def seconds(self):
-        """Processor and wall seconds of the step just made."""
+        """CPU and wall seconds of the step just made."""
         for line in self.process.stdout:
             if line.startswith("["):
                 return json.loads(line)
@@ -85,10 +85,10 @@ def test_a_training_step_reaches_its_ratio(stage, tmp_path):
     finally:
         for run in runs.values():
             run.process.kill()
-    processor, wall = ({way: median(t[i] for t in times) for way, times in taken.items()} for i in (0, 1))
-    table = Table("step", "processor s", "wall s", "ratio", "at least", title=f"A step of the {stage}")
+    cpu, wall = ({way: median(t[i] for t in times) for way, times in taken.items()} for i in (0, 1))
+    table = Table("step", "CPU s", "wall s", "ratio", "at least", title=f"A step of the {stage}")
     for way, precision in precisions.items():
-        seconds = f"{processor[way]:.2f}", f"{wall[way]:.2f}", f"{wall['plain'] / wall[way]:.2f}x"
+        seconds = f"{cpu[way]:.2f}", f"{wall[way]:.2f}", f"{wall['plain'] / wall[way]:.2f}x"
         table.add_row(f"{way}, {precision}", *seconds, f"{least}x" if way == "fast" else "")
     print()
     Console(width=100).print(table)

@@ -8,7 +8,14 @@ import pytest
 from matplotlib.image import imread
 
 from kronos_lightning import Kronos, KronosTokenizer
-from kronos_lightning.cli.forecast import LEVELS, USUAL_LOOKBACK, calibrated, last_series, tell, trained_lookback
+from kronos_lightning.cli.forecast import (
+    LEVELS,
+    USUAL_LOOKBACK,
+    calibrated,
+    last_series,
+    print_summary,
+    trained_lookback,
+)
 from kronos_lightning.config.validation import check_forecasting
 from kronos_lightning.data import read_candles
 from kronos_lightning.forecast import series_generators
@@ -105,14 +112,14 @@ def test_the_levels_of_the_touch_change_what_is_told(override, capsys):
     for overrides in ([], [override]):
         settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", *overrides))
         series = last_series(read_candles(HOURS, None, "x"), 360, settings)
-        tell(series, sampled("forecast.num_paths=50")[0], settings, sources(), None)
+        print_summary(series, sampled("forecast.num_paths=50")[0], settings, sources(), None)
         told.append(capsys.readouterr().out)
     assert told[0] != told[1]
 
 
 def test_a_calibration_beside_the_checkpoint_is_used_and_told(tmp_path, caplog, capsys):
-    about = {"symbol": "BTCUSDT", "fitted_from": "2024-02-01T00", "fitted_to": "2024-06-30T23"}
-    about |= {"lookback": 90, "top_k": 0, "rotary_fine_token": False}
+    metadata = {"symbol": "BTCUSDT", "fitted_from": "2024-02-01T00", "fitted_to": "2024-06-30T23"}
+    metadata |= {"lookback": 90, "top_k": 0, "rotary_fine_token": False}
     Calibration(
         temperature=0.8,
         top_p=0.9,
@@ -120,28 +127,28 @@ def test_a_calibration_beside_the_checkpoint_is_used_and_told(tmp_path, caplog, 
         slope=0.5,
         intercept=0.0,
         interval="1h",
-        about=about,
+        metadata=metadata,
     ).save(tmp_path)
     settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", "forecast.num_paths=41"))
     candles, plain = read_candles(HOURS, None, "x"), build_forecaster(settings, *networks(), settings.clip)
-    beside, series = sources(directory=tmp_path), last_series(candles, 90, settings)
-    found = calibrated(plain, beside, candles.interval, 90)
+    stored, series = sources(directory=tmp_path), last_series(candles, 90, settings)
+    found = calibrated(plain, stored, candles.interval, 90)
     assert (found.sampling.temperature, found.sampling.top_p) == (0.8, 0.9)
     paths = found.sample_series([series], 41, series_generators(0, ["a"]))[0]
     raw = replace(found, calibration=None).sample_series([series], 41, series_generators(0, ["a"]))[0]
     assert (np.ptp(paths[..., 3], axis=0) > 2 * np.ptp(raw[..., 3], axis=0)).all()
     np.testing.assert_allclose(np.median(paths[..., 3], axis=0), np.median(raw[..., 3], axis=0), rtol=1e-5)
-    tell(series, paths, settings, beside, found.calibration)
+    print_summary(series, paths, settings, stored, found.calibration)
     told = " ".join(capsys.readouterr().out.split())
     assert "Calibrated on BTCUSDT from 2024-02-01 to 2024-06-30" in told
     assert "Steps beyond 1 are treated like step 1." in told
-    assert calibrated(plain, beside, candles.interval, 360) is plain
+    assert calibrated(plain, stored, candles.interval, 360) is plain
     assert "was fitted with lookback=90" in caplog.text
-    assert calibrated(plain, beside, pd.Timedelta("1D"), 90) is plain
+    assert calibrated(plain, stored, pd.Timedelta("1D"), 90) is plain
     assert "was fitted on candles of 1h" in caplog.text
     assert calibrated(plain, sources(), candles.interval, 90) is plain
     other = replace(plain, rotary_fine_token=True)
-    assert calibrated(other, beside, candles.interval, 90) is other
+    assert calibrated(other, stored, candles.interval, 90) is other
     assert "forecast.rotary_fine_token=false" in caplog.text
 
 

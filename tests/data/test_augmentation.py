@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from kronos_lightning.data.augmentation import Augmentation, _scale_moves, _take_apart, _warp
 from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.data.sources.synthetic import sample_candles
+from kronos_lightning.data.sources.synthetic import synthetic_candles
 from kronos_lightning.data.windows import normalise
 
 OFF = {"price_noise": 0.0, "time_warp": 0.0, "magnitude": 0.0, "reversal": 0.0}
@@ -24,7 +24,7 @@ def augment(windows, epoch=0, indices=None, seed=7, **strengths):
 
 def sample_windows(count=20, rows=60, interval="1h", dtype=torch.float32):
     """Every third window of synthetic candles; the vwap is the mean price, and each opens where the last closed."""
-    candles = sample_candles(3 * count + rows, interval, "2023-01-01", seed=3, start_price=3e4, volatility=0.6)
+    candles = synthetic_candles(3 * count + rows, interval, "2023-01-01", seed=3, start_price=3e4, volatility=0.6)
     values = torch.from_numpy(candles.frame[FEATURES].to_numpy()).to(dtype)
     return values.unfold(0, rows, 3)[:count].transpose(1, 2).contiguous()
 

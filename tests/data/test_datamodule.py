@@ -37,7 +37,7 @@ def test_windows_dropped_for_an_earlier_split_are_counted_in_log_and_manifest(ma
         module.prepare_data()
     dropped = module.manifest()["windows"]["val"]["dropped_for_earlier_split"]
     assert dropped == 3 * 24  # 10th to 12th January belong to train
-    assert f"val: {dropped} window(s) dropped: their targets belong to an earlier split" in caplog.text
+    assert f"val: {dropped} window(s) dropped: their targets lie in an earlier split" in caplog.text
 
 
 def test_no_window_crosses_a_gap(make, guide_csv):
@@ -54,13 +54,13 @@ def test_no_window_crosses_a_gap(make, guide_csv):
     assert len(module.manifest()["markets"]["X"]["gaps"]) == 1
 
 
-def test_processed_files_are_reused_when_nothing_changed_and_made_anew_otherwise(make, guide_csv, caplog):
+def test_processed_files_are_reused_when_nothing_changed_and_rebuilt_otherwise(make, guide_csv, caplog):
     def prepare(**changes):
         module = make(csv_path=str(guide_csv), synthetic=None, **changes)
         caplog.clear()
         with caplog.at_level("INFO"):
             module.prepare_data()
-        return "reused" in caplog.text
+        return "Reusing" in caplog.text
 
     assert not prepare()
     assert prepare()

@@ -2,7 +2,7 @@
 
 import os
 
-from kronos_lightning.data.files import set_aside
+from kronos_lightning.data.files import archive
 
 
 def test_what_is_set_aside_gets_the_time_of_its_last_change_and_replaces_nothing(tmp_path):
@@ -11,8 +11,8 @@ def test_what_is_set_aside_gets_the_time_of_its_last_change_and_replaces_nothing
         place.mkdir()
         (place / "file").write_text(name)
         os.utime(place, (1_700_000_000, 1_700_000_000))
-        aside = set_aside(place)
+        aside = archive(place)
         assert aside.name == f"report.2023-11-14_22-13-20{name}"
         assert (aside / "file").read_text() == name
         assert not place.exists()
-    assert set_aside(tmp_path / "report") is None
+    assert archive(tmp_path / "report") is None

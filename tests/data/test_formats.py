@@ -230,3 +230,14 @@ def test_the_fingerprint_is_that_of_the_candles_not_of_the_file(tmp_path):
     (tmp_path / "c.csv").write_text(LAYOUTS["the guide's"].replace("14.0", "14.5"))
     assert len(prints) == 1
     assert read_candles(tmp_path / "c.csv", "1h", "X").fingerprint not in prints
+
+
+def test_thousands_of_gaps_are_told_in_a_few_lines(tmp_path, caplog):
+    caplog.set_level("INFO")
+    stamps = pd.date_range("2024-01-01", periods=8000, freq="min").delete(np.arange(2, 8000, 4))
+    frame = pd.DataFrame({"timestamps": stamps}).assign(**dict.fromkeys(PRICES, 2000.0), volume=1.0)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    read_candles(tmp_path / "x.csv", "1m", "X")
+    lines = [message for message in caplog.messages if "missing" in message]
+    assert len(lines) == 1
+    assert "and in 1996 more gaps (1999 in all)" in lines[0]

@@ -55,7 +55,7 @@ def test_candles_of_weeks_follow_each_other():
 
 
 @pytest.mark.parametrize(
-    ("stamps", "step", "words"),
+    ("stamps", "step", "message"),
     [
         (BUSINESS_DAYS.append(BUSINESS_DAYS + 63 * DAY), DAY, "no candle on weekends"),
         (intraday(), HOUR, "no candle on weekends"),
@@ -64,5 +64,5 @@ def test_candles_of_weeks_follow_each_other():
         (BUSINESS_DAYS[:30], DAY, ""),
     ],
 )
-def test_sessions_are_described(stamps, step, words):
-    assert describe_sessions(stamps, step) == words
+def test_sessions_are_described(stamps, step, message):
+    assert describe_sessions(stamps, step) == message

@@ -11,7 +11,7 @@ import torch
 from kronos_lightning.data import CandleError
 from kronos_lightning.data.formats import FEATURES, PRICES
 from kronos_lightning.data.sources.binance import DownloadError
-from kronos_lightning.data.sources.synthetic import sample_candles
+from kronos_lightning.data.sources.synthetic import synthetic_candles
 from kronos_lightning.data.windows import normalise
 from tests.helpers.data import data_module
 from tests.helpers.exchange import Exchange, made_up_rows
@@ -32,7 +32,7 @@ def make(tmp_path):
 
 def write(path, seed=3, start_price=100.0, change=None):
     """600 hours as a CSV; `change` may plant defects into the frame (its first row is line 2)."""
-    frame = sample_candles(600, "1h", "2023-01-01", seed, start_price, 0.8).frame[["timestamps", *FEATURES]]
+    frame = synthetic_candles(600, "1h", "2023-01-01", seed, start_price, 0.8).frame[["timestamps", *FEATURES]]
     frame["timestamps"] = frame["timestamps"].dt.strftime("%Y-%m-%d %H:%M:%S")
     frame = change(frame) if change else frame
     frame.to_csv(path, index=False)
@@ -82,7 +82,7 @@ def test_a_file_of_ones_own_is_never_downloaded(make, exchange, tmp_path):
 
 def test_a_failed_download_names_the_way_out(make, exchange):
     exchange.fault = lambda path, before: 451
-    with pytest.raises(DownloadError, match=r"not offered where you are.*data\.csv_path=FILE"):
+    with pytest.raises(DownloadError, match=r"not available in your region.*data\.csv_path=FILE"):
         make(binance=binance(exchange)).prepare_data()
 
 
@@ -93,7 +93,7 @@ def test_what_a_broken_download_could_get_is_trained_on_with_a_warning(make, exc
     exchange.fault = lambda path, before: 451 if "/api/" in path else None
     settings = binance(exchange) | {"source": "auto"}
     make(binance=settings, dataset_begin_time="2023-01-01").prepare_data()
-    assert "not offered where you are" in caplog.text
+    assert "not available in your region" in caplog.text
 
 
 # --- examined ---------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_dropped_candles_are_listed_and_leave_a_gap(make, tmp_path, caplog):
     dropped = module.manifest()["markets"]["X"]["dropped"]
     assert [place["line"] for place in dropped] == list(range(302, 312))
     assert {place["check"] for place in dropped} == {"pasted rows"}
-    assert "10 candle(s) left out" in caplog.text
+    assert "10 candle(s) dropped" in caplog.text
     (candles,) = module.read()
     assert len(candles) == 590
     assert len(candles.gaps) == 1
@@ -133,7 +133,7 @@ def test_ignored_defects_are_trained_on_and_said(make, tmp_path, caplog):
     module = make(csv_path=write(tmp_path / "c.csv", change=spoil), on_defect="ignore")
     module.prepare_data()
     assert len(module.read()[0]) == 600
-    assert "trained on all the same" in caplog.text
+    assert "training on defective candles" in caplog.text
     assert module.manifest()["markets"]["X"]["findings"][0]["check"] == "pasted rows"
 
 

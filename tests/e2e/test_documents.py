@@ -340,7 +340,7 @@ def test_the_strategy_of_the_documents_gives_signals_and_is_searched(extension):
     strategy = instantiate(check_evaluation(composed("evaluate", search, "strategy=every_nth")).strategy)
     forecasts = made(paths=np.ones((6, 3, 2)), actual=np.ones((6, 2)), last=np.ones(6))
     assert strategy.signals(forecasts).tolist() == [1, -1, 0, 0, 1, -1]
-    name, values = next(iter(strategy.free.items()))
+    name, values = next(iter(strategy.search_space.items()))
     assert {strategy.with_parameters(**{name: value}).parameters[name] for value in values} == set(values)
     assert strategy.describe()
 

@@ -40,7 +40,7 @@ def test_a_multirun_over_the_stages_trains_both_in_order_with_one_tokenizer(trai
     assert all(torch.equal(kept[key], best[key]) for key in best)
     assert "Tokenizer: fine-tuned on this data" in logs.stderr
     assert "fine-tuned on this data" in info(predictor)["tokenizer"]
-    assert "Trials (figures of different stages do not compare)" in logs.stdout
+    assert "Trials (metrics of different stages are not comparable)" in logs.stdout
 
 
 def test_a_runs_folder_is_the_guides_and_both_checkpoints_load(trained):
@@ -69,7 +69,7 @@ def test_the_runs_log_is_kept_in_its_folder_from_the_first_line(trained):
     assert "Best val/loss" not in text.split("Tokenizer:")[0]  # that of the stage before is not in it
 
 
-def test_run_info_tells_versions_data_seed_and_figures(trained):
+def test_run_info_tells_versions_data_seed_and_metrics(trained):
     cwd, *_ = trained
     content = info(cwd / MODELS / "finetune_predictor_sample")
     assert content["status"] == "finished"
@@ -83,30 +83,30 @@ def test_run_info_tells_versions_data_seed_and_figures(trained):
 
 
 @pytest.mark.parametrize(
-    ("stage", "figures"),
+    ("stage", "metrics"),
     [
         ("tokenizer", {"train/mse_full", "train/mse_coarse", "train/quantizer_loss", "val/mse_coarse"}),
         ("predictor", {"train/ce_s1", "train/ce_s2", "val/ce_s1", "val/ce_s2"}),
     ],
 )
-def test_tensorboard_shows_losses_rate_gradients_codebook_direction_and_a_picture(trained, stage, figures):
+def test_tensorboard_shows_losses_rate_gradients_codebook_direction_and_a_plot(trained, stage, metrics):
     cwd, *_ = trained
     events = EventAccumulator(str(cwd / MODELS / f"finetune_{stage}_sample" / "logs")).Reload()
     common = {"train/loss", "val/loss", "lr-AdamW/pg1", "train/gradient_norm", "val/codebook_usage_s1",
               "val/codebook_usage_s2", "val/direction_accuracy", "val/direction_majority"}  # fmt: skip
-    assert common | figures <= set(events.Tags()["scalars"])
+    assert common | metrics <= set(events.Tags()["scalars"])
     assert len(events.Images("val/paths")) == 2  # one each validation
     assert 0 < events.Scalars("val/codebook_usage_s1")[0].value <= 1
 
 
-def test_evaluation_leaves_forecasts_scoreboard_report_and_pictures(trained):
+def test_evaluation_leaves_forecasts_scoreboard_report_and_plots(trained):
     cwd, _, evaluated = trained
     folder = cwd / "outputs" / "backtest_results" / "sample"
     results = {"forecasts.parquet", "paths.npy", "metrics.json", "report.html", "trades.csv", "calibration.json"}
     tables = {f"{name}.csv" for name in ("scoreboard", "by_step", "by_month", "by_regime")}
-    pictures = {f"{name}.png" for name in ("fan_charts", "by_step", "pit", "reliability", "skill_over_time", "equity",
+    plots = {f"{name}.png" for name in ("fan_charts", "by_step", "pit", "reliability", "skill_over_time", "equity",
                                            "random_strategies", "costs", "search")}  # fmt: skip
-    assert {path.name for path in folder.iterdir()} == results | tables | pictures | {"tensorboard"}
+    assert {path.name for path in folder.iterdir()} == results | tables | plots | {"tensorboard"}
     forecasts = ForecastSet.load(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["cutoffs"] == len(forecasts)
@@ -128,11 +128,11 @@ def test_the_pages_of_a_run_load_nothing_that_is_not_in_them(trained):
 
 def test_the_calibration_is_kept_beside_the_checkpoint_with_the_sampling_that_validation_chose(trained):
     cwd, _, evaluated = trained
-    beside = cwd / MODELS / "finetune_predictor_sample" / "checkpoints" / "best_model"
-    calibration = Calibration.load(beside)
+    stored = cwd / MODELS / "finetune_predictor_sample" / "checkpoints" / "best_model"
+    calibration = Calibration.load(stored)
     assert calibration == Calibration.load(cwd / "outputs" / "backtest_results" / "sample")
     assert f"the model at temperature {calibration.temperature:g}" in evaluated.stderr
-    assert calibration.about["fitted_to"] < "2023-02-01"  # validation ends on 31 January
+    assert calibration.metadata["fitted_to"] < "2023-02-01"  # validation ends on 31 January
     assert len(calibration.widening) == 4
 
 
@@ -159,11 +159,11 @@ def test_calibration_looks_at_as_many_cutoffs_as_it_is_given(trained, monkeypatc
     caplog.set_level("INFO")
     part = measured("calibration.search_cutoffs=6", "calibration.max_cutoffs=30")
     searched = int(told_cutoffs([record.getMessage() for record in caplog.records]))
-    assert searched <= 6 < part.calibration.about["cutoffs"] <= 30
+    assert searched <= 6 < part.calibration.metadata["cutoffs"] <= 30
     caplog.clear()
     part = measured("calibration.search_cutoffs=60", "calibration.max_cutoffs=30")
     searched = int(told_cutoffs([record.getMessage() for record in caplog.records]))
-    assert searched == part.calibration.about["cutoffs"]
+    assert searched == part.calibration.metadata["cutoffs"]
 
 
 def test_too_few_validation_cutoffs_are_an_error_with_a_way_out_before_any_forecast(trained, monkeypatch, caplog):
@@ -171,8 +171,8 @@ def test_too_few_validation_cutoffs_are_an_error_with_a_way_out_before_any_forec
     monkeypatch.chdir(cwd)
     caplog.set_level("INFO")
     for most, there_are in ((5, 5), (20, 19)):  # of 165 every ninth: less than asked for
-        words = rf"{there_are} validation cutoffs, 20 are needed.*calibration\.fit=false"
-        with pytest.raises(CalibrationError, match=words):
+        message = rf"{there_are} validation cutoffs, 20 are needed.*calibration\.fit=false"
+        with pytest.raises(CalibrationError, match=message):
             measured(f"calibration.max_cutoffs={most}")
     assert not [record for record in caplog.records if "Forecasts, " in record.getMessage()]
 
@@ -220,7 +220,7 @@ def measured(*overrides):
 def test_two_processes_forecast_what_one_does(trained):
     cwd, *_ = trained
     paths = []
-    for trainer in ("cpu", "ddp_sim"):
+    for trainer in ("cpu", "ddp_cpu"):
         options = [f"trainer={trainer}", "evaluation.output_dir=there", "evaluation.cutoffs_per_batch=5"]
         result = command("evaluate.py", *QUICK_EVALUATE, *options, cwd=cwd)
         assert result.stdout.count("Scoreboard") == 1
@@ -238,7 +238,7 @@ def test_the_forecast_command_takes_a_runs_folder_and_says_that_its_candles_were
     run = cwd / MODELS / "finetune_predictor_sample"
     arguments = [str(guide_csv), f"predictor={run}", "horizon=3"]
     refused = command("kronos_lightning.forecast", *arguments, cwd=cwd, check=False)
-    assert "is a kronos-tiny, not a kronos-small: model=kronos-tiny" in refused.stderr
+    assert "is a kronos-tiny, not a kronos-small; set model=kronos-tiny" in refused.stderr
     result = command("kronos_lightning.forecast", *arguments, "model=kronos-tiny", cwd=cwd)
     assert "Calibrated on SYNTHETIC from" in result.stdout
     assert "SYNTHETIC: the predictor was fine-tuned on made-up candles" in result.stdout

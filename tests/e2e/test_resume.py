@@ -27,7 +27,7 @@ RUN = [
     "callbacks.last.every_n_steps=2",
 ]
 BATCHES = 3 * 27
-TWO = ["trainer=ddp_sim", "data.batch_size=10"]
+TWO = ["trainer=ddp_cpu", "data.batch_size=10"]
 EVERYTHING = ["regularization.ema=0.9", "regularization.l2_pretrained=0.1", "regularization.volatility=batch"]
 KINDS = {
     "predictor, one process": ["stage=predictor", "stage.frozen_tokenizer=tokenizer", "stage.s1_condition=sampled"],
@@ -127,7 +127,7 @@ def kill_and_resume(cwd, undisturbed, batch):
 
 def test_a_run_killed_at_a_random_step_and_resumed_ends_bit_for_bit_as_an_undisturbed_one(undisturbed, cwd):
     result = kill_and_resume(cwd, undisturbed, random.randint(6, BATCHES - 1))
-    assert "Going on from" in result.stderr
+    assert "Resuming from" in result.stderr
 
 
 @pytest.mark.minutes
@@ -151,7 +151,7 @@ def test_a_run_that_is_told_to_stop_saves_ends_cleanly_and_goes_on_exactly(hook,
     arguments = [*RUN, "callbacks.last.every_n_steps=null", f"run_dir=stopped_{hook}"]
     code, errors = run_until(cwd, arguments, hook, count, name)
     assert code == 128 + getattr(signal, name)
-    assert "goes on" in errors
+    assert "To continue, run the same command" in errors
     assert "Traceback" not in errors
     command("train.py", *arguments, "resume=auto", cwd=cwd)
     assert differences(end_of(whole), end_of(cwd / f"stopped_{hook}")) == []
@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(whole, cwd):
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
     result = command("train.py", *arguments, "resume=auto", cwd=cwd)
-    assert "last.ckpt is damaged, not used" in result.stderr
+    assert "last.ckpt is damaged and was ignored" in result.stderr
     assert differences(end_of(whole), end_of(cwd / "damaged")) == []
 
     last.write_bytes(b"")
@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(whole, cwd):
     (cwd / "damaged" / "run_info.json").unlink()
     result = command("train.py", *arguments, "resume=auto", cwd=cwd, check=False)
     assert result.returncode == 1
-    assert "last.ckpt: damaged; another checkpoint can be named" in result.stderr
+    assert "last.ckpt: damaged; set resume=PATH to another" in result.stderr
 
 
 def test_a_run_killed_after_early_stopping_had_spoken_trains_no_further(cwd):
@@ -188,12 +188,12 @@ def test_a_run_killed_after_early_stopping_had_spoken_trains_no_further(cwd):
     assert json.loads((cwd / "early" / "run_info.json").read_text())["status"] == "finished"
     again = command("train.py", *arguments, "resume=auto", cwd=cwd)
     assert "is finished, nothing to resume" in again.stderr
-    assert "Going on" not in again.stderr
+    assert "Resuming" not in again.stderr
     other = command("train.py", *arguments, "stage.max_epochs=10", "resume=auto", cwd=cwd, check=False)
     assert other.returncode == 1
-    assert "is finished, and was another run than this one: max_epochs (9 before, 10 now)" in other.stderr
+    assert "holds a finished run that differs in max_epochs (9 before, 10 now)" in other.stderr
     other = command("train.py", *arguments, "stage=predictor", "resume=auto", cwd=cwd, check=False)
-    assert "another run than this one: stage (tokenizer before, predictor now)" in other.stderr
+    assert "a finished run that differs in stage (tokenizer before, predictor now)" in other.stderr
 
 
 def test_a_requeue_signal_of_slurm_saves_and_requeues_the_job(cwd):
@@ -247,8 +247,8 @@ def test_a_resumed_run_with_other_settings_is_refused(cwd):
     result = command("train.py", *arguments, *changes, "resume=auto", cwd=cwd, check=False)
     assert result.returncode == 1
     assert "these settings changed" in result.stderr
-    for words in ("learning_rate (0.0001 before, 0.5 now)", "batch_size (40", "seed (100", "ema (None"):
-        assert words in result.stderr
+    for message in ("learning_rate (0.0001 before, 0.5 now)", "batch_size (40", "seed (100", "ema (None"):
+        assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -256,7 +256,7 @@ def test_a_resumed_run_with_other_settings_is_refused(cwd):
     ("changes", "reason"),
     [
         (["stage.learning_rate=0.5"], "these settings changed: learning_rate (2e-05 before, 0.5 now)"),
-        (["stage=tokenizer"], "the checkpoint is one of stage=predictor, it cannot resume stage=tokenizer"),
+        (["stage=tokenizer"], "cannot resume stage=tokenizer from a checkpoint of stage=predictor"),
     ],
 )
 def test_a_refused_resume_leaves_the_finished_run_as_it_was(cwd, changes, reason):

@@ -23,10 +23,10 @@ def test_a_folder_that_holds_no_run_is_not_taken_for_one(tmp_path):
     (tmp_path / "thesis" / "chapter.tex").write_text("")
     result = command("train.py", *QUICK_TRAIN, "run_dir=thesis", cwd=tmp_path, check=False)
     assert result.returncode == 1
-    assert "error: run_dir=thesis: holds chapter.tex and no run" in result.stderr
+    assert "error: run_dir=thesis: contains chapter.tex but no run" in result.stderr
     assert (tmp_path / "thesis" / "chapter.tex").exists()
     result = command("train.py", *QUICK_TRAIN, "run_dir=.", cwd=tmp_path, check=False)
-    assert "error: run_dir=.: a run needs a folder of its own" in result.stderr
+    assert "error: run_dir=.: a run needs its own folder" in result.stderr
     damaged = tmp_path / "damaged"
     (damaged / "checkpoints").mkdir(parents=True)
     (damaged / "run_info.json").write_text("{")
@@ -49,7 +49,7 @@ def test_what_follows_a_tokenizer_run(tmp_path):
     (run / "run_info.json").write_text(json.dumps(info(run) | {"status": "running"}))
     result = command("train.py", *QUICK_TRAIN, "stage=predictor", cwd=tmp_path, check=False)
     assert result.returncode == 1
-    assert "was not finished: continue it with resume=auto" in result.stderr
+    assert "is not finished; continue it with resume=auto" in result.stderr
 
     # Resumed with another number of steps: refused.
     result = command("train.py", *QUICK_TRAIN, "stage.max_epochs=5", "resume=auto", cwd=tmp_path, check=False)

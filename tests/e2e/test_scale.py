@@ -27,8 +27,8 @@ def cwd(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(cwd):
     """Weights of two processes that Lightning started."""
-    command("train.py", *ARGUMENTS, "trainer=ddp_sim", "run_dir=ddp_sim", cwd=cwd)
-    return weights(cwd / "ddp_sim")
+    command("train.py", *ARGUMENTS, "trainer=ddp_cpu", "run_dir=ddp_cpu", cwd=cwd)
+    return weights(cwd / "ddp_cpu")
 
 
 def weights(run):
@@ -77,7 +77,7 @@ def torchrun(*options):
 @pytest.mark.minutes
 def test_two_processes_of_torchrun_train_to_the_same_weights(cwd, expected):
     port = f"--master-port={free_port()}"
-    output = together(cwd, ([*torchrun("--nproc-per-node=2", port), "trainer=ddp_sim", "run_dir=torchrun"], {}))[0]
+    output = together(cwd, ([*torchrun("--nproc-per-node=2", port), "trainer=ddp_cpu", "run_dir=torchrun"], {}))[0]
     same_run(cwd, "torchrun", expected)
     assert output.count("Model: torchrun") == 1
 
@@ -89,7 +89,7 @@ def test_two_tasks_of_slurm_train_to_the_same_weights(cwd, expected):
         "SLURM_NNODES": "1", "SLURM_NODELIST": "127.0.0.1", "SLURM_NODEID": "0", "MASTER_PORT": free_port(),
     }  # fmt: skip
     ranks = [job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
-    arguments = [sys.executable, *TRAIN, "trainer=ddp_sim", "run_dir=slurm"]
+    arguments = [sys.executable, *TRAIN, "trainer=ddp_cpu", "run_dir=slurm"]
     first, second = together(cwd, *((arguments, rank) for rank in ranks))
     same_run(cwd, "slurm", expected)
     assert "Model: slurm" in first
@@ -129,7 +129,7 @@ def may_make_networks():
 
 
 @pytest.mark.skipif(not may_make_networks(), reason="NOT TRIED HERE: two machines, for that takes root and `ip netns`")
-@pytest.mark.parametrize("trainer", ["ddp_sim", pytest.param("fsdp", marks=pytest.mark.minutes)])
+@pytest.mark.parametrize("trainer", ["ddp_cpu", pytest.param("fsdp", marks=pytest.mark.minutes)])
 def test_two_machines_train_to_the_same_weights(trainer, cwd, expected):
     with two_machines() as (machines, address):
         options = ["--nnodes=2", "--nproc-per-node=1", f"--master-addr={address}", "--master-port=29511"]

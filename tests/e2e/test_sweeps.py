@@ -49,7 +49,7 @@ def test_an_interrupted_sweep_with_a_failing_trial_goes_on_to_a_complete_table(t
     sweep = [*QUICK_TRAIN, "stage.learning_rate=1e-3,1e30,-1,1e-2", "stage.max_epochs=12", "stage.patience=12"]
     code, output = sweep_until(tmp_path, sweep, "0.01", signal.SIGINT)
     assert code == 130, output
-    assert "It goes on with:\npython" in output
+    assert "To continue it, run:\npython" in output
     assert sorted(table(tmp_path)["status"].str.partition(":")[0]) == ["failed", "failed", "finished", "interrupted"]
     first = info(tmp_path / MODELS / f"{RUN}0.001")
 
@@ -68,7 +68,7 @@ def test_a_killed_sweep_with_two_processes_in_each_trial_goes_on_to_a_complete_t
     arguments = without(QUICK_TRAIN, "trainer", "logger")
     sweep = [
         *arguments,
-        "trainer=ddp_sim",
+        "trainer=ddp_cpu",
         "stage.max_epochs=4",
         "stage.learning_rate=-1,1e-3,1e-2",
     ]

@@ -41,8 +41,8 @@ def test_each_stage_of_each_fold_has_a_run_and_a_row_of_the_table(walked):
     table = pd.read_csv(next((cwd / "outputs" / "sweeps").rglob("sweep.csv")))
     rows = set(zip(table["stage"], table["data.fold"], strict=True))
     assert rows == {(stage, fold) for stage in ("tokenizer", "predictor") for fold in (0, 1)}
-    assert "Trials (figures of different stages and folds do not compare)" in result.stdout
-    assert "It is repeated by" not in result.stdout + result.stderr
+    assert "Trials (metrics of different stages and folds are not comparable)" in result.stdout
+    assert "To repeat it" not in result.stdout + result.stderr
 
 
 def test_the_predictor_of_a_fold_has_the_tokenizer_of_that_fold(walked):
@@ -94,12 +94,12 @@ def test_without_a_fold_the_tokenizer_of_one_is_not_taken(walked, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.fold=2", "fold 2: data.folds=2 has the folds 0 to 1"),
+        ("data.fold=2", "fold 2: out of range, data.folds=2 has folds 0 to 1"),
         ("data.fold=-1", "data.fold"),
         ("data.fold_scheme=rolling", "data.fold_scheme"),
         ("data.embargo=-1", "data.embargo"),
-        ("callbacks.validation_paths.every_n_epochs=2", "val/crps has to be measured in every epoch"),
-        ("~callbacks.validation_paths", "val/crps has to be measured in every epoch"),
+        ("callbacks.validation_paths.every_n_epochs=2", "val/crps must be measured in every epoch"),
+        ("~callbacks.validation_paths", "val/crps must be measured in every epoch"),
     ],
 )
 def test_folds_and_monitors_that_cannot_be_are_refused(override, message):
@@ -145,5 +145,5 @@ def test_evaluation_joins_the_folds_into_one_table(walked):
 
 
 def test_training_on_all_folds_at_once_is_refused():
-    with pytest.raises(ConfigError, match=r"-m data\.fold=0,1 trains on each"):
+    with pytest.raises(ConfigError, match=r"train on each with train\.py -m data\.fold=0,1"):
         check_training(composed("train", *WALK, "data.fold=all"))

@@ -1,4 +1,4 @@
-"""Every figure of a forecaster, counted a second time."""
+"""Every metric of a forecaster, counted a second time."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from kronos_lightning.evaluation.metrics import (
     Truth,
     by_slice,
     by_step,
-    figures,
+    forecast_metrics,
     majority_direction,
     reliability,
     score,
@@ -29,7 +29,7 @@ def scored(forecasts, up=None):
 
 
 def measured(forecasts):
-    return figures(scored(forecasts))
+    return forecast_metrics(scored(forecasts))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -49,7 +49,7 @@ def test_the_mean_crps_does_not_depend_on_how_many_paths_there_are():
     assert measured(few)["crps"] == pytest.approx(measured(many)["crps"], rel=0.03)
 
 
-def test_point_figures_equal_counting_by_hand():
+def test_point_metrics_equal_counting_by_hand():
     found = measured(made([[[101, 102]], [[99, 95]], [[100, 101]]], [[102, 104], [98, 97], [101, 99]], [100, 100, 100]))
     assert found["mae"] == pytest.approx((1 + 2 + 1 + 2 + 1 + 2) / 6)
     assert found["mase"] == pytest.approx(found["mae"])  # scale 1
@@ -99,7 +99,7 @@ def test_coverage_and_width_equal_direct_counting(seed, paths):
         actual = forecasts.actual_close / 100 - 1
         np.testing.assert_array_equal(scores.inside[..., i], (low <= actual) & (actual <= high))
         np.testing.assert_allclose(scores.width[..., i], high - low, atol=1e-12)
-    assert figures(scores)["coverage_90"] == pytest.approx(scores.inside[..., 2].sum() / (12 * 5))
+    assert forecast_metrics(scores)["coverage_90"] == pytest.approx(scores.inside[..., 2].sum() / (12 * 5))
 
 
 @pytest.mark.parametrize("paths", [19, 39, 199])
@@ -136,15 +136,15 @@ def test_pit_is_flat_for_the_true_distribution_and_u_shaped_for_narrow_paths():
 def test_brier_and_reliability_read_the_probability_that_is_given():
     forecasts = walks(200, horizon=2)
     rose = forecasts.actual_close > 100
-    assert figures(scored(forecasts, up=rose.astype(float)))["brier"] == 0
-    assert figures(scored(forecasts, up=np.full(rose.shape, 0.5)))["brier"] == 0.25
+    assert forecast_metrics(scored(forecasts, up=rose.astype(float)))["brier"] == 0
+    assert forecast_metrics(scored(forecasts, up=np.full(rose.shape, 0.5)))["brier"] == 0.25
     found = reliability(scored(forecasts, up=np.where(rose, 0.81, 0.32)))
     np.testing.assert_allclose(found.forecast, [0.32, 0.81])
     assert found.observed.tolist() == [0, 1]
     assert found.count.tolist() == [(~rose).sum(), rose.sum()]
 
 
-def test_figures_by_step_average_to_those_over_all_steps():
+def test_metrics_by_step_average_to_those_over_all_steps():
     forecasts = walks(30, horizon=4)
     whole, steps = measured(forecasts), by_step(scored(forecasts))
     assert steps["step"].tolist() == [1, 2, 3, 4]
@@ -153,7 +153,7 @@ def test_figures_by_step_average_to_those_over_all_steps():
     assert steps["crps"].is_monotonic_increasing  # the farther the harder
 
 
-def test_figures_by_month_are_those_of_the_forecasts_that_begin_in_it():
+def test_metrics_by_month_are_those_of_the_forecasts_that_begin_in_it():
     forecasts = walks(300, horizon=5, paths=10)
     scores = scored(forecasts)
     months = by_slice(scores, "month")

@@ -70,7 +70,7 @@ def test_every_process_gets_cutoffs_or_the_evaluation_is_refused(candles):
     cutoffs.share(3)
     assert len(cutoffs) >= 3
     assert sum(len(cutoffs[i].cutoff) for i in range(len(cutoffs))) == len(cutoffs.rows)
-    with pytest.raises(CandleError, match="too few to share"):
+    with pytest.raises(CandleError, match="are too few for"):
         cutoffs.share(8)
 
 

@@ -51,14 +51,14 @@ def verdict(loss, seed):
 
 
 def test_a_forecaster_that_knows_something_wins_and_one_that_adds_noise_loses():
-    assert verdict(losses(0, known=0.3), 0).words == "better than the baseline"
-    assert verdict(redrawn(0, spread=2.0), 0).words == "no edge, worse than the baseline"
-    assert verdict(redrawn(0, spread=0.2), 0).words == "no edge, worse than the baseline"
+    assert verdict(losses(0, known=0.3), 0).text == "better than the baseline"
+    assert verdict(redrawn(0, spread=2.0), 0).text == "no edge, worse than the baseline"
+    assert verdict(redrawn(0, spread=0.2), 0).text == "no edge, worse than the baseline"
 
 
 def test_without_skill_there_is_no_edge_in_at_least_180_of_200_repetitions():
     verdicts = [verdict(redrawn(seed), seed) for seed in range(200)]
-    assert sum(one.words == "no edge, no difference shown to the baseline" for one in verdicts) >= 180
+    assert sum(one.text == "no edge, no difference shown to the baseline" for one in verdicts) >= 180
     assert sum(one.better for one in verdicts) <= 10
 
 
@@ -75,8 +75,8 @@ def test_overlapping_forecasts_without_a_difference_are_rarely_called_better_or_
 
 def test_a_loss_that_is_no_number_is_said_to_be_none():
     found = compare(np.full(200, np.nan), np.ones(200), "it", ALONE)
-    assert not found.judged
-    assert "no number" in found.words
+    assert not found.is_tested
+    assert "not a number" in found.text
 
 
 def test_the_interval_of_a_mean_is_wider_where_neighbours_hang_together():
@@ -113,9 +113,9 @@ def test_the_skill_is_one_less_the_ratio_of_the_mean_losses():
     assert (found.skill, found.lower, found.upper) == (0.5, 0.5, 0.5)
 
 
-def test_few_cutoffs_are_not_judged():
+def test_few_cutoffs_are_not_tested():
     found = compare(*np.random.default_rng(0).random((2, 20)), "it", Bootstrap(overlap=5, samples=100, seed=0))
-    assert "too few" in found.words
+    assert "too few" in found.text
     assert not found.better
     assert np.isnan(found.lower)
 

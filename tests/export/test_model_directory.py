@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from kronos_lightning import Forecaster, Kronos
-from kronos_lightning.data.sources.synthetic import sample_candles
+from kronos_lightning.data.sources.synthetic import synthetic_candles
 from kronos_lightning.export import model_card, model_directory
 from kronos_lightning.runs.directory import RunError
 from tests.helpers.commands import QUICK_EVALUATE, QUICK_TRAIN, command
@@ -149,7 +149,7 @@ def test_a_model_directory_is_a_plain_checkpoint_with_all_that_belongs_to_it(exp
 def test_what_the_card_says_about_loading_works(exported):
     blocks = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), flags=re.DOTALL)
     assert 'snapshot_download("someone/kronos-sample")' in blocks[0]
-    candles = sample_candles(60, "1h", "2023-01-01", seed=3, start_price=100.0, volatility=0.8).frame
+    candles = synthetic_candles(60, "1h", "2023-01-01", seed=3, start_price=100.0, volatility=0.8).frame
     names = {"folder": str(exported), "candles": candles}
     exec(blocks[1], names)
     assert isinstance(names["forecaster"], Forecaster)
@@ -158,7 +158,7 @@ def test_what_the_card_says_about_loading_works(exported):
 
 
 def test_the_forecast_command_takes_an_exported_directory(exported, cwd):
-    candles = sample_candles(60, "1h", "2023-01-01", seed=3, start_price=100.0, volatility=0.8).frame
+    candles = synthetic_candles(60, "1h", "2023-01-01", seed=3, start_price=100.0, volatility=0.8).frame
     candles.drop(columns="segment").to_csv(cwd / "candles.csv", index=False)
     size = [a for a in QUICK_TRAIN if a.startswith("model")]
     result = command("kronos_lightning.forecast", "candles.csv", f"predictor={exported}", "horizon=2",
@@ -181,8 +181,8 @@ def test_the_card_tells_what_was_measured_on_what(exported, cwd):
     for name, value in info["metrics"].items():
         assert f"| {name} | {value:.5g} |" in text
     assert f"| this model | {measured['figures']['model']['crps']:.5g} |" in text
-    for words in ("Synthetic candles", "No advice", "| interval | 1h |", "| learning_rate | 2e-05 |", "Licence: MIT"):
-        assert words in text
+    for message in ("Synthetic candles", "No advice", "| interval | 1h |", "| learning_rate | 2e-05 |", "Licence: MIT"):
+        assert message in text
 
 
 def test_a_push_sends_every_file_as_it_is_into_a_private_repository(exported, hub):
@@ -195,7 +195,7 @@ def test_a_push_sends_every_file_as_it_is_into_a_private_repository(exported, hu
 def test_without_a_push_nothing_leaves_the_machine_and_what_exists_is_not_replaced(exported, export, hub):
     before, written = len(hub.asked), (exported / "README.md").read_text()
     told = export(HF_ENDPOINT=f"http://127.0.0.1:{hub.server_port}", HF_TOKEN="right")
-    assert "error: outputs/exports/finetune_predictor_sample is there already" in told
+    assert "error: outputs/exports/finetune_predictor_sample: already exists" in told
     assert len(hub.asked) == before
     assert (exported / "README.md").read_text() == written
 
@@ -203,7 +203,7 @@ def test_without_a_push_nothing_leaves_the_machine_and_what_exists_is_not_replac
 def test_a_push_without_a_token_or_with_a_wrong_one_is_told_in_a_line(export, cwd, hub):
     before = len(hub.asked)
     for token, message in (
-        ("", "no token: set the environment variable HF_TOKEN to one that may write, or save one with hf auth login"),
+        ("", "no token; set the environment variable HF_TOKEN to a token with write access, or run hf auth login"),
         ("wrong", "to try again: hf upload"),
     ):
         endpoint = f"http://127.0.0.1:{hub.server_port}"
@@ -221,7 +221,7 @@ def test_a_hub_that_cannot_be_reached_is_told_in_a_line(export):
     assert "Traceback" not in told
 
 
-def test_figures_of_other_weights_are_never_quoted(cwd, tmp_path, monkeypatch):
+def test_metrics_of_other_weights_are_never_quoted(cwd, tmp_path, monkeypatch):
     monkeypatch.chdir(cwd)
     config = json.loads((cwd / RUN / "config.json").read_text())
     assert model_directory.evaluation("auto", cwd / RUN, config)["verdict"]
@@ -231,7 +231,7 @@ def test_figures_of_other_weights_are_never_quoted(cwd, tmp_path, monkeypatch):
     weights = other / "checkpoints" / "best_model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert model_directory.evaluation("auto", other, config) is None
-    with pytest.raises(RunError, match="measured other weights"):
+    with pytest.raises(RunError, match="evaluates other weights"):
         model_directory.evaluation("outputs/backtest_results/sample", other, config)
     with pytest.raises(RunError, match=r"no .*metrics\.json"):
         model_directory.evaluation("nowhere", cwd / RUN, config)

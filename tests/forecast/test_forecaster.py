@@ -151,7 +151,7 @@ BAD = [
     (lambda f: f.assign(close=f["close"].where(f.index != 7)), {}, "row 8, column close: nan .*remove or repair"),
     (lambda f: f.assign(close="much"), {}, "column close: not all numbers"),
     (lambda f: f.drop(index=20), {}, "not evenly spaced: .*2:00:00 after .*shortest distance is .*1:00:00"),
-    (lambda f: pd.concat([f, f[5:6]]), {}, "stands twice"),
+    (lambda f: pd.concat([f, f[5:6]]), {}, "duplicate timestamp"),
     (lambda f: f.assign(timestamps="soon"), {}, "row 1, .*'soon' is not a date"),
     (lambda f: f, {"horizon": 0}, "horizon 0; it must be at least 1"),
     (lambda f: f, {"future_timestamps": ["2030-01-01"]}, "1 future timestamps for a horizon of 6"),
@@ -303,7 +303,7 @@ def test_a_calibrated_forecast_set_keeps_its_probabilities_and_its_calibration_o
         slope=0.5,
         intercept=0.3,
         interval="1h",
-        about={"symbol": "X"},
+        metadata={"symbol": "X"},
     )
     written = sampled.calibrated(calibration)
     written.save(tmp_path)

@@ -32,7 +32,7 @@ QUICK = [
 QUICK_TRAIN = [
     *QUICK,
     "trainer=cpu",
-    "logger=csv",  # which draws no pictures
+    "logger=csv",  # which draws no plots
     "~callbacks.throughput",  # which measures the machine
     "stage.max_epochs=2",
     "data.batch_size=40",

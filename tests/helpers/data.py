@@ -14,6 +14,7 @@ SETTINGS = {
     "csv_dir": "csv",
     "csv_path": None,
     "binance": None,
+    "exchange": None,
     "on_defect": "error",
     "synthetic": {"candles": 600, "start": "2023-01-01", "seed": 3, "start_price": 100.0, "volatility": 0.8},
     "calendar": "24x7",

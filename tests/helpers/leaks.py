@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kronos_lightning.data.sources.synthetic import sample_candles
+from kronos_lightning.data.sources.synthetic import synthetic_candles
 from kronos_lightning.evaluation.baselines import LastPrice
 from kronos_lightning.evaluation.leakcheck import prove
 from kronos_lightning.model import layers
@@ -12,7 +12,7 @@ from tests.helpers.forecasts import forecasts_on
 LOOKBACK, HORIZON = 24, 4
 CUTOFFS = [300, 301, 450]
 DENSE = np.arange(300, 330)  # neighbouring cutoffs
-CANDLES = sample_candles(600, "1h", "2023-01-01", seed=3, start_price=100.0, volatility=0.8)
+CANDLES = synthetic_candles(600, "1h", "2023-01-01", seed=3, start_price=100.0, volatility=0.8)
 
 
 def verdict(subject, cutoffs=CUTOFFS):

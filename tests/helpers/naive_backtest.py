@@ -3,7 +3,7 @@
 
 def naive_run(candles, signals, rules, cash, intrabar=None, per=1):
     """Equity at each close and the trades as (direction, entry, exit, reason); `per` intrabar candles a candle."""
-    curve, trades, ambiguous, settled = [cash], [], 0, 0
+    curve, trades, ambiguous, resolved_intrabar = [cash], [], 0, 0
     held, peak, ignore_until, dead = None, cash, 0, False
     order = signals[0]
     rows = candles.to_dict("records")
@@ -72,7 +72,7 @@ def naive_run(candles, signals, rules, cash, intrabar=None, per=1):
                 if found in (None, "both"):
                     ambiguous, found = ambiguous + 1, (levels()[0], "stop")
                 else:
-                    settled += 1
+                    resolved_intrabar += 1
             if found is not None:
                 price, reason = found
                 if reason == "stop":
@@ -95,4 +95,4 @@ def naive_run(candles, signals, rules, cash, intrabar=None, per=1):
     if held is not None:
         sell_or_buy_back(len(rows) - 1, at_market(rows[-1]["close"], buying=not held["long"]), "end")
         curve[-1] = cash
-    return curve, trades, ambiguous, settled
+    return curve, trades, ambiguous, resolved_intrabar

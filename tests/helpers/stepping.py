@@ -16,7 +16,7 @@ from tests.helpers.paths import ROOT
 
 
 class Stepper(L.Callback):
-    """After each step prints the processor and wall seconds since it was told to go on, and waits for a line."""
+    """After each step prints the CPU and wall seconds since it was told to continue, and waits for a line."""
 
     def on_train_batch_end(self, *arguments: object) -> None:
         now = time.process_time(), time.perf_counter()
@@ -34,7 +34,7 @@ class Stepper(L.Callback):
 
 def make_plain() -> None:
     """What a first version of the code did: nothing fused, each decoding by itself, memory given back."""
-    layers.by_hand = lambda x: False
+    layers.use_cpu_kernels = lambda x: False
     layers.rotate = rotate
     layers.dropout = lambda x, p: F.dropout(x, p)
     layers.attention_in_training = lambda q, k, v, p, causal: F.scaled_dot_product_attention(

@@ -43,9 +43,9 @@ def test_the_rotation_and_its_gradient_are_right():
 
 def test_the_rotation_for_other_devices_and_compilers_is_the_same(monkeypatch):
     table, x = rotary_table(11, 6, torch.device("cpu")), torch.randn(2, 3, 11, 6)
-    by_hand = rotate(x, table)
-    monkeypatch.setattr(layers, "by_hand", lambda x: False)
-    assert torch.allclose(rotate(x, table), by_hand, atol=1e-6)
+    own = rotate(x, table)
+    monkeypatch.setattr(layers, "use_cpu_kernels", lambda x: False)
+    assert torch.allclose(rotate(x, table), own, atol=1e-6)
     assert rotate(x.bfloat16(), table).dtype == torch.bfloat16
 
 

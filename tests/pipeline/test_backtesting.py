@@ -14,7 +14,7 @@ from kronos_lightning.config.sections import BacktestSection
 from kronos_lightning.config.validation import ConfigError, check_evaluation
 from kronos_lightning.data.candles import Candles
 from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.data.sources.synthetic import sample_candles
+from kronos_lightning.data.sources.synthetic import synthetic_candles
 from kronos_lightning.pipeline.backtesting import trade
 from kronos_lightning.reporting.backtest_section import trading_plots, trading_tables
 from kronos_lightning.reporting.files import trading_metrics
@@ -29,7 +29,7 @@ HORIZON = 6
 @pytest.fixture(scope="module")
 def quarters():
     """3200 synthetic quarters of an hour."""
-    return sample_candles(3200, "15m", "2023-01-01", seed=11, start_price=30000.0, volatility=1.5)
+    return synthetic_candles(3200, "15m", "2023-01-01", seed=11, start_price=30000.0, volatility=1.5)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_the_search_sees_nothing_of_the_test_range(hours, ranges, base):
     moved.loc[400:, ["open", "high", "low", "close"]] *= np.linspace(1, 3, 400)[:, None]
     again = traded(Candles(frame=moved, symbol="X", interval=hours.interval, source=""), ranges)
     pd.testing.assert_frame_equal(again.search.table, base.search.table)
-    assert again.figures != base.figures
+    assert again.metrics != base.metrics
 
 
 def test_without_validation_there_is_no_search_and_no_choice_from_it(hours, ranges):
@@ -208,21 +208,21 @@ def test_where_no_threshold_trades_on_validation_the_configured_ones_are_used_an
 def test_finer_candles_settle_what_was_ambiguous(hours, quarters, ranges, base, tmp_path):
     path = tmp_path / "intrabar.csv"
     quarters.frame.drop(columns="segment").to_csv(path, index=False)
-    settled = traded(hours, ranges, f"backtest.intrabar_csv={path}").run
-    assert (base.run.ambiguous > 0, base.run.settled) == (True, 0)
-    assert settled.settled > 0
+    resolved = traded(hours, ranges, f"backtest.intrabar_csv={path}").run
+    assert (base.run.ambiguous > 0, base.run.resolved_intrabar) == (True, 0)
+    assert resolved.resolved_intrabar > 0
     assert "settled by intrabar candles" in " ".join(trading_tables(base)[0].notes)
 
 
 def test_the_tables_hold_strategy_holding_and_always_flat(base):
-    figures, search = trading_tables(base)
-    assert list(figures.columns) == ["Figure", "Strategy", "Buy and hold", "Always flat", ""]
-    total = figures.rows[0]
-    assert total[1] == f"{base.figures['total_return'] * 100:.2f} %"
+    metrics, search = trading_tables(base)
+    assert list(metrics.columns) == ["Metric", "Strategy", "Buy and hold", "Always flat", ""]
+    total = metrics.rows[0]
+    assert total[1] == f"{base.metrics['total_return'] * 100:.2f} %"
     assert total[3] == "0.00 %"
     assert [row[0] for row in search.rows] == ["0", "0.0025", "0.005", "0.01", "0.02", "0.03"]
     assert [row[-1] for row in search.rows].count("best at the configured cost") == 1
-    assert all(len(row) == len(table.columns) for table in (figures, search) for row in table.rows)
+    assert all(len(row) == len(table.columns) for table in (metrics, search) for row in table.rows)
     assert "Trials: 6." in search.notes[0]
 
 
@@ -251,7 +251,7 @@ def test_a_strategy_that_never_trades_is_reported_as_such(hours, ranges):
 
 def test_the_sentence_names_return_benchmark_and_chance(base):
     sentence = trading_sentence(base)
-    assert f"{base.figures['total_return']:+.1%} after costs" in sentence
+    assert f"{base.metrics['total_return']:+.1%} after costs" in sentence
     assert f"better than {base.beaten:.0%}" in sentence
     assert f"above zero: {base.probabilistic_sharpe:.0%}" in sentence
 
@@ -290,7 +290,7 @@ def test_every_date_below_the_equity_has_month_and_year(base):
     ("override", "message"),
     [
         ("backtest.cooldown=0", "backtest.cooldown"),
-        ("backtest.cooldown=5 backtest.max_drawdown=null", "max_drawdown sets none"),
+        ("backtest.cooldown=5 backtest.max_drawdown=null", "cooldown needs max_drawdown"),
         ("backtest.act_every_n_cutoffs=0", "backtest.act_every_n_cutoffs"),
         ("backtest.slippage=-0.1", "backtest.slippage"),
         ("backtest.parameters=test", "backtest.parameters"),

@@ -8,7 +8,7 @@ import pytest
 from kronos_lightning.backtest import HOLD, ThresholdStrategy, run_backtest
 from kronos_lightning.config.validation import check_evaluation
 from kronos_lightning.evaluation.leakcheck import prove
-from kronos_lightning.evaluation.leakcheck.proof import remembered
+from kronos_lightning.evaluation.leakcheck.proof import cached
 from kronos_lightning.pipeline import backtesting
 from kronos_lightning.pipeline.leakcheck import Pipeline, fill_subjects, trading_subjects
 from tests.helpers.commands import QUICK_EVALUATE
@@ -20,7 +20,7 @@ def pipeline(*overrides):
     return Pipeline(
         settings=check_evaluation(composed("evaluate", *QUICK_EVALUATE, *overrides)),
         forecaster=None,
-        forecast=remembered(rolling),
+        forecast=cached(rolling),
         validate=rolling,
         calibration=None,
     )

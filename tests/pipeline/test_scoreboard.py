@@ -1,4 +1,4 @@
-"""All forecasters side by side, the verdict, and what a reader needs to know before any figure."""
+"""All forecasters side by side, the verdict, and what a reader needs to know before any metric."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 
 from kronos_lightning.config.validation import check_evaluation
 from kronos_lightning.data.candles import Candles
-from kronos_lightning.evaluation.metrics import figures
+from kronos_lightning.evaluation.metrics import forecast_metrics
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.forecast.sampling import Sampling
@@ -22,10 +22,10 @@ from kronos_lightning.pipeline.forecasting import (
     baseline_paths,
     fit_calibration,
     join,
-    keep,
+    store_calibration,
 )
 from kronos_lightning.pipeline.notices import all_notices, notices
-from kronos_lightning.pipeline.scoreboard import MODEL, MOVING, SAMPLED, EvaluationResult, by_fold, score_all
+from kronos_lightning.pipeline.scoreboard import ADAPTIVE, MODEL, SAMPLED, EvaluationResult, by_fold, score_all
 from kronos_lightning.reporting.evaluation_report import report
 from kronos_lightning.reporting.files import hyperparameters, tables, write
 from kronos_lightning.runs.checkpoint_lookup import Sources
@@ -54,7 +54,7 @@ def uncalibrated(forecasts, **compared):
         sources=NOBODY,
         sampled=forecasts,
         calibrated=None,
-        moving=None,
+        adaptive=None,
         validation=None,
         compared=compared,
         compared_sources=dict.fromkeys(compared, NOBODY),
@@ -81,15 +81,15 @@ def test_on_garch_candles_garch_is_the_best_baseline_and_the_true_distribution_n
     found = board(market, market.truth)
     assert found.best == "garch"
     assert not found.verdict.worse
-    assert figures(found.scores["garch"])["coverage_90"] == pytest.approx(0.9, abs=0.03)
+    assert forecast_metrics(found.scores["garch"])["coverage_90"] == pytest.approx(0.9, abs=0.03)
 
 
 def test_a_forecaster_that_knows_a_part_of_what_comes_wins_and_one_that_adds_noise_loses(market):
     last, actual = market.forecasts.last_close[:, None], market.forecasts.actual_close
     knowing = market.truth * ((actual / last) ** 0.3)[:, None]
-    assert board(market, knowing).verdict.words == "better than garch"
+    assert board(market, knowing).verdict.text == "better than garch"
     noise = np.exp(np.random.default_rng(0).normal(0, 0.02, (len(last), 1, HORIZON)))
-    assert board(market, market.truth * noise).verdict.words == "no edge, worse than garch"
+    assert board(market, market.truth * noise).verdict.text == "no edge, worse than garch"
 
 
 def test_other_checkpoints_stand_in_the_same_table_and_the_model_beside_each(market):
@@ -97,7 +97,7 @@ def test_other_checkpoints_stand_in_the_same_table_and_the_model_beside_each(mar
         market.truth - np.median(market.truth, axis=1)[:, None]
     )
     found = board(market, market.truth, untuned=narrow)
-    assert found.helped["untuned"].words == "better than untuned"
+    assert found.vs_checkpoints["untuned"].text == "better than untuned"
     table = found.table().set_index("forecaster")
     assert list(table.index) == [MODEL, "untuned", "last_price_60", "garch"]
     assert table.loc["garch", "skill"] == 0
@@ -112,7 +112,7 @@ def calibrated_part(seed, spread):
         sources=NOBODY,
         sampled=test,
         calibrated=test.calibrated(calibration),
-        moving=adaptively_corrected(test, scores),
+        adaptive=adaptively_corrected(test, scores),
         validation=validation.calibrated(calibration),
         compared={},
         compared_sources={},
@@ -123,13 +123,13 @@ def test_calibration_is_shown_before_and_after_and_the_model_is_the_calibrated_o
     part = calibrated_part(0, spread=0.3)
     part_candles = replace(candles, frame=hours(part.forecasts))
     found = score_all(SETTINGS, part_candles, part, {"last_price_60": walks(150, seed=7).close_paths})
-    before, after = (figures(found.scores[name])["coverage_90"] for name in (SAMPLED, MODEL))
+    before, after = (forecast_metrics(found.scores[name])["coverage_90"] for name in (SAMPLED, MODEL))
     assert before < 0.5
     assert after == pytest.approx(0.9, abs=0.05)
-    assert figures(found.scores[MOVING])["coverage_90"] == pytest.approx(0.9, abs=0.05)
+    assert forecast_metrics(found.scores[ADAPTIVE])["coverage_90"] == pytest.approx(0.9, abs=0.05)
     paths = part.calibration.apply(part.sampled.paths, part.sampled.last_close)
     up = part.calibration.probability_up((paths[..., 3] > 100).mean(axis=1))
-    assert figures(found.scores[MODEL])["brier"] == pytest.approx(
+    assert forecast_metrics(found.scores[MODEL])["brier"] == pytest.approx(
         np.square(up - (part.sampled.actual_close > 100)).mean()
     )
 
@@ -168,7 +168,7 @@ def test_the_folds_of_a_walk_forward_are_joined_into_one_table(folded):
     assert (np.diff(folded.whole.forecasts.cutoffs) > np.timedelta64(0)).all()
     folds = by_fold(folded)
     assert folds["cutoffs"].tolist() == [150, 150]
-    assert folds["crps"].mean() == pytest.approx(figures(folded.board.scores[MODEL])["crps"])
+    assert folds["crps"].mean() == pytest.approx(forecast_metrics(folded.board.scores[MODEL])["crps"])
     assert folds["to"][0] < folds["from"][1]
     titles = [table.title for table in report(folded).tables]
     assert "Walk-forward folds" in titles
@@ -188,13 +188,13 @@ def test_the_files_for_machines_hold_what_the_page_says(folded, tmp_path):
     assert len(pd.read_csv(tmp_path / "trades.csv")) == content["trading"]["backtest"]["trades"]
 
 
-def test_tensorboard_lists_settings_and_final_figures(folded, tmp_path):
+def test_tensorboard_lists_settings_and_final_metrics(folded, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     write(folded, tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     shown = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
-    assert shown["evaluation/crps"] == pytest.approx(figures(folded.board.scores[MODEL])["crps"], rel=1e-5)
+    assert shown["evaluation/crps"] == pytest.approx(forecast_metrics(folded.board.scores[MODEL])["crps"], rel=1e-5)
     assert "evaluation/skill" in shown
     assert "evaluation/total_return" in shown
     assert hyperparameters(folded)["forecast.num_paths"] == 100
@@ -268,7 +268,7 @@ def told(candles, forecasts, sources, **compared):
     return notices(candles, replace(part, sources=sources, compared_sources=compared))
 
 
-def first_words(found):
+def first_word(found):
     return [text.partition(":")[0] for text in found]
 
 
@@ -278,36 +278,36 @@ def test_an_honest_test_has_no_notice(real):
 
 def test_weights_that_descend_from_published_ones_are_contaminated_before_july_2024(real):
     for sources in (trained(real, initial=PUBLISHED), Sources(predictor=PUBLISHED, tokenizer=PUBLISHED, info=None)):
-        assert first_words(told(real, forecasts("2024-06-30 23:00"), sources)) == ["CONTAMINATED"]
+        assert first_word(told(real, forecasts("2024-06-30 23:00"), sources)) == ["CONTAMINATED"]
         assert told(real, forecasts("2024-07-01"), sources) == []
 
 
 def test_a_test_that_begins_inside_the_training_or_validation_range_is_a_leak(real):
-    assert first_words(told(real, forecasts("2024-05-31 12:00"), trained(real))) == ["LEAK"]
+    assert first_word(told(real, forecasts("2024-05-31 12:00"), trained(real))) == ["LEAK"]
     assert told(real, forecasts("2024-06-01"), trained(real)) == []
 
 
 def test_other_candles_than_trained_on_are_named(real):
-    assert first_words(told(real, forecasts("2024-07-01"), trained(real, fingerprint="0" * 64))) == ["OTHER DATA"]
+    assert first_word(told(real, forecasts("2024-07-01"), trained(real, fingerprint="0" * 64))) == ["OTHER DATA"]
 
 
 def test_untrained_parts_are_named(real):
     random = "random (kronos-tiny size)"
     sources = Sources(predictor=random, tokenizer=random, info=None)
-    assert first_words(told(real, forecasts("2024-07-01"), sources)) == ["RANDOM WEIGHTS"] * 2
+    assert first_word(told(real, forecasts("2024-07-01"), sources)) == ["RANDOM WEIGHTS"] * 2
 
 
 def test_synthetic_candles_are_named_first(candles):
-    assert first_words(told(candles, forecasts("2024-07-01"), trained(candles)))[0] == "SYNTHETIC CANDLES"
+    assert first_word(told(candles, forecasts("2024-07-01"), trained(candles)))[0] == "SYNTHETIC CANDLES"
 
 
 def test_a_calibration_on_candles_that_were_trained_on_is_a_leak(real):
     part = replace(uncalibrated(forecasts("2024-07-01")), sources=trained(real))
     early, late = (replace(part, validation=forecasts(begin)) for begin in ("2024-01-31 23:00", "2024-02-01"))
     assert "LEAK: calibrated from 2024-01-31 23:00" in notices(real, early)[0]
-    assert first_words(notices(real, late)) == ["FEW PATHS"]
+    assert first_word(notices(real, late)) == ["FEW PATHS"]
     later_tokenizer = replace(late.sources, tokenizer_info=trained(real, val_end="2024-06-30").info)
-    assert first_words(notices(real, replace(late, sources=later_tokenizer))) == ["FEW PATHS"]
+    assert first_word(notices(real, replace(late, sources=later_tokenizer))) == ["FEW PATHS"]
     tested = replace(late, sampled=forecasts("2024-06-15"), sources=later_tokenizer)
     assert "LEAK: the tokenizer was fine-tuned" in notices(real, tested)[0]
 
@@ -315,12 +315,12 @@ def test_a_calibration_on_candles_that_were_trained_on_is_a_leak(real):
 def test_what_a_run_started_from_counts_as_seen(real):
     sources = trained(real)
     started = replace(sources, info=sources.info | {"initial_record": trained(real, val_end="2024-12-31").info})
-    assert first_words(told(real, forecasts("2024-07-01"), started)) == ["LEAK"]
+    assert first_word(told(real, forecasts("2024-07-01"), started)) == ["LEAK"]
 
 
 def test_a_validation_range_inside_the_pretraining_is_told(real):
     part = replace(uncalibrated(forecasts("2024-07-01")), sources=trained(real, initial=PUBLISHED))
-    assert "CALIBRATION" in first_words(notices(real, replace(part, validation=forecasts("2024-02-01"))))
+    assert "CALIBRATION" in first_word(notices(real, replace(part, validation=forecasts("2024-02-01"))))
 
 
 def test_published_weights_in_place_of_fine_tuned_ones_are_told(real):
@@ -346,14 +346,14 @@ def test_a_calibration_stays_beside_a_checkpoint_that_knows_its_market(tmp_path,
             slope=1.0,
             intercept=0.0,
             interval="1h",
-            about={"symbol": symbol},
+            metadata={"symbol": symbol},
         )
         info = {"data": {"fingerprints": {"BTCUSDT": "a", "ETHUSDT": "b"}}}
-        keep(calibration, Sources(predictor="x", tokenizer="y", info=info, directory=tmp_path))
+        store_calibration(calibration, Sources(predictor="x", tokenizer="y", info=info, directory=tmp_path))
         return Calibration.load(tmp_path)
 
-    assert kept("BTCUSDT").about["symbol"] == "BTCUSDT"
-    assert kept("DOGEUSDT").about["symbol"] == "BTCUSDT"
+    assert kept("BTCUSDT").metadata["symbol"] == "BTCUSDT"
+    assert kept("DOGEUSDT").metadata["symbol"] == "BTCUSDT"
     assert "this checkpoint was not trained on DOGEUSDT" in caplog.text
-    assert kept("ETHUSDT").about["symbol"] == "ETHUSDT"
-    assert "for ETHUSDT takes the place of that for BTCUSDT" in caplog.text
+    assert kept("ETHUSDT").metadata["symbol"] == "ETHUSDT"
+    assert "for ETHUSDT (was for BTCUSDT)" in caplog.text

@@ -1,4 +1,4 @@
-"""What a sweep leaves: table, picture, commands."""
+"""What a sweep leaves: table, plot, commands."""
 
 import shlex
 import sys
@@ -23,8 +23,8 @@ from kronos_lightning.sweeps.results import (
 
 
 def trial(rate, value=None, status="finished", stage="tokenizer", mode="min", more=("seed=1",)):
-    figures = {} if value is None else {"val/loss": value, "best_epoch": 3}
-    return Trial([f"stage.learning_rate={rate}", *more], stage, f"runs/{rate}", "val/loss", mode, status, figures, 2.0)
+    metrics = {} if value is None else {"val/loss": value, "best_epoch": 3}
+    return Trial([f"stage.learning_rate={rate}", *more], stage, f"runs/{rate}", "val/loss", mode, status, metrics, 2.0)
 
 
 def record(folder, *trials, swept=("stage.learning_rate",)):
@@ -59,12 +59,12 @@ def test_where_more_is_better_the_greatest_is_first(tmp_path):
     assert best(made)["tokenizer"].run_dir == "runs/2"
 
 
-def test_a_failed_trial_is_never_the_best_whatever_figures_it_left(tmp_path):
+def test_a_failed_trial_is_never_the_best_whatever_metrics_it_left(tmp_path):
     made = record(tmp_path, trial(1, 0.1, status="failed: NaN"), trial(2, 0.7))
     assert best(made)["tokenizer"].run_dir == "runs/2"
 
 
-def test_the_files_are_written_and_undefined_figures_are_dashes(mixed, tmp_path, capsys):
+def test_the_files_are_written_and_undefined_metrics_are_dashes(mixed, tmp_path, capsys):
     write(mixed)
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.csv", "sweep.png", "best.sh"}
     assert len(pd.read_csv(tmp_path / "sweep.csv")) == 5
@@ -86,13 +86,13 @@ def test_of_the_table_only_the_status_is_broken_over_lines(tmp_path, capsys):
     assert sum("no space left" in line for line in lines) > 1
 
 
-def test_a_sweep_of_which_nothing_finished_has_a_table_and_no_picture(tmp_path):
+def test_a_sweep_of_which_nothing_finished_has_a_table_and_no_plot(tmp_path):
     write(record(tmp_path, trial(1, status="not run"), trial(2, status="failed: x")))
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.csv"}
 
 
 @pytest.mark.parametrize("swept", [["stage"], ["stage", "data.fold"]])
-def test_where_only_stage_and_fold_vary_there_is_no_best_and_no_picture(tmp_path, capsys, swept):
+def test_where_only_stage_and_fold_vary_there_is_no_best_and_no_plot(tmp_path, capsys, swept):
     write(record(tmp_path, trial(1, 2.0), trial(2, 3.0, stage="predictor", more=["data.fold=0"]), swept=swept))
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.csv"}
     assert "best val/loss" not in capsys.readouterr().out
@@ -105,7 +105,7 @@ def test_folds_are_apart_as_stages_are(tmp_path, capsys):
     assert list(table_of(made)["val/loss"]) == [1, 2, 7, 8]
     assert {group: t.value for group, t in best(made).items()} == {"tokenizer, fold 0": 1, "tokenizer, fold 1": 7}
     write(made)
-    assert "(figures of different folds do not compare)" in " ".join(capsys.readouterr().out.split())
+    assert "(metrics of different folds are not comparable)" in " ".join(capsys.readouterr().out.split())
     assert "# tokenizer, fold 1: val/loss 7\n" in (tmp_path / "best.sh").read_text()
     assert [axes.get_title("left").split(", best")[0] for axes in sweep_figure(made).axes] == list(best(made))
 
@@ -143,7 +143,7 @@ def dots(axes):
     return {found.get_label(): found.get_offsets().tolist() for found in axes.collections}
 
 
-def test_the_picture_has_a_logarithmic_axis_for_rates_and_places_for_choices(tmp_path):
+def test_the_plot_has_a_logarithmic_axis_for_rates_and_places_for_choices(tmp_path):
     trials = [
         trial(rate, value, more=[f"stage.s1_condition={name}"])
         for rate, value, name in ((1e-6, 3.0, "teacher"), (1e-5, 1.0, "sampled"), (1e-4, 2.0, "teacher"))
@@ -169,7 +169,16 @@ def test_an_absurd_rate_that_failed_does_not_stretch_the_axis(tmp_path):
 
 
 @pytest.mark.parametrize("values", [[("1e-3", 2.0)], [("1e-3", 2.0), ("1e-2", 2.0)], [("null", 1.0), ("0.99", 2.0)]])
-def test_the_picture_takes_one_trial_equal_figures_and_null(tmp_path, values):
+def test_the_plot_takes_one_trial_equal_metrics_and_null(tmp_path, values):
     made = record(tmp_path, *(trial(rate, value) for rate, value in values))
     sweep_figure(made).savefig(tmp_path / "a.png", dpi=30)
     assert Path(tmp_path / "a.png").exists()
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path):
+    record(tmp_path, trial(0.1, 0.5)).save()
+    content = (tmp_path / RECORD).read_text()
+    (tmp_path / RECORD).write_text(content.replace('"metrics"', '"figures"'))
+    (found,) = record(tmp_path).trials
+    assert found == trial(0.1, 0.5)
+    assert found.value == 0.5

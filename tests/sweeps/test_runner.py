@@ -26,7 +26,7 @@ defaults:
   - regularization: default
   - paths: default
   - _self_
-  - sweep: none
+  - sweep: grid
   - override hydra/job_logging: none
   - override hydra/hydra_logging: none
 data: {{name: btc, fold: null, csv_path: null, batch_size: 50}}
@@ -250,8 +250,8 @@ def test_optuna_minimises_the_monitored_figure_and_its_study_goes_on(tmp_path, s
 
 
 def test_optuna_does_not_compare_stages_or_folds(sweep):
-    assert "sweep one stage" in sweep(trial_of()[0], "stage=tokenizer,predictor", "hydra/sweeper=optuna")
-    assert "sweep one fold" in sweep(trial_of()[0], "data.fold=0,1", "hydra/sweeper=optuna")
+    assert "sweep a single stage" in sweep(trial_of()[0], "stage=tokenizer,predictor", "hydra/sweeper=optuna")
+    assert "sweep a single fold" in sweep(trial_of()[0], "data.fold=0,1", "hydra/sweeper=optuna")
 
 
 def test_a_predictor_waits_for_the_tokenizer_where_trials_run_in_parallel(tmp_path, sweep, monkeypatch):

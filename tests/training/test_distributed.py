@@ -11,7 +11,7 @@ from tests.helpers.commands import QUICK_TRAIN, command, without
 COMMON = without(QUICK_TRAIN, "trainer", "data.batch_size", "logger")
 NO_DROPOUT = ["model.predictor.ffn_dropout_p=0.0", "model.predictor.resid_dropout_p=0.0"]
 ONE = ["trainer=cpu", "data.batch_size=40"]
-TWO = ["trainer=ddp_sim", "data.batch_size=20"]  # the same global batch
+TWO = ["trainer=ddp_cpu", "data.batch_size=20"]  # the same global batch
 SHARDED = ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=20"]
 
 
@@ -43,7 +43,7 @@ def test_two_processes_train_to_the_weights_of_one_with_the_same_global_batch(ru
         torch.testing.assert_close(weights_two[key], weights_one[key], atol=1e-4, rtol=0)
 
 
-def test_two_processes_validate_to_the_figures_of_one_for_the_same_weights(runs, cwd):
+def test_two_processes_validate_to_the_metrics_of_one_for_the_same_weights(runs, cwd):
     """The checkpoint is chosen and the run stopped by the forecasts' score, which one process measures."""
     stage, name, *_ = runs
     unchanged = [f"init_from={name}_one", "stage.learning_rate=1e-30", "stage.max_epochs=1"]

@@ -49,7 +49,7 @@ def test_an_export_is_a_plain_model_that_forecasts_as_the_adapted_one(tmp_path, 
     before, names = weights(tiny_predictor), list(tiny_predictor.state_dict())
     module = predictor_module(tiny_tokenizer, adapted(tiny_predictor), ema=ema, l1=0.01, layer_decay=0.9)
     fit(module, tmp_path, max_epochs=2)
-    module.save_pretrained(tmp_path / "out", module.judged)
+    module.save_pretrained(tmp_path / "out", module.eval_network)
     exported = Kronos.from_pretrained(tmp_path / "out")
     assert list(exported.state_dict()) == names
     assert exported.config.keys() == TINY_PREDICTOR.keys()
@@ -61,10 +61,10 @@ def test_an_export_is_a_plain_model_that_forecasts_as_the_adapted_one(tmp_path, 
     given = batch.x[:, :12], batch.stamp[:, :12], batch.stamp[:, 12:]
     both = [
         Forecaster(tiny_tokenizer, net, max_context=64).sample_normalised(*given, 4, torch.Generator().manual_seed(0))
-        for net in (exported, module.judged.eval())
+        for net in (exported, module.eval_network.eval())
     ]
     assert torch.equal(*both)
-    assert torch.equal(module.eval().validation_paths(batch, module.judged)[:, :, :3], Forecaster(
+    assert torch.equal(module.eval().validation_paths(batch, module.eval_network)[:, :, :3], Forecaster(
         tiny_tokenizer, exported, max_context=64).sample_normalised(
             batch.x[:, :12], batch.stamp[:, :12], batch.stamp[:, 12:15], 3, torch.Generator().manual_seed(0)
         ))  # fmt: skip
@@ -73,7 +73,7 @@ def test_an_export_is_a_plain_model_that_forecasts_as_the_adapted_one(tmp_path, 
 def test_exporting_takes_no_random_number_and_leaves_the_adapters(tmp_path, tiny_tokenizer):
     module = tokenizer_module(adapted(tiny_tokenizer))
     before, state = weights(tiny_tokenizer), torch.get_rng_state()
-    module.save_pretrained(tmp_path, module.judged)
+    module.save_pretrained(tmp_path, module.eval_network)
     assert torch.equal(torch.get_rng_state(), state)
     assert same(weights(tiny_tokenizer), before)
     KronosTokenizer.from_pretrained(tmp_path)

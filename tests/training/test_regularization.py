@@ -12,7 +12,7 @@ from torch import nn
 
 from kronos_lightning import Kronos, KronosTokenizer
 from kronos_lightning.training.optimization import build_optimizer, build_schedule
-from kronos_lightning.training.regularisers import PullToStart, Regulariser, SoftThreshold
+from kronos_lightning.training.regularisers import L2SP, Regulariser, SoftThreshold
 from kronos_lightning.training.regularization import (
     RegularizationError,
     WeightAverage,
@@ -65,14 +65,14 @@ def test_l2_pretrained_goes_its_share_of_the_way_to_the_start_at_each_groups_rat
     before, origin = torch.tensor(values), torch.tensor(start)
     fast, slow = nn.Parameter(before.clone()), nn.Parameter(before.clone())
     optimizer = torch.optim.SGD([{"params": [fast], "lr": 0.5}, {"params": [slow], "lr": 0.25}], lr=1)
-    PullToStart(share, [origin, origin]).on_weights(nn.ParameterList([fast, slow]), optimizer)
+    L2SP(share, [origin, origin]).on_weights(nn.ParameterList([fast, slow]), optimizer)
     torch.testing.assert_close(fast.detach(), before - 0.5 * share * (before - origin))
     torch.testing.assert_close(slow.detach(), before - 0.25 * share * (before - origin))
 
 
 def test_l2_pretrained_never_passes_the_start():
     optimizer, (p,) = group(torch.tensor([1.0]), lr=1.0)
-    PullToStart(3.0, [torch.tensor([0.25])]).on_weights(nn.ParameterList([p]), optimizer)
+    L2SP(3.0, [torch.tensor([0.25])]).on_weights(nn.ParameterList([p]), optimizer)
     assert p.item() == 0.25
 
 
@@ -243,7 +243,7 @@ def test_frozen_parameters_stay_bit_for_bit_whatever_else_pulls_at_the_weights(
     before = weights(tiny_predictor)
     module = predictor_module(tiny_tokenizer, tiny_predictor, l1=1.0, l2_pretrained=0.5, ema=ema)
     fit(module, tmp_path, max_epochs=2)
-    module.save_pretrained(tmp_path / "out", module.judged)
+    module.save_pretrained(tmp_path / "out", module.eval_network)
     exported = weights(Kronos.from_pretrained(tmp_path / "out"))
     for name, start in before.items():
         frozen = name.startswith(("embedding", "transformer.0")) or name.endswith("bias")

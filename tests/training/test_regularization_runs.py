@@ -22,7 +22,7 @@ from kronos_lightning.runs.builders import build_datamodule, build_module, build
 from kronos_lightning.runs.checkpoint_lookup import find_forecaster, find_tokenizer
 from kronos_lightning.runs.log import RunLog
 from kronos_lightning.runs.provenance import optimisation
-from kronos_lightning.training.regularisers import PullToStart, SoftThreshold
+from kronos_lightning.training.regularisers import L2SP, SoftThreshold
 from tests.helpers.candles import frame_with_gap
 from tests.helpers.commands import QUICK, QUICK_TRAIN
 from tests.helpers.configuration import composed
@@ -58,7 +58,7 @@ def run(tmp_path, monkeypatch, *overrides):
         ("regularization.layer_decay=0", "regularization.layer_decay"),
         ("regularization.volatility=yearly", "regularization.volatility"),
         ("regularization=lora regularization.freeze=[embedding*]", "freeze must be \\[\\]"),
-        ("regularization=lora regularization.l2_pretrained=0.1", "stage.weight_decay pulls"),
+        ("regularization=lora regularization.l2_pretrained=0.1", "stage.weight_decay already pulls"),
         ("regularization=lora regularization.lora.rank=0", "regularization.lora.rank"),
         ("+regularization.l2=0.1", "regularization.l2: unknown key"),
     ],
@@ -108,7 +108,7 @@ def test_the_configuration_reaches_the_network_the_steps_and_the_rates(tmp_path,
     assert means.layer_decay == 0.7
     assert means.volatility == "market"
     assert module.recipe.market_volatility == data.recent_volatility() > 0
-    assert {type(step): step.strength for step in module.regularisers} == {SoftThreshold: 0.1, PullToStart: 0.2}
+    assert {type(step): step.strength for step in module.regularisers} == {SoftThreshold: 0.1, L2SP: 0.2}
 
 
 def test_adapters_of_the_configuration_are_the_trained_parameters(tiny_predictor):
@@ -231,7 +231,7 @@ def test_an_evaluation_follows_the_checkpoint_and_its_setting_where_that_is_sile
     with caplog.at_level(logging.INFO):
         forecaster, _ = find_forecaster(check_evaluation(composed("evaluate", *QUICK, *arguments)), None)
     assert forecaster.volume is used
-    assert ("and forecasts so" in caplog.text) is (recorded is not None and recorded != asked)
+    assert ("and forecasts the same way" in caplog.text) is (recorded is not None and recorded != asked)
 
 
 def test_a_tokenizer_tuned_with_volume_is_not_taken_for_a_predictor_without(tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def test_the_average_is_over_the_optimisers_steps_and_is_what_an_export_holds(tm
         callbacks=[steps])  # fmt: skip
     assert len(steps.seen) == 8 // accumulate
     expected = average_of(start, steps.seen, 0.5)
-    module.save_pretrained(tmp_path / "out", module.judged)
+    module.save_pretrained(tmp_path / "out", module.eval_network)
     exported = weights(KronosTokenizer.from_pretrained(tmp_path / "out"))
     assert same(exported, weights(module.average.network))
     for name, value in exported.items():
@@ -70,12 +70,12 @@ def test_validation_and_its_forecasts_are_those_of_the_average(tmp_path, tiny_to
     averaged = module(tiny_tokenizer, tiny_predictor, ema=0.9)
     trainer = fit(averaged, tmp_path)
     found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-    nets = {"tokenizer": (averaged.judged, None), "predictor": (tiny_tokenizer, averaged.judged)}[stage]
+    nets = {"tokenizer": (averaged.eval_network, None), "predictor": (tiny_tokenizer, averaged.eval_network)}[stage]
     alone = module(*(copy.deepcopy(net) for net in nets))
     expected = quiet(tmp_path).validate(alone, loader(windows()), verbose=False)[0]
     assert found == pytest.approx(expected, rel=1e-6)
     batch = windows().__getitems__([0, 1])
-    assert torch.equal(*(module.eval().validation_paths(batch, module.judged) for module in (averaged, alone)))
+    assert torch.equal(*(module.eval().validation_paths(batch, module.eval_network) for module in (averaged, alone)))
     raw = module(*(copy.deepcopy(net) for net in (tiny_tokenizer, tiny_predictor)))
     assert quiet(tmp_path).validate(raw, loader(windows()), verbose=False)[0]["val/loss"] != expected["val/loss"]
 
@@ -131,7 +131,7 @@ def test_a_run_resumed_amid_an_epoch_ends_with_the_same_weights_average_and_star
     assert int(resumed.average.steps) == 6
     assert same(weights(resumed), weights(whole))
     assert all(torch.equal(a, b) for a, b in zip(resumed.start, start.values(), strict=True))
-    resumed.save_pretrained(tmp_path / "out", resumed.judged)
+    resumed.save_pretrained(tmp_path / "out", resumed.eval_network)
     cls = KronosTokenizer if stage == "tokenizer" else Kronos
     assert same(weights(cls.from_pretrained(tmp_path / "out")), weights(whole.average.network))
 

@@ -1,4 +1,4 @@
-"""Trackers: what they need, what they get, and which run they go on with."""
+"""Trackers: what they need, what they get, and which run they resume."""
 
 import importlib.util
 import json
@@ -44,7 +44,7 @@ def written_by_wandb(folders):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tracker_keeps_settings_figures_and_pictures_and_a_resumed_run_goes_on_in_the_same(name, tmp_path):
+def test_a_tracker_keeps_settings_metrics_and_plots_and_a_resumed_run_continues_there(name, tmp_path):
     ids = []
     for step in (1, 2):  # the second has been resumed
         one = tracker(name, tmp_path)
@@ -123,11 +123,11 @@ def test_wandb_mode_in_the_environment_needs_no_key(tmp_path, monkeypatch):
 
 def test_a_service_that_refuses_is_told_in_a_sentence(tmp_path):
     one = MLflow(str(tmp_path / "run"), "kronos", "nonsense://server", str(tmp_path))
-    with pytest.raises(TrackerError, match="logger=mlflow: cannot begin"):
+    with pytest.raises(TrackerError, match="logger=mlflow: cannot start"):
         one.log_metrics({"val/loss": 1.0}, 0)
 
 
-def test_figures_in_csv_survive_a_resume_and_take_new_columns(tmp_path):
+def test_metrics_in_csv_survive_a_resume_and_take_new_columns(tmp_path):
     for step, more in ((1, {}), (2, {"val/crps": 0.5})):
         one = CSV(str(tmp_path), "logs", "")
         one.log_metrics({"val/loss": 3.5 / step, **more}, step)

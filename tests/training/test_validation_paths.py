@@ -1,11 +1,11 @@
-"""The figures of the forecasts that are made after each validation."""
+"""Metrics of the forecasts after each validation."""
 
 import numpy as np
 import pytest
 import scoringrules
 import torch
 
-from kronos_lightning.training.validation_paths import CLOSE, ValidationPaths, path_figures
+from kronos_lightning.training.validation_paths import CLOSE, ValidationPaths, path_metrics
 from tests.helpers.data import SETTINGS, data_module
 from tests.helpers.training import predictor_module, quiet, tokenizer_module
 
@@ -26,10 +26,10 @@ def fit(tmp_path):
     return fitted
 
 
-def test_path_figures_are_the_fair_score_the_coverage_and_the_direction():
+def test_path_metrics_are_the_fair_score_the_coverage_and_the_direction():
     rng = np.random.default_rng(0)
     known, paths, actual = rng.normal(size=40), rng.normal(size=(40, 19, 3)), rng.normal(size=(40, 3))
-    found = path_figures(known, paths, actual)
+    found = path_metrics(known, paths, actual)
     assert found["crps"] == pytest.approx(scoringrules.crps_ensemble(actual, paths, m_axis=1, estimator="fair").mean())
     # Of 19 paths the 5 and 95 % quantiles are the least and the greatest.
     assert found["coverage_90"] == ((paths.min(axis=1) <= actual) & (actual <= paths.max(axis=1))).mean()
@@ -41,9 +41,9 @@ def test_path_figures_are_the_fair_score_the_coverage_and_the_direction():
 def test_windows_that_did_not_move_have_no_direction_and_one_path_has_no_interval():
     paths = np.array([[[1.0, 2.0]], [[1.0, 4.0]]])
     actual = np.array([[1.0, 3.0], [2.0, 3.0]])
-    found = path_figures(np.array([3.0, 2.0]), paths, actual)
+    found = path_metrics(np.array([3.0, 2.0]), paths, actual)
     assert found == {"crps": 0.75, "direction_accuracy": 1.0, "direction_majority": 1.0}
-    assert path_figures(np.array([3.0, 3.0]), paths, actual).keys() == {"crps"}
+    assert path_metrics(np.array([3.0, 3.0]), paths, actual).keys() == {"crps"}
 
 
 def test_the_score_of_a_reconstruction_is_its_absolute_error(fit, tiny_tokenizer):

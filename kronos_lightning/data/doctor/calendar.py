@@ -10,8 +10,8 @@ from kronos_lightning.data.formats import describe, usual_distance
 from kronos_lightning.data.sessions import describe_sessions
 from kronos_lightning.settings import interval_name
 
-DAY = 86_400_000_000_000  # nanoseconds
-WEEK_BEGINS = 4 * DAY  # Monday, counted from the epoch's Thursday
+DAY_NS = 86_400_000_000_000
+WEEK_BEGINS = 4 * DAY_NS  # Monday, counted from the epoch's Thursday
 
 # Long outages of Binance's spot market (35 minutes or more), UTC: last trade before, first trade after.
 # Sources: github.com/binance/binance-public-data issues 312, 365 and 368; ccxt issue 8068.
@@ -69,22 +69,24 @@ def order(case: Case) -> Findings:
     time = stamps.astype("int64").to_numpy()
     back = np.flatnonzero(np.diff(time) < 0) + 1
     lines = case.raw.index.to_numpy()[back]
-    words = f"rows are not in time order: time goes back at {case.raw.index.name} {', '.join(map(str, lines[:NAMED]))}"
-    words += " (rows of another file or year pasted in?)"
-    yield Finding("order", "warning", words, lines=lines, times=pd.to_datetime(time[back], utc=True))
+    message = (
+        f"rows are not in time order: time goes back at {case.raw.index.name} {', '.join(map(str, lines[:NAMED]))}"
+    )
+    message += " (rows of another file or year pasted in?)"
+    yield Finding("order", "warning", message, lines=lines, times=pd.to_datetime(time[back], utc=True))
 
 
 def duplicates(case: Case) -> Findings:
     """Check that each stamp belongs to a single candle."""
     if len(case.repeated):
-        words = f"{len(case.repeated)} row(s) repeat another one whole; one of each is used"
+        message = f"{len(case.repeated)} row(s) are exact duplicates; one of each is used"
         times = pd.DatetimeIndex(case.raw["timestamps"].loc[case.repeated])
-        yield Finding("duplicates", "warning", words, lines=case.repeated, times=times)
+        yield Finding("duplicates", "warning", message, lines=case.repeated, times=times)
     same = np.diff(case.time) == 0
     if same.any():
         bad = np.append(same, False) | np.append(False, same)
-        words = f"stamps with two different candles: {case.places(bad)}"
-        yield case.finding("duplicates", "error", words, bad)
+        message = f"stamps with two different candles: {case.places(bad)}"
+        yield case.finding("duplicates", "error", message, bad)
 
 
 def columns(case: Case) -> Findings:
@@ -92,7 +94,7 @@ def columns(case: Case) -> Findings:
     unused = case.raw.attrs.get("reading", {}).get("unused", [])
     alike = [name for name in unused if re.search("vol|amount|turnover|成交", name.lower())]
     if case.volume is None and alike:
-        message = f"no column is known to be the volume; if {alike[0]!r} is, set columns={{volume: {alike[0]}}}"
+        message = f"no volume column recognised; if {alike[0]!r} is the volume, set columns={{volume: {alike[0]}}}"
         yield Finding("columns", "warning", f"{message} (data.columns in train.py)")
     if "reading" in case.raw.attrs:
         yield Finding("columns", "info", describe(case.raw), details={"reading": case.raw.attrs["reading"]})
@@ -120,13 +122,15 @@ def stamps(case: Case) -> Findings:
     phases = (case.time - WEEK_BEGINS) % case.step
     values, counts = np.unique(phases, return_counts=True)
     phase = values[counts.argmax()]
-    if phase and not case.sessions and case.step <= 7 * DAY and DAY % min(case.step, DAY) == 0:
-        words = f"candles open {pd.Timedelta(int(phase))} after the full {name} of UTC: are the stamps local time?"
-        yield Finding("time zone", "warning", words, details={"offset_seconds": int(phase // 10**9)})
+    if phase and not case.sessions and case.step <= 7 * DAY_NS and DAY_NS % min(case.step, DAY_NS) == 0:
+        message = f"candles open {pd.Timedelta(int(phase))} after the full {name} of UTC: are the stamps local time?"
+        yield Finding("time zone", "warning", message, details={"offset_seconds": int(phase // 10**9)})
     stray = phases != phase
     if stray.any() and not case.sessions:
-        words = f"candles that open between two of {name}: {case.places(stray)} (after an outage, or another interval)"
-        yield case.finding("off grid", "error", words, stray)
+        message = (
+            f"candles that open between two of {name}: {case.places(stray)} (after an outage, or another interval)"
+        )
+        yield case.finding("off grid", "error", message, stray)
 
 
 def gaps(case: Case) -> Findings:
@@ -136,11 +140,11 @@ def gaps(case: Case) -> Findings:
         return
     closes = _closes(case)
     if case.sessions or closes:
-        words = f"{len(after)} breaks between sessions"
+        message = f"{len(after)} breaks between sessions"
         if closes and not case.sessions:
-            words = f"a market that closes ({closes}): {words}"
-            words += "; calendar=sessions for the doctor, data.calendar=sessions in training"
-        yield Finding("sessions", "info" if case.sessions else "warning", words, details={"breaks": len(after)})
+            message = f"a market that closes ({closes}): {message}"
+            message += "; calendar=sessions for the doctor, data.calendar=sessions in training"
+        yield Finding("sessions", "info" if case.sessions else "warning", message, details={"breaks": len(after)})
         return
     begin, end = case.time[after - 1] + case.step, case.time[after]
     known = in_outage(begin, end)
@@ -150,18 +154,18 @@ def gaps(case: Case) -> Findings:
             where = [f"{missing[k]} from {pd.Timestamp(begin[rows][k]):{STAMP}}" for k in range(min(NAMED, rows.sum()))]
             more = f" and {rows.sum() - NAMED} gaps more" if rows.sum() > NAMED else ""
             if kind == "gap":
-                words = f"candles missing: {', '.join(where)}{more}. Windows never cross a gap"
+                message = f"candles missing: {', '.join(where)}{more}. Windows never cross a gap"
             else:
-                words = f"missing because the exchange was down: {', '.join(where)}{more}"
+                message = f"missing because the exchange was down: {', '.join(where)}{more}"
             severity: Severity = "info" if kind == "known outage" else "warning"
-            yield case.finding(kind, severity, words, after[rows], missing=missing.tolist())
+            yield case.finding(kind, severity, message, after[rows], missing=missing.tolist())
 
 
 def unfinished(case: Case) -> Findings:
     """Check that the last candle has ended."""
     if len(case) and case.time[-1] + case.step > case.now.value:
-        words = f"the last candle, {case.places(np.array([len(case) - 1]))}, had not ended when the file was written"
-        yield case.finding("unfinished", "error", words, np.array([len(case) - 1]))
+        message = f"the last candle, {case.places(np.array([len(case) - 1]))}, had not ended when the file was written"
+        yield case.finding("unfinished", "error", message, np.array([len(case) - 1]))
 
 
 def _closes(case: Case) -> str:

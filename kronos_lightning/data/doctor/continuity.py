@@ -88,12 +88,12 @@ def frozen(case: Case, around: Neighbours) -> Findings:
         return
     around.explained |= found
     rows = np.flatnonzero(found)
-    words = (
+    message = (
         f"{len(rows)} candle(s) look frozen before they had ended, the first {_stamp(case, rows[0])}, the last "
         f"{_stamp(case, rows[-1])}: their volume is {np.median(case.volume[rows] / reference[rows]):.0%} of what is "
-        f"usual and the next candle opens elsewhere. Fetch them anew"
+        f"usual and the next candle opens elsewhere. Download them again"
     )
-    yield case.finding("frozen candle", "error", words, rows)
+    yield case.finding("frozen candle", "error", message, rows)
 
 
 def _reference_volume(volume: np.ndarray, doubtful: np.ndarray) -> np.ndarray:
@@ -118,11 +118,11 @@ def pasted(case: Case, around: Neighbours) -> Findings:
     if bad.any():
         around.explained |= bad | np.append(bad[1:], False)
         first, last = np.flatnonzero(bad)[[0, -1]]
-        words = (
+        message = (
             f"{bad.sum()} row(s) from {_stamp(case, first)} to {_stamp(case, last)} do not belong there: "
             f"{'they repeat rows of another time' if copies.any() else 'prices jump there and back'}"
         )
-        yield case.finding("pasted rows", "error", words, bad)
+        yield case.finding("pasted rows", "error", message, bad)
 
 
 def _copies(case: Case, torn: np.ndarray) -> np.ndarray:
@@ -174,12 +174,12 @@ def outliers(case: Case, around: Neighbours) -> Findings:
     far = away > np.maximum(25 * usual, 4 * around.range)
     misplaced = np.nan_to_num(np.abs(logs - middle)).max(axis=0) > np.log(3)
     if misplaced.any():
-        words = f"a price is a multiple of those around it (a misplaced decimal point?): {case.places(misplaced)}"
-        yield case.finding("price outlier", "error", words, misplaced)
+        message = f"a price is a multiple of those around it (a misplaced decimal point?): {case.places(misplaced)}"
+        yield case.finding("price outlier", "error", message, misplaced)
     far &= ~misplaced
     if far.any():
-        words = f"prices far from their neighbours, a crash or a wrong tick: {case.places(far)}"
-        yield case.finding("price outlier", "warning", words, far)
+        message = f"prices far from their neighbours, a crash or a wrong tick: {case.places(far)}"
+        yield case.finding("price outlier", "warning", message, far)
 
 
 def volume_collapse(case: Case, around: Neighbours) -> Findings:
@@ -195,17 +195,17 @@ def volume_collapse(case: Case, around: Neighbours) -> Findings:
         rows = np.flatnonzero(collapsed)
         share = np.exp(size[rows] - usual[rows])
         down = rows[around.outage[rows]]
-        words = (
+        message = (
             f"volume fell to {share.min():.1%} of what is usual or more: {case.places(rows)}. It may be a real outage"
         )
-        words += f"; known ones: {case.places(down)}" if len(down) else ""
-        yield case.finding("volume collapse", "warning", words, rows, known_outages=len(down))
+        message += f"; known ones: {case.places(down)}" if len(down) else ""
+        yield case.finding("volume collapse", "warning", message, rows, known_outages=len(down))
     same = np.append(False, (np.diff(case.volume) == 0) & (case.volume[1:] > 0))
     stale = [(a - 1, b) for a, b in runs(same) if b - a >= 2]
     if stale:
         rows = np.concatenate([np.arange(a, b) for a, b in stale])
-        words = f"the same volume in candle after candle: {case.places(np.array([a for a, _ in stale]))}"
-        yield case.finding("stale volume", "warning", words, rows)
+        message = f"the same volume in candle after candle: {case.places(np.array([a for a, _ in stale]))}"
+        yield case.finding("stale volume", "warning", message, rows)
 
 
 def repeats(case: Case) -> Findings:

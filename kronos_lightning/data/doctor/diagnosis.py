@@ -35,7 +35,7 @@ class Diagnosis:
     def verdict(self) -> str:
         """Verdict in one sentence."""
         found = {s: list(dict.fromkeys(f.check for f in self.findings if f.severity == s)) for s in SEVERITIES}
-        doubts = f" (to look at: {', '.join(found['warning'])})" if found["warning"] else ""
+        doubts = f" (check also: {', '.join(found['warning'])})" if found["warning"] else ""
         if found["error"]:
             return f"do not train on this: {', '.join(found['error'])}{doubts}"
         return f"fit for training{doubts}"

@@ -19,7 +19,7 @@ def numbers(case: Case) -> Findings:
             continue
         broken = ~np.isfinite(values)
         wrong = values <= 0 if name in PRICES else values < 0
-        for bad, what in ((broken, "no number"), (wrong, "not positive" if name in PRICES else "negative")):
+        for bad, what in ((broken, "not a number"), (wrong, "not positive" if name in PRICES else "negative")):
             if bad.any():
                 check = "missing value" if bad is broken else "negative value"
                 yield case.finding(check, "error", f"{name} is {what} in {case.places(bad)}", bad)
@@ -60,27 +60,27 @@ def amounts(case: Case) -> Findings:
     if abs(power - round(power)) < 0.02:
         scale = 10.0 ** round(power)
         if scale > 1:
-            words = f"volume is in lots of {scale:g}: amount / volume is {scale:g} x the price"
-            yield case.finding("amount scale", "info", words, np.empty(0, dtype=int), scale=scale)
+            message = f"volume is in lots of {scale:g}: amount / volume is {scale:g} x the price"
+            yield case.finding("amount scale", "info", message, np.empty(0, dtype=int), scale=scale)
         elif scale < 1:
-            words = f"amount is in units of {1 / scale:g}, or volume is {1 / scale:g} times too large"
-            yield case.finding("amount scale", "info", words, np.empty(0, dtype=int), scale=scale)
+            message = f"amount is in units of {1 / scale:g}, or volume is {1 / scale:g} times too large"
+            yield case.finding("amount scale", "info", message, np.empty(0, dtype=int), scale=scale)
     else:
         middle = float(np.median(average[traded]))
         if abs(middle - 1) < 0.02:
-            words = "amount repeats the volume: it is in base units, not in quote units"
+            message = "amount repeats the volume: it is in base units, not in quote units"
         elif abs(np.median(average[traded] * price[traded]) - 1) < 0.02:
-            words = "volume and amount are swapped: volume / amount is the price"
+            message = "volume and amount are swapped: volume / amount is the price"
         else:
-            words = f"amount / volume is {ratio:.4g} x the price: no scale that is known"
-        yield case.finding("amount scale", "warning", words, np.empty(0, dtype=int), scale=ratio)
+            message = f"amount / volume is {ratio:.4g} x the price: not a known scale"
+        yield case.finding("amount scale", "warning", message, np.empty(0, dtype=int), scale=ratio)
         return
     slack = np.where(traded, VWAP_SLACK * price, 0.0)
     average = average / scale
     outside = traded & ((average < case.low - slack) | (average > case.high + slack))
     if outside.any():
-        words = f"amount / volume lies outside the candle's low and high in {case.places(outside)}"
-        yield case.finding("amount outside candle", "warning", words, outside)
+        message = f"amount / volume lies outside the candle's low and high in {case.places(outside)}"
+        yield case.finding("amount outside candle", "warning", message, outside)
 
 
 def no_trade(case: Case) -> Findings:
@@ -90,9 +90,9 @@ def no_trade(case: Case) -> Findings:
     zero = case.volume == 0
     moved = zero & (case.high > case.low)
     if moved.any():
-        words = f"the price moved without volume in {case.places(moved)}"
-        yield case.finding("zero volume", "warning", words, moved)
+        message = f"the price moved without volume in {case.places(moved)}"
+        yield case.finding("zero volume", "warning", message, moved)
     still = zero & ~moved
     if still.any():
-        words = f"nothing was traded in {case.places(still)}: an outage, a quiet market, or filled in by somebody"
-        yield case.finding("zero volume", "warning" if still.mean() > 0.01 else "info", words, still)
+        message = f"nothing was traded in {case.places(still)}: an outage, a quiet market, or filled in later"
+        yield case.finding("zero volume", "warning" if still.mean() > 0.01 else "info", message, still)

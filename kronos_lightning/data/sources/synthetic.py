@@ -39,13 +39,13 @@ class Synthetic(Section):
 
     def fetch(self, symbol: str, interval: str, start: str | None, end: str | None) -> pd.DataFrame:
         """Generate all candles of the settings, for any symbol and range."""
-        candles = sample_candles(interval=interval, **self.settings.model_dump())
+        candles = synthetic_candles(interval=interval, **self.settings.model_dump())
         frame = candles.frame.drop(columns="segment").rename_axis(index="row")
         frame.attrs["source"] = candles.source
         return frame
 
 
-def sample_candles(
+def synthetic_candles(
     candles: int, interval: str, start: str, seed: int, start_price: float, volatility: float
 ) -> Candles:
     """Simulate synthetic candles with typical properties of BTC/USDT.

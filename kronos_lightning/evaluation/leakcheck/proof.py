@@ -26,7 +26,7 @@ Verdict = Literal["proved", "leak", "unproved"]
 R = TypeVar("R")
 
 
-class VoidProof(ValueError):
+class InconclusiveProof(ValueError):
     """Error if the mutation had no visible effect, so that it proves nothing."""
 
 
@@ -120,7 +120,7 @@ def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int],
         One finding per subject, in their order.
 
     Raises:
-        VoidProof: a next close did not change.
+        InconclusiveProof: a next close did not change.
     """
     counted = dict.fromkeys((subject.name for subject in subjects), 0)
     leaks: dict[str, Difference] = {}
@@ -130,7 +130,7 @@ def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int],
         for future, opens in product(FUTURES, sorted({subject.knows == "open" for subject in subjects})):
             copy = mutate(candles, row, future, seed, opens)
             if compare(_next_close(candles, row), _next_close(copy, row)) is None:
-                raise VoidProof(f"the candles after row {row} of {len(candles)} could not be changed")
+                raise InconclusiveProof(f"the candles after row {row} of {len(candles)} could not be changed")
             for subject in subjects:
                 given, name = known[subject.name], subject.name
                 size = sum(array.size for array in given.values())
@@ -159,7 +159,7 @@ def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int],
         elif subject.knows == "nothing":
             verdict, detail = "proved", "changed, so it was not known"
         elif compare(subject.function(candles, last), subject.function(everything, last)) is None:
-            verdict, detail = "unproved", "it did not even change when all candles did"
+            verdict, detail = "unproved", "it did not change even when all candles changed"
         else:
             verdict, detail = "proved", "bit-identical"
         findings.append(
@@ -187,7 +187,7 @@ def mutate(candles: Candles, row: int, future: Future, seed: int, keep_open: boo
         keep_open: True = also keep the next candle's open.
 
     Raises:
-        VoidProof: a number stayed the same.
+        InconclusiveProof: a number stayed the same.
     """
     values = candles.frame[FEATURES].to_numpy(np.float64, copy=True)
     later = values[row + 1 :]
@@ -206,7 +206,7 @@ def mutate(candles: Candles, row: int, future: Future, seed: int, keep_open: boo
     if keep_open:
         same[:1, OPEN] = False
     if same.any():
-        raise VoidProof(f"{same.sum()} of the numbers after row {row} stayed as they were")
+        raise InconclusiveProof(f"{same.sum()} of the numbers after row {row} did not change")
     values[row + 1 :] = made
     return replace(candles, frame=candles.frame.assign(**dict(zip(FEATURES, values.T.copy(), strict=True))))
 
@@ -230,16 +230,16 @@ def compare(original: Arrays, mutated: Arrays) -> tuple[str, tuple[int, ...], st
     return None
 
 
-def remembered(function: Callable[[Candles], R]) -> Callable[[Candles], R]:
+def cached(function: Callable[[Candles], R]) -> Callable[[Candles], R]:
     """Cache the results of a function by the fingerprint of the candles."""
     results: dict[str, R] = {}
 
-    def recalled(candles: Candles) -> R:
+    def lookup(candles: Candles) -> R:
         if candles.fingerprint not in results:
             results[candles.fingerprint] = function(candles)
         return results[candles.fingerprint]
 
-    return recalled
+    return lookup
 
 
 def _next_close(candles: Candles, row: int) -> Arrays:

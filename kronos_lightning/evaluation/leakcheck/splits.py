@@ -51,22 +51,22 @@ def check_record(name: str, info: Mapping[str, Any] | None, first: pd.Timestamp)
         info: training metadata of its checkpoint; None = there is none.
         first: open time of the first forecast candle.
     """
-    what = "ranges of training and validation, as its checkpoint tells them"
+    what = "ranges of training and validation, as recorded in its checkpoint"
     if info is None:
-        why = "the checkpoint does not tell what it was trained on"
+        why = "the checkpoint does not record its training data"
         return ProofResult.unproved(f"{name}'s record", what, why)
     seen = max(end_of(info["data"]["ranges"][split][1]) for split in ("train", "val"))
-    problem = f"it has seen candles up to {seen}, the test forecasts from {first} on" if first < seen else ""
+    problem = f"it was trained on candles up to {seen}, the test range begins at {first}" if first < seen else ""
     return _finding(f"{name}'s record", what, 2, problem, f"ends by {seen}, before {first}")
 
 
-def check_calibration(about: Mapping[str, Any], first_cutoff: pd.Timestamp) -> ProofResult:
+def check_calibration(metadata: Mapping[str, Any], first_cutoff: pd.Timestamp) -> ProofResult:
     """Check that a stored calibration was fitted on outcomes known at the first cutoff of the test."""
-    fitted_to = pd.Timestamp(about["fitted_to"], tz="UTC")
+    fitted_to = pd.Timestamp(metadata["fitted_to"], tz="UTC")
     problem = (
         f"fitted on candles up to {fitted_to}, the first cutoff is {first_cutoff}" if fitted_to > first_cutoff else ""
     )
-    what = "outcomes that the calibration beside the checkpoint was fitted on"
+    what = "outcomes that the calibration stored with the checkpoint was fitted on"
     return _finding("calibration's record", what, 1, problem, f"ends with {fitted_to}, known at {first_cutoff}")
 
 

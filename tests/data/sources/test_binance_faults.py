@@ -106,19 +106,19 @@ def test_a_bad_file_in_the_archive_alone_stops_before_the_hole_and_goes_on_when_
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "message"),
     [
         ((451, {}, b'{"code":0,"msg":"Service unavailable from a restricted location"}'), "data-api.*source=archive"),
         ((403, {}, b"<html>"), "firewall"),
         ((418, {"Retry-After": "259200"}, b"{}"), "banned.*asks to wait 259200 s"),
-        ((200, {}, b"<html>hello</html>"), "is rest_url right"),
+        ((200, {}, b"<html>hello</html>"), "check rest_url"),
         ((500, {}, b""), r"no answer after 5 attempts \(status 500"),
     ],
 )
-def test_what_the_api_refuses_is_told_and_the_archive_is_kept(exchange, tmp_path, answer, words):
+def test_what_the_api_refuses_is_told_and_the_archive_is_kept(exchange, tmp_path, answer, message):
     exchange.fault = lambda path, before: answer if "/api/" in path else None
     path = tmp_path / "x.csv"
-    with pytest.raises(DownloadError, match=f"holds 2024-10-20 .*2025-01-17 23:00:00; .*{words}"):
+    with pytest.raises(DownloadError, match=f"holds 2024-10-20 .*2025-01-17 23:00:00; .*{message}"):
         fetch(exchange, path, start="2024-10-20")
     exchange.fault = lambda path, before: None
     fetch(exchange, path)
@@ -126,10 +126,10 @@ def test_what_the_api_refuses_is_told_and_the_archive_is_kept(exchange, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("symbol", "interval", "words"), [("BTCUSD", "1h", "symbol.*-1121"), ("BTCUSDT", "2h", "interval.*-1120")]
+    ("symbol", "interval", "message"), [("BTCUSD", "1h", "symbol.*-1121"), ("BTCUSDT", "2h", "interval.*-1120")]
 )
-def test_unknown_symbols_and_intervals_are_named(exchange, tmp_path, symbol, interval, words):
-    with pytest.raises(DownloadError, match=words):
+def test_unknown_symbols_and_intervals_are_named(exchange, tmp_path, symbol, interval, message):
+    with pytest.raises(DownloadError, match=message):
         download(symbol, interval, tmp_path / "x.csv", exchange.endpoints(source="rest"), now=NOW)
 
 

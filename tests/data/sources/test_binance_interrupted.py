@@ -121,7 +121,7 @@ def test_a_lost_or_changed_file_is_restored(exchange, tmp_path, undisturbed, suf
     assert files(path) == undisturbed
 
 
-def test_a_damaged_part_is_fetched_anew(exchange, tmp_path, undisturbed):
+def test_a_damaged_part_is_downloaded_again(exchange, tmp_path, undisturbed):
     path = tmp_path / "x.csv"
     killed_after(exchange, path, 25, 0.05)
     part = next((tmp_path / ".x.parts").glob("BTC*.parquet"))

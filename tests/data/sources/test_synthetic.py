@@ -6,12 +6,12 @@ import pytest
 
 from kronos_lightning.data import read_candles
 from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.data.sources.synthetic import sample_candles
+from kronos_lightning.data.sources.synthetic import synthetic_candles
 
 
 @pytest.fixture(scope="module")
 def long():
-    return sample_candles(20_000, "1h", "2021-01-01", seed=1, start_price=30_000.0, volatility=0.6)
+    return synthetic_candles(20_000, "1h", "2021-01-01", seed=1, start_price=30_000.0, volatility=0.6)
 
 
 def test_sample_candles_pass_the_checks_of_real_ones(tmp_path, long):
@@ -47,8 +47,8 @@ def test_volume_follows_volatility_and_the_rhythm_of_the_week_and_day(long):
 
 
 def test_the_seed_decides_and_the_result_is_labelled_synthetic(long):
-    again, other = (sample_candles(50, "1d", "2021-01-01", s, 100.0, 0.6) for s in (1, 2))
+    again, other = (synthetic_candles(50, "1d", "2021-01-01", s, 100.0, 0.6) for s in (1, 2))
     assert again.synthetic
     assert again.symbol == "SYNTHETIC"
-    pd.testing.assert_frame_equal(again.frame, sample_candles(50, "1d", "2021-01-01", 1, 100.0, 0.6).frame)
+    pd.testing.assert_frame_equal(again.frame, synthetic_candles(50, "1d", "2021-01-01", 1, 100.0, 0.6).frame)
     assert not again.frame[FEATURES].equals(other.frame[FEATURES])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kronos_lightning.data.candles import validate
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.evaluation.leakcheck import Subject, prove
-from kronos_lightning.evaluation.leakcheck.proof import ALL, FUTURES, VoidProof, compare, mutate
+from kronos_lightning.evaluation.leakcheck.proof import ALL, FUTURES, InconclusiveProof, compare, mutate
 from tests.helpers.candles import utc
 from tests.helpers.leaks import CANDLES, CUTOFFS, feature, verdict
 
@@ -33,7 +33,7 @@ def test_a_finding_tells_where_it_first_differed():
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda candles, row: {"x": np.zeros(3)}, "it did not even change when all candles did"),
+        (lambda candles, row: {"x": np.zeros(3)}, "it did not change even when all candles changed"),
         (lambda candles, row: {"x": np.empty(0)}, "there was nothing to compare"),
         (lambda candles, row: {}, "there was nothing to compare"),
     ],
@@ -44,7 +44,7 @@ def test_what_cannot_change_is_not_proved(function, reason):
 
 
 def test_where_no_candle_comes_after_the_cutoff_the_proof_is_void():
-    with pytest.raises(VoidProof, match="row 599 of 600"):
+    with pytest.raises(InconclusiveProof, match="row 599 of 600"):
         prove([Subject(name="x", what="", function=feature(lambda close: close))], CANDLES, [599], 1)
 
 

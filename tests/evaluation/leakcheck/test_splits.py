@@ -42,6 +42,6 @@ def test_a_network_or_calibration_that_knows_the_test_is_caught_and_a_silent_one
     assert check_record("predictor", info, utc("2023-02-11")).verdict == "proved"
     assert check_record("predictor", info, utc("2023-02-10 23:00")).verdict == "leak"
     assert check_record("predictor", None, utc("2023-02-11")).verdict == "unproved"
-    about = {"fitted_to": "2023-02-10T23:00:00"}
-    assert check_calibration(about, utc("2023-02-10 23:00")).verdict == "proved"
-    assert check_calibration(about, utc("2023-02-10 22:00")).verdict == "leak"
+    metadata = {"fitted_to": "2023-02-10T23:00:00"}
+    assert check_calibration(metadata, utc("2023-02-10 23:00")).verdict == "proved"
+    assert check_calibration(metadata, utc("2023-02-10 22:00")).verdict == "leak"

@@ -9,7 +9,7 @@ from kronos_lightning.data.windows import normalise
 from kronos_lightning.evaluation.baselines import Drift
 from kronos_lightning.evaluation.calibration import adaptive
 from kronos_lightning.evaluation.leakcheck import Subject, prove, subjects
-from kronos_lightning.evaluation.leakcheck.proof import remembered
+from kronos_lightning.evaluation.leakcheck.proof import cached
 from kronos_lightning.forecast import Forecaster
 from tests.helpers.leaks import CANDLES, CUTOFFS, HORIZON, LOOKBACK, Unmasked, feature, planted, rolling, verdict
 
@@ -120,7 +120,7 @@ def corrected(stamps_of):
         truth = found.last_close, found.actual_close, found.cutoffs, stamps_of(found)
         return found.with_paths(adaptive(found.close_paths, *truth, SCORES))
 
-    return subjects.forecasts("x", "", remembered(correct)).function
+    return subjects.forecasts("x", "", cached(correct)).function
 
 
 def at_once(found):

@@ -55,7 +55,7 @@ def from_rest(rows: list[list[Any]], span: Range) -> pa.Table:
     """Parse candles of an API response, oldest first.
 
     Raises:
-        DamagedError: the rows are not candles as documented, or have open times outside `span`.
+        DamagedError: the rows are not candles in the documented format, or have open times outside `span`.
     """
     columns = [BINANCE_COLUMNS.index(name) for name in SOURCE_COLUMNS]
     try:
@@ -64,7 +64,7 @@ def from_rest(rows: list[list[Any]], span: Range) -> pa.Table:
             for i, kind, type_ in zip(columns, [int] + [float] * 6, SCHEMA.types, strict=True)
         ]
     except (TypeError, ValueError, IndexError, KeyError) as error:
-        raise DamagedError(f"not candles as documented ({error})") from error
+        raise DamagedError(f"not candles in the documented format ({error})") from error
     return _checked(pa.Table.from_arrays(arrays, schema=SCHEMA), span)
 
 
@@ -89,5 +89,5 @@ def _checked(table: pa.Table, span: Range) -> pa.Table:
         time = np.where(time >= MICROSECONDS, time // 1000, time)
         table = table.set_column(0, SCHEMA.field(0), pa.array(time))
     if len(time) and not (span[0] <= time.min() and time.max() < span[1]):
-        raise DamagedError("candles of another time than asked for")
+        raise DamagedError("candles outside the requested range")
     return table

@@ -20,7 +20,7 @@ from kronos_lightning.data.sources.binance.endpoints import Endpoints
 from kronos_lightning.data.sources.binance.http import BadRequestError, Client, DownloadError
 from kronos_lightning.data.sources.binance.intervals import (
     BINANCE_INTERVALS,
-    DAY,
+    DAY_MS,
     LONG,
     Range,
     closed_before,
@@ -36,7 +36,8 @@ from kronos_lightning.data.sources.binance.stored_series import API, FetchedPart
 from kronos_lightning.settings import as_utc, end_of
 
 EARLIEST = to_ms(pd.Timestamp("2017-07-01"))  # Binance opened that month
-PUBLISHED_WITHIN = {"monthly": 31 * DAY, "daily": 3 * DAY}  # after the period; a file missing by then will not appear
+# Time after the end of a period within which its file is published; a file missing by then will not appear.
+PUBLISHED_WITHIN = {"monthly": 31 * DAY_MS, "daily": 3 * DAY_MS}
 API_LIMIT = 1000  # maximum number of candles in a response
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def download(
         DownloadError: candles cannot be fetched. The files hold the fetched candles up to the first hole.
     """
     if interval not in BINANCE_INTERVALS:
-        raise DownloadError(f"interval {interval!r} is none of Binance's: {' '.join(BINANCE_INTERVALS)}")
+        raise DownloadError(f"interval: {interval!r} is not offered by Binance; use {', '.join(BINANCE_INTERVALS)}")
     series = StoredSeries(symbol, interval, csv_path)
     csv_path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(csv_path.with_name(f".{csv_path.name}.lock")):
@@ -95,10 +96,10 @@ def download(
         problem = job.run(start, end)
         manifest = series.manifest()
     if manifest is None:
-        raise DownloadError(problem or f"{symbol} {interval}: Binance has no candle in that time")
+        raise DownloadError(problem or f"{symbol} {interval}: Binance has no candles in that range")
     if problem:
         have = f"{csv_path} holds {manifest['first']} .. {manifest['last']}"
-        raise DownloadError(f"{have}; what is missing beyond could not be fetched: {problem}")
+        raise DownloadError(f"{have}; the rest could not be downloaded: {problem}")
     return Downloaded(path=csv_path, manifest=manifest, pieces=job.pieces, requests=job.client.requests)
 
 
@@ -115,7 +116,7 @@ class Job:
         self.series.clear_leftovers()
         manifest = self.series.manifest()
         wanted = self._wanted(manifest, start, end)
-        known = spans(manifest, "covered") + [about["span"] for about, _ in self.series.parts()]
+        known = spans(manifest, "covered") + [metadata["span"] for metadata, _ in self.series.parts()]
         problem = self._fetch(wanted, known)
         found = self.series.joined(manifest, wanted)
         if found is not None and self.endpoints.source == "auto" and self._ask_about_gaps(manifest, *found):
@@ -160,7 +161,7 @@ class Job:
         now = min(self.now, self.client.exchange_time or self.now)  # the local clock may be ahead
         if not self._missing((wanted[0], min(wanted[1], closed_before(self.series.interval, now))), known):
             return None
-        return reasons[-1] if reasons else f"{self._name}: not in the archive yet, source=auto asks the API too"
+        return reasons[-1] if reasons else f"{self._name}: not in the archive yet; source=auto also uses the API"
 
     def _missing(self, wanted: Range, known: list[Range]) -> list[Range]:
         """Return the unknown parts of `wanted` that could contain the open time of a candle."""
@@ -233,7 +234,7 @@ class Job:
             published = self.client.get(f"{url}.CHECKSUM")
             checksum = hashlib.sha256(content).hexdigest()
             if published is None:
-                log.warning("%s: no checksum published, taken as it is", name)
+                log.warning("%s: no published checksum, used without verification", name)
             elif published.split()[:1] != [checksum.encode()]:
                 problem = "its checksum differs from the published one"
                 continue
@@ -256,7 +257,7 @@ class Job:
         except ValueError:
             rows = None
         if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 12 for row in rows):
-            raise DownloadError(f"{url}: no list of candles in the answer; is rest_url right?")
+            raise DownloadError(f"{url}: the answer is not a list of candles; check rest_url")
         return rows
 
     def _api(self, span: Range) -> FetchedPart:
@@ -281,7 +282,7 @@ class Job:
         Return True if any range was fetched.
         """
         asked = spans(manifest, "asked_api")
-        asked += [about["span"] for about, _ in self.series.parts() if about["kind"] == API]
+        asked += [metadata["span"] for metadata, _ in self.series.parts() if metadata["kind"] == API]
         lacking = [
             r for gap in gap_ranges(table["time"].to_numpy(), self.series.interval, span) for r in without(gap, asked)
         ]

@@ -67,7 +67,7 @@ class Client:
             try:
                 response, body = self._ask(service, url, parameters)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                failure = _plain_words(error)
+                failure = _plain_text(error)
                 continue
             if response.status_code == 200:
                 self._mind_the_weight(response)
@@ -81,8 +81,8 @@ class Client:
             failure = f"status {response.status_code} {response.reason}"
         self._give_up(
             service,
-            f"{url}: no answer after {self.endpoints.retries + 1} attempts ({failure}); is there a network, is a proxy "
-            f"needed (HTTPS_PROXY or the setting proxy)? What was fetched is kept: run again to go on",
+            f"{url}: no answer after {self.endpoints.retries + 1} attempts ({failure}); check the network and "
+            f"the proxy (HTTPS_PROXY or the setting proxy). Downloaded data is kept; run again to continue",
         )
 
     def _give_up(self, service: str, reason: str) -> NoReturn:
@@ -114,10 +114,10 @@ class Client:
                 self._give_up(
                     service,
                     f"{url}: {what} (status {response.status_code}), the exchange asks to wait {wait:.0f} s; "
-                    f"longest_wait_seconds is {self.endpoints.longest_wait_seconds:.0f}. Run again later, what was "
-                    f"fetched is kept",
+                    f"longest_wait_seconds is {self.endpoints.longest_wait_seconds:.0f}. Run again later; "
+                    f"downloaded data is kept",
                 )
-            log.warning("Binance: %s (status %d), waiting %.0f s as asked", what, response.status_code, wait)
+            log.warning("Binance: %s (status %d), waiting %.0f s as requested", what, response.status_code, wait)
             self._hold(wait)
 
     def _read(self, response: requests.Response) -> bytes:
@@ -181,11 +181,11 @@ def _refusal(response: requests.Response, body: bytes) -> str:
     asked = response.url.partition("?")[0]
     if status == 451:
         return (
-            f"{asked}: not offered where you are (451: {message}). Ways out: the market-data host, "
-            f"rest_url=https://data-api.binance.vision, or the archive alone, source=archive"
+            f"{asked}: not available in your region (451: {message}). Use the market-data host "
+            f"(rest_url=https://data-api.binance.vision) or the archive only (source=archive)"
         )
     if status == 403:
-        return f"{asked}: refused by the exchange's firewall (403); wait some minutes, or take source=archive"
+        return f"{asked}: refused by the exchange's firewall (403); wait a few minutes or use source=archive"
     if code == -1121:
         return f"{asked}: Binance does not know this symbol (-1121: {message}); write it as BTCUSDT"
     if code == -1120:
@@ -193,7 +193,7 @@ def _refusal(response: requests.Response, body: bytes) -> str:
     return f"{response.url}: refused (status {status}, {message})"
 
 
-def _plain_words(error: Exception) -> str:
+def _plain_text(error: Exception) -> str:
     """Return the innermost reason of a nested network error as text."""
     inner = error
     while inner.args and isinstance(inner.args[-1], Exception):

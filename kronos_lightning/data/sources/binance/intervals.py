@@ -13,8 +13,8 @@ Interval = Literal["1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h",
 BINANCE_INTERVALS: list[str] = list(get_args(Interval))
 IRREGULAR = ("3d", "1M")  # 3d: open times do not follow from the calendar alone; 1M: no fixed length
 LONG = ("3d", "1w", "1M")  # the archive has only monthly files of these intervals
-DAY = 86_400_000
-MONDAY = 4 * DAY  # the first Monday after the epoch's Thursday
+DAY_MS = 86_400_000
+MONDAY = 4 * DAY_MS  # the first Monday after the epoch's Thursday
 
 SYMBOL = r"^[A-Z0-9]+$"
 
@@ -22,11 +22,11 @@ Range = tuple[int, int]  # [from, to) in milliseconds
 
 
 def check_series(symbol: str, interval: str) -> None:
-    """Raise `CandleError` if a symbol or interval is none of Binance's, before anything is asked of a server."""
+    """Raise `CandleError` if a symbol or interval does not exist at Binance, before any request is sent."""
     if not re.fullmatch(SYMBOL, symbol):
-        raise CandleError(f"symbol: {symbol!r} is no symbol of Binance; write one like BTCUSDT, without a separator")
+        raise CandleError(f"symbol: {symbol!r} is not a symbol of Binance; write it like BTCUSDT, without a separator")
     if interval not in BINANCE_INTERVALS:
-        raise CandleError(f"interval: {interval!r} is none of Binance's: {', '.join(BINANCE_INTERVALS)}")
+        raise CandleError(f"interval: {interval!r} is not offered by Binance; use {', '.join(BINANCE_INTERVALS)}")
 
 
 def file_name(interval: str) -> str:
@@ -36,7 +36,7 @@ def file_name(interval: str) -> str:
 
 def grid(interval: str) -> int:
     """Return the distance between possible open times in milliseconds; three-day candles may open on any day."""
-    return DAY if interval in IRREGULAR else int(parse_interval(interval).total_seconds() * 1000)
+    return DAY_MS if interval in IRREGULAR else int(parse_interval(interval).total_seconds() * 1000)
 
 
 def floor(interval: str, time: int) -> int:
@@ -50,7 +50,7 @@ def floor(interval: str, time: int) -> int:
 def closed_before(interval: str, now: int) -> int:
     """Return the open time of the first candle that may be unfinished; every candle before it has closed."""
     if interval == "3d":
-        return floor(interval, now - 3 * DAY) + DAY
+        return floor(interval, now - 3 * DAY_MS) + DAY_MS
     return floor(interval, now)
 
 
@@ -63,7 +63,7 @@ def months(span: Range) -> list[Range]:
 
 def days(span: Range) -> list[Range]:
     """Return the UTC days that overlap `span`."""
-    return [(day, day + DAY) for day in range(span[0] - span[0] % DAY, span[1], DAY)]
+    return [(day, day + DAY_MS) for day in range(span[0] - span[0] % DAY_MS, span[1], DAY_MS)]
 
 
 def to_ms(time: datetime | pd.Timestamp | str) -> int:

@@ -82,7 +82,7 @@ class StoredSeries:
         if (manifest["symbol"], manifest["interval"]) != (self.symbol, self.interval):
             raise DownloadError(f"{self.csv_path} holds {manifest['symbol']} {manifest['interval']}")
         if sha256(self.parquet_path) != manifest["files"][self.parquet_path.name]:
-            log.warning("%s does not belong to its manifest, fetched anew", self.parquet_path)
+            log.warning("%s does not match its manifest; downloading it again", self.parquet_path)
             return None
         return manifest
 
@@ -104,8 +104,14 @@ class StoredSeries:
 
     def add(self, part: FetchedPart) -> None:
         """Keep a part on disk until the series is written."""
-        about = {"name": part.name, "kind": part.kind, "span": part.span, "checksum": part.checksum, "fetched": _now()}
-        table = part.table.replace_schema_metadata({"part": json.dumps(about)})
+        metadata = {
+            "name": part.name,
+            "kind": part.kind,
+            "span": part.span,
+            "checksum": part.checksum,
+            "fetched": _now(),
+        }
+        table = part.table.replace_schema_metadata({"part": json.dumps(metadata)})
         with atomic_path(self._part_path(part.name)) as temporary:
             pq.write_table(table, temporary)
 
@@ -115,12 +121,12 @@ class StoredSeries:
         for path in sorted(self.parts_path.glob("[!.]*.parquet")):
             try:
                 table = pq.read_table(path)
-                about = json.loads(table.schema.metadata[b"part"])
+                metadata = json.loads(table.schema.metadata[b"part"])
             except (pa.ArrowInvalid, OSError, KeyError, TypeError):
-                log.warning("%s: damaged, fetched anew", path)
+                log.warning("%s: damaged; downloading it again", path)
                 path.unlink()
                 continue
-            found.append((about | {"span": tuple(about["span"])}, table.replace_schema_metadata(None)))
+            found.append((metadata | {"span": tuple(metadata["span"])}, table.replace_schema_metadata(None)))
         return found
 
     # --- result -------------------------------------------------------------------------------------------------
@@ -134,7 +140,7 @@ class StoredSeries:
         parts = self.parts()
         known = spans(manifest, "covered")
         anchor = known[0][0] if known else wanted[0]
-        covered = union(known + [about["span"] for about, _ in parts])
+        covered = union(known + [metadata["span"] for metadata, _ in parts])
         span = next((r for r in covered if r[0] <= anchor < r[1]), None)
         if span is None:
             return None
@@ -148,12 +154,12 @@ class StoredSeries:
         if not used and manifest and self._is_whole(manifest):
             return
         if manifest and self.csv_path.exists() and not self._is_whole(manifest):
-            log.warning("%s was changed by somebody; it is written anew from the Parquet file", self.csv_path)
+            log.warning("%s was modified; rewriting it from the Parquet file", self.csv_path)
         pieces = {piece["name"]: piece for piece in (manifest["pieces"] if manifest else [])}
-        for about, part in used:
-            origin = {key: about[key] for key in ("name", "kind", "checksum", "fetched")}
-            pieces[about["name"]] = origin | {"candles": len(part)}
-        asked = spans(manifest, "asked_api") + [about["span"] for about, _ in used if about["kind"] == API]
+        for metadata, part in used:
+            origin = {key: metadata[key] for key in ("name", "kind", "checksum", "fetched")}
+            pieces[metadata["name"]] = origin | {"candles": len(part)}
+        asked = spans(manifest, "asked_api") + [metadata["span"] for metadata, _ in used if metadata["kind"] == API]
         time = table["time"].to_numpy()
         content = {
             "symbol": self.symbol,
@@ -176,8 +182,8 @@ class StoredSeries:
             write_csv(table, temporary[self.csv_path])
             content["files"] = {path.name: sha256(temporary[path]) for path in (self.csv_path, self.parquet_path)}
             temporary[self.manifest_path].write_text(json.dumps(content, indent=1))
-        for about, _ in used:
-            self._part_path(about["name"]).unlink()
+        for metadata, _ in used:
+            self._part_path(metadata["name"]).unlink()
         with suppress(OSError):  # not empty if there are parts behind a hole
             self.parts_path.rmdir()
 
