@@ -108,6 +108,7 @@ def _compose(config_name: str, overrides: list[str]) -> None:
         compose(config_name, *overrides)
     except MissingConfigException as error:
         choices = [line.strip() for line in str(error).splitlines() if line.startswith("\t") and "=" not in line]
+        choices = [name for name in choices if not name.startswith("_")]
         missing = str(error.missing_cfg_file)
         group, _, name = missing.rpartition("/")
         raise ArgumentError(f"{group}={name}: no such choice; {group} is one of {', '.join(choices)}") from error
@@ -119,7 +120,7 @@ def _compose(config_name: str, overrides: list[str]) -> None:
 
 
 def _is_wrong(config_name: str, line: str, overrides: list[str]) -> bool:
-    """Return True if an override fails beside nothing but the choices of groups."""
+    """Return True if an override fails together with the choices of groups alone."""
     groups = [other for other in overrides if _is_group(other) and other != line]
     try:
         compose(config_name, *groups, line)

@@ -240,4 +240,4 @@ def test_thousands_of_gaps_are_told_in_a_few_lines(tmp_path, caplog):
     read_candles(tmp_path / "x.csv", "1m", "X")
     lines = [message for message in caplog.messages if "missing" in message]
     assert len(lines) == 1
-    assert "and in 1996 more gaps (1999 in all)" in lines[0]
+    assert "and in 1997 more gaps (2000 in all)" in lines[0]
