@@ -111,4 +111,4 @@ def parse_end(text: str, key: str) -> pd.Timestamp:
         as_utc(text)
         return end_of(text)
     except ValueError as error:
-        raise ValueError(f"{key}: {text!r} is not a date; write one like 2024-01-31") from error
+        raise ValueError(f"{key}: {text!r} is not a date between 1900 and 2200; write one like 2024-01-31") from error

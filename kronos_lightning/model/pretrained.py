@@ -1,5 +1,6 @@
 """Checkpoint directories with `config.json` and `model.safetensors`, local or on the Hugging Face Hub."""
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -53,7 +54,9 @@ class PretrainedModule(PyTorchModelHubMixin):
             config = json.loads(config_path.read_text(encoding="utf-8"))
             model = cls(**config)
         except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{config_path}: does not describe a {cls.__name__}: {error}") from error
+            other = _other_network(config_path, cls)
+            reason = f"it describes a {other}; are tokenizer and predictor exchanged?" if other else error
+            raise CheckpointError(f"{config_path}: does not describe a {cls.__name__}: {reason}") from error
         try:
             model.load_state_dict(load_file(weights_path), strict=True)
         except (RuntimeError, SafetensorError) as error:
@@ -69,6 +72,16 @@ class PretrainedModule(PyTorchModelHubMixin):
     def config_changed(self, **changes: float) -> None:
         """Record changes made to the network after construction, so that `config.json` includes them."""
         self._hub_mixin_config = self.config | changes
+
+
+def _other_network(config_path: Path, cls: type[PretrainedModule]) -> str | None:
+    """Return the name of the network that a configuration describes if it is another one than `cls`."""
+    try:
+        keys = set(json.loads(config_path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError):
+        return None
+    others = (other for other in PretrainedModule.__subclasses__() if other is not cls)
+    return next((o.__name__ for o in others if keys <= set(inspect.signature(o).parameters)), None)
 
 
 def _download(name: str, revision: str | None) -> tuple[Path, Path]:

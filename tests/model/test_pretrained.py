@@ -146,3 +146,9 @@ def test_an_unreachable_hub_gives_one_message_with_three_ways_out(tmp_path):
     assert "model.pretrained.predictor=DIR" in last
     assert "HF_ENDPOINT" in last
     assert "model.pretrained=null" in last
+
+
+def test_a_tokenizer_in_place_of_a_predictor_is_told(tmp_path, tiny_tokenizer):
+    tiny_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="it describes a KronosTokenizer; are tokenizer and predictor exchanged"):
+        Kronos.from_pretrained(tmp_path)
