@@ -227,8 +227,8 @@ class SeasonalVolatility(BootstrappedBaseline):
     seasonality: hour_of_week, hour_of_day, or none.
     """
 
-    refit_every: Count
-    seasonality: Season
+    refit_every: Count = 500
+    seasonality: Season = "none"
     kind: ClassVar[str]
 
     @property

@@ -116,7 +116,10 @@ def test_evaluation_leaves_forecasts_scoreboard_report_and_plots(trained):
     assert len(pd.read_csv(folder / "trades.csv")) == metrics["trading"]["backtest"]["trades"]
     page = (folder / "report.html").read_text()
     assert "SYNTHETIC CANDLES" in page
-    assert "ewma, garch (refitted every 500 candles); from past candles alone" in page
+    assert (
+        "ewma, garch (refitted every 500 candles), seasonal_garch (refitted every 500 candles), har (refitted every 500 candles); from past candles alone"
+        in page
+    )
     assert metrics["verdict"][0].split(" Skill")[0] in page
     assert "Report: outputs/backtest_results/sample/report.html" in evaluated.stderr
 

@@ -33,8 +33,10 @@ def baseline(name, refit_every=100, seed=0):
             return LastPrice(count=int(name.removeprefix("last_price_")), seed=seed)
         case "drift":
             return Drift(refit_every=refit_every, seed=seed)
-        case "ewma" | "garch":
-            return {"ewma": Ewma, "garch": GarchT}[name](refit_every=refit_every, seasonality="none", seed=seed)
+        case "ewma":
+            return Ewma(seed=seed)
+        case "garch":
+            return GarchT(refit_every=refit_every, seasonality="none", seed=seed)
         case "seasonal_garch" | "har":
             kind = {"seasonal_garch": GarchT, "har": Har}[name]
             return kind(refit_every=refit_every, seasonality="hour_of_week", seed=seed)
