@@ -77,7 +77,7 @@ def _needs_quotes(argument: str) -> bool:
         parsed = OverridesParser.create().parse_override(argument)
     except HydraException:
         return True
-    return parsed.is_sweep_override() or not isinstance(parsed.value(), str)
+    return parsed.is_sweep_override() or isinstance(parsed.value(), (list, dict))  # a number stays a number
 
 
 def _parsed(config_name: str, argument: str) -> Override:

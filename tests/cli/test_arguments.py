@@ -78,3 +78,9 @@ def test_a_command_ends_with_the_sentence_alone(tmp_path):
     result = command("kronos_lightning.data.doctor", "x.csv", "interva=1h", cwd=tmp_path, check=False)
     assert result.returncode == 1
     assert result.stderr == "error: interva: unknown key; did you mean interval?\n"
+
+
+def test_a_number_stays_a_number_where_a_file_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "7").touch()
+    assert prepare("train", ["seed=7"]) == ["seed=7"]
