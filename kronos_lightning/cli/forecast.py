@@ -123,11 +123,12 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta,
         return forecaster
     metadata = calibration.metadata
     rotary = metadata.get("rotary_fine_token", metadata.get("trained_positions"))  # key name in earlier versions
-    fitted = metadata["lookback"], metadata["top_k"], rotary
-    if fitted != (lookback, forecaster.sampling.top_k, forecaster.rotary_fine_token):
+    fitted = metadata["lookback"], metadata["top_k"], rotary, metadata.get("anchor", False)
+    if fitted != (lookback, forecaster.sampling.top_k, forecaster.rotary_fine_token, forecaster.anchor):
         log.warning(
-            "Not calibrated: %s was fitted with lookback=%d forecast.top_k=%d forecast.rotary_fine_token=%s",
-            *(sources.directory / FILE, *fitted[:2], str(rotary).lower()),
+            "Not calibrated: %s was fitted with lookback=%d forecast.top_k=%d forecast.rotary_fine_token=%s "
+            "forecast.anchor=%s",
+            *(sources.directory / FILE, *fitted[:2], *(str(flag).lower() for flag in fitted[2:])),
         )
         return forecaster
     log.info("Calibration: %s", sources.directory / FILE)

@@ -149,6 +149,7 @@ class ForecastSection(Sampling):
     num_paths: Count
     rotary_fine_token: bool
     precision: Literal["float32", "bfloat16", "float16"]
+    anchor: bool
     repair: bool
     compile: bool
 

@@ -311,6 +311,13 @@ def decode_tokens(
     return torch.cat(decoded, dim=2)
 
 
+def decode_last(tokenizer: FusedTokenizer, ids: tuple[Tensor, Tensor], lengths: Tensor, max_context: int) -> Tensor:
+    """Decode the last known candle of each series from its own token, in its context: normalised ``(N, C)``."""
+    rows = torch.arange(len(lengths), device=lengths.device)
+    coarse, fine = (part[rows, lengths - 1][:, None, None] for part in ids)
+    return decode_tokens(tokenizer, ids, lengths - 1, (coarse, fine), max_context)[:, 0, 0]
+
+
 def tail(x: Tensor, lengths: Tensor, kept: Tensor) -> Tensor:
     """Return the last `kept` entries of each series: ``(N, T, …)`` with lengths ``(N,)`` → ``(N, max kept, …)``."""
     positions = (lengths - kept)[:, None] + torch.arange(int(kept.max()), device=x.device)

@@ -4,7 +4,6 @@ Shape letters: N series, S sample paths, T known candles, h horizon, C = 6 featu
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -19,14 +18,21 @@ from torch import Tensor, nn
 from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
 from kronos_lightning.data.windows import denormalise, normalise
 from kronos_lightning.forecast.calibration import Calibration
-from kronos_lightning.forecast.decoding import FusedPredictor, FusedTokenizer, decode_tokens, generate_tokens, tail
+from kronos_lightning.forecast.decoding import (
+    FusedPredictor,
+    FusedTokenizer,
+    decode_last,
+    decode_tokens,
+    generate_tokens,
+    tail,
+)
 from kronos_lightning.forecast.device import best_device
 from kronos_lightning.forecast.distribution import check_levels, quantile_table, quantiles, repair
 from kronos_lightning.forecast.fused import transformer_blocks
 from kronos_lightning.forecast.sampling import Generators, Sampling, draw_uniforms
 from kronos_lightning.forecast.series import Series, Stamps, read_series, rows_by_id
 from kronos_lightning.model import Kronos, KronosTokenizer
-from kronos_lightning.model.pretrained import RECORD_FILE, CheckpointError
+from kronos_lightning.model.pretrained import CheckpointError, trained_with_volume
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PRICED = len(PRICES)
@@ -53,6 +59,8 @@ class Forecaster:
     rotary_fine_token: True decodes the fine token with the rotary positions of training, False without positions like
         the published code.
     dtype: precision of the predictor: float32, bfloat16 or float16. The tokenizer stays in float32.
+    anchor: True shifts the paths by the difference between the last known candle and its reconstruction, so that
+        the decoded changes start at the real last candle.
     repair: repair impossible candles; see `distribution.repair`.
     compile: fuse the predictor's small operations with torch.compile; slower on CPUs.
     calibration: calibration from an evaluation, applied to the paths; its sampling applies only with
@@ -71,6 +79,7 @@ class Forecaster:
     sampling: Sampling = field(default_factory=Sampling)
     rotary_fine_token: bool = False
     dtype: torch.dtype = torch.float32
+    anchor: bool = False
     repair: bool = False
     compile: bool = False
     calibration: Calibration | None = None
@@ -333,7 +342,11 @@ class Forecaster:
         coarse, fine, stamp = (tail(part, lengths, kept) for part in (*tokenizer.encode(x), stamp))
         ids = coarse, fine
         own = generate_tokens(predictor, ids, kept, stamp, future_stamp, self.sampling, uniforms, self.max_context)
-        return decode_tokens(tokenizer, ids, kept, own, self.max_context)
+        paths = decode_tokens(tokenizer, ids, kept, own, self.max_context)
+        if self.anchor:
+            last = x[torch.arange(len(x), device=x.device), lengths - 1]
+            paths += (last - decode_last(tokenizer, ids, kept, self.max_context))[:, None, None]
+        return paths
 
     def _fold(self) -> tuple[FusedTokenizer, FusedPredictor]:
         """Return the networks folded for forecasting, from their current weights."""
@@ -370,16 +383,6 @@ class Forecaster:
         candles = repair(candles) if self.repair else candles
         candles = candles if self.calibration is None else self.calibration.apply(candles, last_close)
         return torch.from_numpy(candles).to(paths.device)
-
-
-def trained_with_volume(directory: Path) -> bool | None:
-    """Return True if a checkpoint directory records training with volume; None without a record."""
-    try:
-        record = json.loads((directory / RECORD_FILE).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    volume: bool | None = record.get("settings", {}).get("volume")
-    return volume
 
 
 def _versions(network: nn.Module) -> tuple[tuple[int, int], ...]:

@@ -74,6 +74,16 @@ class PretrainedModule(PyTorchModelHubMixin):
         self._hub_mixin_config = self.config | changes
 
 
+def trained_with_volume(directory: Path) -> bool | None:
+    """Return True if a checkpoint directory records training with volume; None without a record."""
+    try:
+        record = json.loads((directory / RECORD_FILE).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    volume: bool | None = record.get("settings", {}).get("volume")
+    return volume
+
+
 def _other_network(config_path: Path, cls: type[PretrainedModule]) -> str | None:
     """Return the name of the network that a configuration describes if it is another one than `cls`."""
     try:

@@ -142,6 +142,7 @@ def fit_calibration(
         "lookback": settings.data.lookback,
         "top_k": sampling.top_k,
         "rotary_fine_token": settings.forecast.rotary_fine_token,
+        "anchor": settings.forecast.anchor,
     }
     widened = Calibration(
         temperature=sampling.temperature,

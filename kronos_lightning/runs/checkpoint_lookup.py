@@ -10,8 +10,8 @@ import torch
 from kronos_lightning.config.schema import Common, Evaluation, Forecasting
 from kronos_lightning.data import CandleDataModule
 from kronos_lightning.forecast import Forecaster
-from kronos_lightning.forecast.forecaster import trained_with_volume
 from kronos_lightning.model import CheckpointError, Kronos, KronosTokenizer
+from kronos_lightning.model.pretrained import trained_with_volume
 
 from .directory import RunError, best_model, find_bundled_tokenizer, is_finished, read_info
 from .networks import build_forecaster, published_network

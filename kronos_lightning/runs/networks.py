@@ -64,6 +64,7 @@ def build_forecaster(
         sampling=Sampling.of(forecast),
         rotary_fine_token=forecast.rotary_fine_token,
         dtype=getattr(torch, forecast.precision),
+        anchor=forecast.anchor,
         repair=forecast.repair,
         compile=forecast.compile,
         volume=volume,
