@@ -58,7 +58,7 @@ class SymbolCandles:
         if self._frame is None or self.path is not None:
             config = self.config
             frame = self.source.fetch(self.symbol, config.interval, config.dataset_begin_time, config.dataset_end_time)
-            self._frame = frame if self.path is not None else as_raw(frame, type(self.source).__name__)
+            self._frame = frame if "reading" in frame.attrs else as_raw(frame, type(self.source).__name__)
         return self._frame
 
     def origin(self) -> dict[str, str | None]:

@@ -17,7 +17,7 @@ from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES, PRICES, CandleError
 
 CONSTANT = 2.0**-22  # a smaller standard deviation, relative to the mean, is rounding: the column is constant
-SMALLEST = 1e-30  # divisor of a column that is zero everywhere
+SMALLEST = 1e-30  # scale of a column that is zero everywhere
 
 
 class WindowBatch(NamedTuple):
@@ -50,11 +50,10 @@ def normalise(window: Tensor, lookback: int, clip: float) -> tuple[Tensor, Tenso
         ``(x − mean) / std`` clipped to ±clip, and mean and std ``(B, 1, C)``; std is never zero.
     """
     mean = window[:, :lookback].mean(dim=1, keepdim=True)
-    centred = window - mean
-    # in float64, because the squares of large volumes exceed float32
-    std = centred[:, :lookback].double().square().mean(dim=1, keepdim=True).sqrt().to(window.dtype)
-    std = torch.maximum(std, mean.abs() * CONSTANT).clamp(min=SMALLEST)
-    return centred.div_(std).clamp_(-clip, clip), mean, std
+    scale = mean.abs().clamp(min=SMALLEST)
+    relative = (window - mean).div_(scale)  # its squares stay within float32, whatever the unit
+    std = relative[:, :lookback].square().mean(dim=1, keepdim=True).sqrt().clamp(min=CONSTANT)
+    return relative.div_(std).clamp_(-clip, clip), mean, std * scale
 
 
 def denormalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

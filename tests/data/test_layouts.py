@@ -1,6 +1,9 @@
 """Layouts of candle files: each one that the documents list is read as the same candles, and no open one is guessed."""
 
+import bz2
+import lzma
 import re
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -46,6 +49,36 @@ def test_clean_candles_in_any_layout_are_read_back(tmp_path, name, seed, count, 
     raw = raw.sort_values("timestamps")
     assert raw["timestamps"].tolist() == frame["timestamps"].tolist()
     np.testing.assert_allclose(raw[PRICES], frame[PRICES], rtol=1e-12)
+
+
+def other(path, content):
+    path.with_suffix(".other").write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def stamped(path, name, form):
+    table(path.with_suffix(".other"), {name: text(HOURS, form), **prices(HOURS)})
+
+
+VARIANTS = {
+    "bz2": lambda p: other(p, bz2.compress(p.read_bytes())),
+    "xz": lambda p: other(p, lzma.compress(p.read_bytes())),
+    "vertical bars": lambda p: other(p, p.read_text().replace(",", "|")),
+    "UTF-16 without a mark": lambda p: other(p, p.read_text().encode("utf-16-le")),
+    "a separator at the end of each line": lambda p: other(p, p.read_text().replace("\n", ",\n")),
+    "month first, in words": lambda p: stamped(p, "Date", "%B %d, %Y %I:%M %p"),
+    "day first, in words": lambda p: stamped(p, "Date", "%d %b %Y %H:%M"),
+    "digits of an hour": lambda p: stamped(p, "time", "%Y%m%d%H"),
+    "digits of a minute": lambda p: stamped(p, "time", "%Y%m%d%H%M"),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_so_are_the_variants_that_the_documents_name(tmp_path, name):
+    READ["the guide"][0](HOURS, tmp_path / "a.csv")
+    VARIANTS[name](tmp_path / "a.csv")
+    raw = read(tmp_path / "a.other")
+    assert raw["timestamps"].tolist() == HOURS["timestamps"].tolist()
+    np.testing.assert_allclose(raw[PRICES], HOURS[PRICES])
 
 
 def test_the_documents_list_each_layout_and_no_other():
@@ -209,8 +242,6 @@ REFUSED = {
 
 
 def zipped(path):
-    import zipfile
-
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.csv", "x")
         archive.writestr("b.csv", "x")

@@ -107,7 +107,7 @@ def stamps(case: Case) -> Findings:
     name = interval_name(pd.Timedelta(case.step))
     message = f"candles of {name}, {regular:.1%} of them follow the one before"
     yield Finding("interval", "info", message, details={"interval": name, "regular": regular})
-    usual = interval_name(usual_distance(case.raw, case.raw.attrs["path"]))
+    usual = interval_name(usual_distance(case.raw, case.raw.attrs.get("path", "candles")))
     if usual != name:
         message = (
             f"the candles are {usual} apart, not {name}; set interval={usual} (data.interval in train.py), or choose "

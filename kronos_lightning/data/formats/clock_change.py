@@ -66,7 +66,8 @@ def _hour(info: ZoneInfo, day: datetime, forward: bool) -> datetime:
 def _traded(present: np.ndarray, at: np.datetime64, step: np.timedelta64) -> bool:
     """Return True if candles open before and after the hour."""
     around = np.array([at - step, at + HOUR])
-    return bool(np.isin(around, present).all())
+    places = np.searchsorted(present, around).clip(max=len(present) - 1)
+    return bool((present[places] == around).all())
 
 
 def _follows(present: np.ndarray, counts: np.ndarray, at: np.datetime64, forward: bool) -> bool:

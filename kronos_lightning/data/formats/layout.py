@@ -43,4 +43,4 @@ class LayoutSection(Section):
     @property
     def key(self) -> str:
         """Text that is equal for equal settings."""
-        return LayoutSection(**{name: getattr(self, name) for name in LayoutSection.model_fields}).model_dump_json()
+        return self.model_dump_json(include=set(LayoutSection.model_fields))

@@ -1,7 +1,7 @@
 """Raw columns of a candle source: read, named, in known units, and not yet checked as candles."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from .columns import Choice, choose_columns, plain
 from .features import FEATURES, PRICES, CandleError
 from .layout import LayoutSection
 from .numbers import parse_numbers
-from .stamps import Stamps, marks_end, parse_clock, parse_stamps, shift_to_open
-from .tables import Table, read_table, table_of
+from .stamps import Stamps, marks_end, parse_clock, parse_stamps
+from .tables import Table, read_table, several_markets, table_of
 
 EXACT = 2**53  # whole numbers up to this one are exact as floats
 
@@ -183,16 +183,14 @@ def _require_one_market(frame: pd.DataFrame, choice: Choice, source: str) -> Non
     for name in choice.markets:
         values = frame[name].dropna().astype("str").unique()
         if len(values) > 1:
-            named = ", ".join(values[:4]) + (", …" if len(values) > 4 else "")
-            raise CandleError(f"{source}: column {name} holds several markets ({named}); write one file for each")
+            raise several_markets(f"{source}: column {name}", list(values))
 
 
 def _stamps(frame: pd.DataFrame, choice: Choice, source: str, place: str, layout: LayoutSection) -> Stamps:
     """Return the open times in UTC."""
     stamps = parse_stamps(frame[choice.columns["timestamps"]], source, place, layout.date_order)
     if choice.clock:
-        times = stamps.times + parse_clock(frame[choice.clock], source, place)
-        stamps = Stamps(times=times, zoned=stamps.zoned, kind=stamps.kind)
+        stamps = replace(stamps, times=stamps.times + parse_clock(frame[choice.clock], source, place))
     if not stamps.zoned and layout.timezone is None:
         find_clock_change(stamps.times, source)
     stamps = stamps.utc(layout.timezone, source)
@@ -202,4 +200,4 @@ def _stamps(frame: pd.DataFrame, choice: Choice, source: str, place: str, layout
     if not choice.marks_end:
         return stamps
     step = _usual_distance(stamps.times, source)
-    return Stamps(times=shift_to_open(stamps.times, True, step), zoned=True, kind=stamps.kind)
+    return replace(stamps, times=stamps.times.dt.ceil("min") - step)  # ends such as 09:59:59.999 are rounded up

@@ -133,11 +133,6 @@ def is_stamp(cell: str) -> bool:
     return True
 
 
-def shift_to_open(times: pd.Series, marks_end: bool, step: pd.Timedelta) -> pd.Series:
-    """Return the open times of candles whose stamps mark their end; ends such as 09:59:59.999 are rounded up."""
-    return times.dt.ceil("min") - step if marks_end else times
-
-
 def marks_end(times: pd.Series) -> bool:
     """Return True if all stamps are the last second, or a fraction of it, of a minute."""
     rest = times.astype("int64").to_numpy() % (60 * 10**9)
@@ -227,6 +222,9 @@ def _spelled(digits: pd.Series) -> pd.Series:
 
 def _texts(column: pd.Series, source: str, place: str, date_order: str | None) -> Stamps:
     """Parse dates and times in words or numbers, all of them written in one way."""
+    at_once = _iso(column)
+    if at_once is not None:
+        return at_once
     texts = column.astype("str").str.strip()
     zones = texts.str.extract(ZONE, expand=False).where(texts.str.contains(r"\d:\d|UTC|GMT", regex=True))
     zoned = zones.notna()
@@ -245,6 +243,17 @@ def _texts(column: pd.Series, source: str, place: str, date_order: str | None) -
         times[left] = _nanoseconds(parsed - offsets)
         kind += order
     return Stamps(times=times, zoned=bool(zoned.any()), kind=kind)
+
+
+def _iso(column: pd.Series) -> Stamps | None:
+    """Parse texts that are all ISO 8601 without a zone, the common case, at once; None if they are not."""
+    try:
+        times = pd.to_datetime(column, format="ISO8601", errors="coerce")
+    except ValueError:  # some have a zone
+        return None
+    if times.isna().any() or times.dt.tz is not None:
+        return None
+    return Stamps(times=_nanoseconds(times), zoned=False, kind="texts")
 
 
 def _offset(zones: pd.Series) -> pd.Series:

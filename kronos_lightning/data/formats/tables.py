@@ -75,21 +75,15 @@ def read_table(path: Path, layout: LayoutSection) -> Table:
     return _of_text(path, content, encoding, text, layout)
 
 
-def table_of(frame: pd.DataFrame, place: str = "row", remarks: list[str] | None = None) -> Table:
+def table_of(frame: pd.DataFrame) -> Table:
     """Return the table of a frame in memory; stamps may be its index."""
     if isinstance(frame.index, pd.DatetimeIndex):
         frame = frame.reset_index(
             names="timestamps" if frame.index.name in (None, *frame.columns) else frame.index.name
         )
-    elif place == "row":
-        frame = frame.set_axis(pd.RangeIndex(1, len(frame) + 1))
+    frame = frame.set_axis(pd.RangeIndex(1, len(frame) + 1)).dropna(how="all")
     frame = frame.set_axis(_unique([str(name) for name in frame.columns]), axis=1)
-    return Table(
-        sample=frame.iloc[:SAMPLED].astype("str"),
-        load=lambda names, _: frame[names],
-        place=place,
-        remarks=remarks or [],
-    )
+    return Table(sample=frame.iloc[:SAMPLED].astype("str"), load=lambda names, _: frame[names], place="row")
 
 
 # --- kinds of files -----------------------------------------------------------------------------------------------
@@ -104,8 +98,7 @@ def _of_frame(path: Path, read: Callable[[Path], pd.DataFrame], kind: str) -> Ta
         ) from error
     except Exception as error:  # pyarrow and openpyxl raise many types; all mean that the file is unreadable
         raise CandleError(f"{path}: not a readable {kind} file ({' '.join(str(error).split())})") from error
-    frame = frame.reset_index(drop=True) if not isinstance(frame.index, pd.DatetimeIndex) else frame
-    return table_of(frame.set_axis(frame.index) if kind != "Excel" else frame.dropna(how="all"))
+    return table_of(frame)
 
 
 def _read_excel(path: Path) -> pd.DataFrame:
@@ -257,13 +250,14 @@ def _of_yfinance(path: Path, separator: str, number: int, rows: list[list[str]])
     """Read the three header lines that yfinance writes: prices, tickers, and the name of the index."""
     tickers = sorted({cell.strip() for cell in rows[number + 1][1:] if cell.strip()})
     if len(tickers) > 1:
-        raise _several(path, tickers)
+        raise several_markets(f"{path}: the file", tickers)
     return separator, number + 3, [rows[number + 2][0].strip(), *(name.strip() for name in rows[number][1:])]
 
 
-def _several(path: Path | str, markets: list[str]) -> CandleError:
+def several_markets(place: str, markets: list[str]) -> CandleError:
+    """Return the error for a file that holds several markets."""
     named = ", ".join(markets[:4]) + (", …" if len(markets) > 4 else "")
-    return CandleError(f"{path}: the file holds several markets ({named}); write one file for each")
+    return CandleError(f"{place} holds several markets ({named}); write one file for each")
 
 
 def _require_widths(path: Path, lines: list[str], skipped: int, separator: str, names: list[str]) -> None:
