@@ -35,6 +35,7 @@ from kronos_lightning.forecast.plots import live_figure
 from kronos_lightning.forecast.series import Series, read_series
 from kronos_lightning.runs.checkpoint_lookup import Sources, load_forecaster
 from kronos_lightning.runs.directory import best_model
+from kronos_lightning.runs.networks import Inputs
 from kronos_lightning.settings import parse_interval
 
 LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
@@ -52,7 +53,7 @@ def main(cfg: DictConfig) -> None:
     settings = check_forecasting(cfg)
     candles = read_market(settings)
     directory = None if settings.predictor == "published" else best_model(Path(settings.predictor))
-    forecaster, sources = load_forecaster(settings, directory, settings.predictor, settings.clip)
+    forecaster, sources = load_forecaster(settings, directory, settings.predictor, Inputs(clip=settings.clip))
     lookback = settings.lookback or trained_lookback(sources)
     series = last_series(candles, lookback, settings)
     if settings.calibrated:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -17,6 +18,7 @@ from kronos_lightning.data.candles import Candles, in_range
 from kronos_lightning.data.files import atomic_path
 from kronos_lightning.data.folds import fold_ranges
 from kronos_lightning.data.formats import FEATURES, CandleError, LayoutSection
+from kronos_lightning.data.representation import LEVELS, RETURNS, AnyRepresentation, fit_scaled_returns
 from kronos_lightning.data.settings import DataSection
 from kronos_lightning.data.sources import CandleSource
 from kronos_lightning.data.symbol_candles import SymbolCandles, join_frames
@@ -31,6 +33,7 @@ from kronos_lightning.data.windows import (
 from kronos_lightning.settings import as_list, end_of, parse_interval
 
 SPLITS = ("train", "val", "test")
+FITTED_WINDOWS = 20_000  # maximum number of training windows that a representation is fitted on
 FORMAT = 3  # version of the processed files; a new version makes old files stale
 
 log = logging.getLogger(__name__)
@@ -95,6 +98,17 @@ class CandleDataModule(L.LightningDataModule):
                 masks[split][: stamps.searchsorted(previous_end) + self.config.embargo] = False
             previous_end = end_of(end)
         return masks
+
+    @cached_property
+    def representation(self) -> AnyRepresentation:
+        """Representation of the candles for the network; what it estimates comes from the training windows alone."""
+        if self.config.representation == "levels":
+            return LEVELS
+        if self.config.representation == "returns":
+            return RETURNS
+        windows = CandleWindows(self._arrays("train"), self.config.lookback, self.target_rows, self.config.clip)
+        chosen = np.unique(np.linspace(0, len(windows) - 1, FITTED_WINDOWS).astype(int))
+        return fit_scaled_returns(*windows.raw(torch.from_numpy(chosen)), self.config.lookback)
 
     def recent_volatility(self) -> float:
         """Return the standard deviation of log returns per candle over the last `lookback` training candles.
@@ -246,13 +260,18 @@ class CandleDataModule(L.LightningDataModule):
             )
         splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "", SPLITS)
         for split in splits:
-            # Copy-on-write: torch requires writable arrays, and all processes share the pages that are never written.
-            arrays = WindowArrays(*(np.load(path, mmap_mode="c") for path in self.array_paths(split)))
+            arrays = self._arrays(split)
             changed = self.augmentation if split == "train" else None
             config = self.config
-            windows = CandleWindows(arrays, config.lookback, self.target_rows, config.clip, changed, config.volume)
+            windows = CandleWindows(
+                arrays, config.lookback, self.target_rows, config.clip, changed, config.volume, self.representation
+            )
             self.windows[split] = windows
             log.info("%s: %d windows", split, len(windows))
+
+    def _arrays(self, split: str) -> WindowArrays:
+        # Copy-on-write: torch requires writable arrays, and all processes share the pages that are never written.
+        return WindowArrays(*(np.load(path, mmap_mode="c") for path in self.array_paths(split)))
 
     def train_dataloader(self) -> DataLoader[WindowBatch]:
         config, sizes = self.config, list(self.manifest()["windows"]["train"]["by_symbol"].values())

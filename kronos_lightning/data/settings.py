@@ -45,6 +45,7 @@ class DataSection(LayoutSection):
     lookback: Annotated[int, Field(ge=2)]
     horizon: Count
     volume: bool
+    representation: Literal["levels", "returns", "scaled_returns"]
     clip: Positive
     batch_size: Count
     samples_per_epoch: Count | None

@@ -4,7 +4,7 @@ Shape letters: N candles, B windows in a batch, L lookback, W rows of a window, 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,50 +15,26 @@ from torch.utils.data import Dataset, Sampler
 from kronos_lightning.data.augmentation import Augmentation
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES, PRICES, CandleError
-
-CONSTANT = 2.0**-22  # a smaller standard deviation, relative to the mean, is rounding: the column is constant
-SMALLEST = 1e-30  # scale of a column that is zero everywhere
+from kronos_lightning.data.representation import LEVELS, AnyRepresentation, Scale
 
 
 class WindowBatch(NamedTuple):
     """Batch of normalised windows.
 
-    If training reads only tokens that were encoded before, x, mean and std are None.
+    If training reads only tokens that were encoded before, x and scale are None.
     """
 
     x: Tensor | None  # (B, W, C) normalised and clipped candles
     stamp: Tensor  # (B, W, 5) int8: minute hour weekday day month
-    mean: Tensor | None  # (B, 1, C) mean of the lookback rows, in the candles' units
-    std: Tensor | None  # (B, 1, C) population standard deviation of the lookback rows, never zero
+    scale: Scale | None  # of the lookback rows
     tokens: Tensor | None = None  # (B, W, 2) int64: coarse and fine tokens that were encoded before
 
     @property
-    def candles(self) -> tuple[Tensor, Tensor, Tensor]:
-        """x, mean and std; a `ValueError` if there are only tokens."""
-        if self.x is None or self.mean is None or self.std is None:
+    def candles(self) -> tuple[Tensor, Scale]:
+        """x and scale; a `ValueError` if there are only tokens."""
+        if self.x is None or self.scale is None:
             raise ValueError("the batch holds only tokens")
-        return self.x, self.mean, self.std
-
-
-def normalise(window: Tensor, lookback: int, clip: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale windows ``(B, W, C)`` by mean and population standard deviation of their first `lookback` rows.
-
-    The result does not depend on the unit of price or volume: it is the same to the bit for windows times a power of
-    two. The published code adds 1e-5 to the standard deviation, which matters only for prices far below 1.
-
-    Returns:
-        ``(x − mean) / std`` clipped to ±clip, and mean and std ``(B, 1, C)``; std is never zero.
-    """
-    mean = window[:, :lookback].mean(dim=1, keepdim=True)
-    scale = mean.abs().clamp(min=SMALLEST)
-    relative = (window - mean).div_(scale)  # its squares stay within float32, whatever the unit
-    std = relative[:, :lookback].square().mean(dim=1, keepdim=True).sqrt().clamp(min=CONSTANT)
-    return relative.div_(std).clamp_(-clip, clip), mean, std * scale
-
-
-def denormalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Convert normalised values back to the candles' units; shapes as in `normalise`."""
-    return x * std + mean
+        return self.x, self.scale
 
 
 def window_starts(segment: np.ndarray, target: np.ndarray, lookback: int, target_rows: int) -> np.ndarray:
@@ -102,6 +78,7 @@ class CandleWindows(Dataset[WindowBatch]):
         clip: bound of the normalised values.
         augmentation: changes windows before they are normalised; None = no augmentation.
         volume: True if volume and amount are known; otherwise they are set to zero.
+        representation: of the candles for the network.
     """
 
     def __init__(
@@ -112,7 +89,9 @@ class CandleWindows(Dataset[WindowBatch]):
         clip: float,
         augmentation: Augmentation | None = None,
         volume: bool = True,
+        representation: AnyRepresentation = LEVELS,
     ):
+        self.representation = representation
         self.lookback, self.clip, self.augmentation = lookback, clip, augmentation
         self.tokens: np.ndarray | None = None  # (N, W, 2) of all windows, see `use_tokens`
         self.tokens_alone = False
@@ -130,13 +109,19 @@ class CandleWindows(Dataset[WindowBatch]):
         return len(self.starts)
 
     @property
-    def metadata(self) -> dict[str, int | float]:
+    def metadata(self) -> dict[str, Any]:
         """Metadata that determines a window's normalised rows, together with `values` and `starts`."""
-        return {"lookback": self.lookback, "rows": self.width, "clip": self.clip}
+        shape = {"lookback": self.lookback, "rows": self.width, "clip": self.clip}
+        return shape | {"representation": self.representation.model_dump()}
 
     def use_tokens(self, tokens: np.ndarray, alone: bool) -> None:
         """Add tokens ``(N, W, 2)`` of all N windows to the batches; with `alone`, batches contain no candles."""
         self.tokens, self.tokens_alone = tokens, alone
+
+    def raw(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return candles ``(B, W, C)`` and time features ``(B, W, 5)`` of windows, as they are."""
+        start = self.starts[index]
+        return self._windows.index_select(0, start), self._stamps.index_select(0, start)
 
     def __getitems__(self, indices: Sequence[int]) -> WindowBatch:
         """Return windows by their numbers; a number from `EpochSampler` also contains the epoch."""
@@ -147,15 +132,17 @@ class CandleWindows(Dataset[WindowBatch]):
         if self.tokens is not None:
             tokens = torch.from_numpy(self.tokens[index.numpy()].astype(np.int64))
         if self.tokens_alone:
-            return WindowBatch(None, stamp, None, None, tokens)
+            return WindowBatch(None, stamp, None, tokens)
         windows = self._windows.index_select(0, start)
         if self.augmentation is not None:
             windows = self.augmentation(windows, (numbers // len(self)).tolist(), index.tolist())
-        x, mean, std = normalise(windows, self.lookback, self.clip)
-        return WindowBatch(x, stamp, mean, std, tokens)
+        x, scale = self.representation.normalise(windows, self.lookback, self.clip, stamp)
+        return WindowBatch(x, stamp, scale, tokens)
 
     def __getitem__(self, index: int) -> WindowBatch:
-        return WindowBatch._make(None if part is None else part[0] for part in self.__getitems__([index]))
+        x, stamp, scale, tokens = self.__getitems__([index])
+        first = None if scale is None else Scale(*(part[0] for part in scale))
+        return WindowBatch(None if x is None else x[0], stamp[0], first, None if tokens is None else tokens[0])
 
 
 def _overlapping(rows: Tensor, width: int) -> Tensor:

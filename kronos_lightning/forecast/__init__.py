@@ -11,8 +11,8 @@ from kronos_lightning.forecast.distribution import (
     validity,
 )
 from kronos_lightning.forecast.forecast_set import ForecastSet
-from kronos_lightning.forecast.forecaster import Forecaster, series_generators
-from kronos_lightning.forecast.sampling import Sampling
+from kronos_lightning.forecast.forecaster import Forecaster
+from kronos_lightning.forecast.sampling import Sampling, series_generators
 
 __all__ = [
     "ForecastSet",

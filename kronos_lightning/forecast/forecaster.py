@@ -3,7 +3,6 @@
 Shape letters: N series, S sample paths, T known candles, h horizon, C = 6 features, Q quantile levels.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
-from kronos_lightning.data.windows import denormalise, normalise
+from kronos_lightning.data.representation import LEVELS, AnyRepresentation, Levels, Scale, read_representation
 from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.forecast.decoding import (
     FusedPredictor,
@@ -29,20 +28,14 @@ from kronos_lightning.forecast.decoding import (
 from kronos_lightning.forecast.device import best_device
 from kronos_lightning.forecast.distribution import check_levels, quantile_table, quantiles, repair
 from kronos_lightning.forecast.fused import transformer_blocks
-from kronos_lightning.forecast.sampling import Generators, Sampling, draw_uniforms
+from kronos_lightning.forecast.sampling import Generators, Sampling, draw_uniforms, series_generators
 from kronos_lightning.forecast.series import Series, Stamps, read_series, rows_by_id
 from kronos_lightning.model import Kronos, KronosTokenizer
-from kronos_lightning.model.pretrained import CheckpointError, trained_with_volume
+from kronos_lightning.model.pretrained import CheckpointError, trained_representation, trained_with_volume
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PRICED = len(PRICES)
 WORKING_MEMORY = 2**30  # bytes; series or paths that do not fit are forecast in groups
-
-
-def series_generators(seed: int, names: Sequence[object]) -> list[torch.Generator]:
-    """Create a generator per series from the seed and its name; other series do not change its random numbers."""
-    digests = (hashlib.sha256(f"{seed}|{name}".encode()).digest() for name in names)
-    return [torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1) for digest in digests]
 
 
 @dataclass
@@ -66,6 +59,7 @@ class Forecaster:
     calibration: calibration from an evaluation, applied to the paths; its sampling applies only with
         `with_calibration`.
     volume: True if volume and amount are known; set False for a predictor trained without them, and they are zero.
+    representation: of the candles for the networks, as in their training. Returns need no anchor.
 
     Raises:
         CheckpointError: tokenizer and predictor have different code lengths.
@@ -84,6 +78,7 @@ class Forecaster:
     compile: bool = False
     calibration: Calibration | None = None
     volume: bool = True
+    representation: AnyRepresentation = LEVELS
     _folded: tuple[tuple[object, ...], FusedTokenizer, FusedPredictor] | None = field(
         default=None, init=False, repr=False
     )
@@ -116,14 +111,16 @@ class Forecaster:
             device: auto, cpu, cuda, cuda:1, mps.
             calibrated: use the `calibration.json` that an evaluation wrote into the predictor's directory, including
                 its sampling.
-            options: other fields of this class. `max_context` is 512 by default; Kronos-mini uses 2048. `volume` is
-                by default the value recorded in the predictor's directory, or else True.
+            options: other fields of this class. `max_context` is 512 by default; Kronos-mini uses 2048. `volume` and
+                `representation` are by default as recorded in the predictor's directory.
 
         Raises:
             CheckpointError: a checkpoint cannot be found or does not fit, or the code lengths differ.
             CalibrationError: `calibrated` is set, but there is no valid calibration.
         """
-        options = {"volume": trained_with_volume(Path(predictor)) is not False} | options
+        trained = read_representation(trained_representation(Path(predictor)), str(predictor))
+        volume = trained_with_volume(Path(predictor)) is not False
+        options = {"volume": volume, "representation": trained} | options
         place = best_device(device)
         forecaster = cls(
             KronosTokenizer.from_pretrained(tokenizer, revision=tokenizer_revision).to(place),
@@ -270,15 +267,16 @@ class Forecaster:
         lengths = torch.tensor([len(one.values) for one in series])
         shape = len(series), int(lengths.max())
         x, stamp = torch.zeros(*shape, len(FEATURES)), torch.zeros(*shape, 5, dtype=torch.int8)
-        mean, std = torch.empty(len(series), 1, len(FEATURES)), torch.empty(len(series), 1, len(FEATURES))
         future_stamp = torch.empty(len(series), len(series[0].future), 5, dtype=torch.int8)
+        scales: list[Scale] = []
         for i, (one, length) in enumerate(zip(series, lengths.tolist(), strict=True)):
-            known = self._seen(torch.tensor(one.values)[None])
-            x[i : i + 1, :length], mean[i], std[i] = normalise(known, length, self.clip)
-            past, future = one.features()
-            stamp[i, :length], future_stamp[i] = torch.from_numpy(past), torch.from_numpy(future)
+            past, future = (torch.from_numpy(part) for part in one.features())
+            stamp[i, :length], future_stamp[i] = past, future
+            x[i : i + 1, :length], scale = self._normalised(torch.tensor(one.values)[None], past[None], future[None])
+            scales.append(scale)
+        scale = Scale(*(torch.cat(parts) for parts in zip(*scales, strict=True)))
         paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator, lengths).cpu()
-        return self._in_units(paths, mean, std, np.array([one.last_close for one in series])).numpy()
+        return self._in_units(paths, scale, np.array([one.last_close for one in series])).numpy()
 
     def sample_windows(
         self, candles: Tensor, stamp: Tensor, future_stamp: Tensor, num_paths: int, generator: Generators = None
@@ -295,9 +293,9 @@ class Forecaster:
             ``(N, S, h, C)``.
         """
         candles, stamp = candles[:, -self.max_context :], stamp[:, -self.max_context :]
-        x, mean, std = normalise(self._seen(candles), candles.size(1), self.clip)
+        x, scale = self._normalised(candles, stamp, future_stamp)
         paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator)
-        return self._in_units(paths, mean, std, candles[:, -1, CLOSE].double().cpu().numpy())
+        return self._in_units(paths, scale, candles[:, -1, CLOSE].double().cpu().numpy())
 
     def sample_normalised(
         self,
@@ -343,7 +341,7 @@ class Forecaster:
         ids = coarse, fine
         own = generate_tokens(predictor, ids, kept, stamp, future_stamp, self.sampling, uniforms, self.max_context)
         paths = decode_tokens(tokenizer, ids, kept, own, self.max_context)
-        if self.anchor:
+        if self.anchor and isinstance(self.representation, Levels):
             last = x[torch.arange(len(x), device=x.device), lengths - 1]
             paths += (last - decode_last(tokenizer, ids, kept, self.max_context))[:, None, None]
         return paths
@@ -375,8 +373,15 @@ class Forecaster:
             return candles
         return torch.cat([candles[..., :PRICED], torch.zeros_like(candles[..., PRICED:])], dim=-1)
 
-    def _in_units(self, paths: Tensor, mean: Tensor, std: Tensor, last_close: np.ndarray) -> Tensor:
-        paths = self._seen(denormalise(paths, mean[:, None].to(paths.device), std[:, None].to(paths.device)))
+    def _normalised(self, candles: Tensor, stamp: Tensor, future_stamp: Tensor) -> tuple[Tensor, Scale]:
+        """Normalise known candles ``(N, T, C)``; return them and the scale of the candles to come."""
+        length, stamps = candles.size(1), torch.cat([stamp, future_stamp], dim=1)
+        x, scale = self.representation.normalise(self._seen(candles), length, self.clip, stamps)
+        return x, scale.after(length)
+
+    def _in_units(self, paths: Tensor, scale: Scale, last_close: np.ndarray) -> Tensor:
+        scale = Scale(*(part.to(paths.device) for part in scale))
+        paths = self._seen(self.representation.denormalise(paths, scale, self.clip))
         if not self.repair and self.calibration is None:
             return paths
         candles = paths.cpu().numpy()

@@ -1,5 +1,6 @@
 """Token sampling from logits: temperature, top-k and top-p can be combined; temperature 0 is greedy."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -92,3 +93,9 @@ def draw_uniforms(generators: Generators, series: int, num_paths: int, horizon: 
         raise ValueError(f"{len(each)} generators for {series} series")
     drawn = [torch.rand(num_paths, horizon, 2, generator=generator) for generator in each]
     return torch.stack(drawn).clamp_(max=1 - 2**-22)
+
+
+def series_generators(seed: int, names: Sequence[object]) -> list[torch.Generator]:
+    """Create a generator per series from the seed and its name; other series do not change its random numbers."""
+    digests = (hashlib.sha256(f"{seed}|{name}".encode()).digest() for name in names)
+    return [torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1) for digest in digests]

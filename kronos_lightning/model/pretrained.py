@@ -4,7 +4,7 @@ import inspect
 import json
 import os
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -76,12 +76,21 @@ class PretrainedModule(PyTorchModelHubMixin):
 
 def trained_with_volume(directory: Path) -> bool | None:
     """Return True if a checkpoint directory records training with volume; None without a record."""
-    try:
-        record = json.loads((directory / RECORD_FILE).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    volume: bool | None = record.get("settings", {}).get("volume")
+    volume: bool | None = _record(directory).get("settings", {}).get("volume")
     return volume
+
+
+def trained_representation(directory: Path) -> Any:
+    """Return the representation of candles that a checkpoint directory records, as in its file; None without one."""
+    return _record(directory).get("representation")
+
+
+def _record(directory: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads((directory / RECORD_FILE).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return record
 
 
 def _other_network(config_path: Path, cls: type[PretrainedModule]) -> str | None:

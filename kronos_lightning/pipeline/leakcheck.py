@@ -187,8 +187,8 @@ def model_subjects(pipeline: Pipeline) -> list[Subject]:
     """Build the subjects from candles to calibrated forecasts."""
     data, forecaster = pipeline.settings.data, pipeline.forecaster
     found = [
-        subjects.features(data.lookback, data.horizon, data.clip),
-        subjects.training_windows(data.lookback, data.horizon, data.clip, forecaster.volume),
+        subjects.features(data.lookback, data.horizon, data.clip, forecaster.representation),
+        subjects.training_windows(forecaster, data.lookback, data.horizon),
         subjects.tokens(forecaster, data.lookback, data.horizon),
         subjects.logits(forecaster, data.lookback, data.horizon),
         subjects.forecasts("forecasts", "sample paths of every cutoff so far", pipeline.forecast),

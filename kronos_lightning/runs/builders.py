@@ -20,7 +20,7 @@ from kronos_lightning.training.stage_module import StageModule
 from kronos_lightning.training.tokenizer_module import TokenizerModule
 
 from .checkpoint_lookup import find_tokenizer
-from .networks import build_forecaster, initial_network, read_initial_record
+from .networks import Inputs, build_forecaster, initial_network, read_initial_record
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ def build_module(
     tokenizer, tokenizer_source, tokenizer_record = find_tokenizer(settings, wanted, datamodule)
     predictor, source = initial_network(Kronos, settings)
     regularize(predictor, settings)
-    forecaster = build_forecaster(settings, tokenizer, predictor, data.clip, data.volume)
+    inputs = Inputs(clip=data.clip, volume=data.volume, representation=datamodule.representation)
+    forecaster = build_forecaster(settings, tokenizer, predictor, inputs)
     module = PredictorModule(forecaster, recipe, num_paths=settings.forecast.num_paths, seed=settings.seed)
     metadata = {"initial_weights": source, "initial_record": read_initial_record(settings)}
     return module, metadata | {"tokenizer": tokenizer_source, "tokenizer_record": tokenizer_record}

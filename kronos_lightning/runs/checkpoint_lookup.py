@@ -9,12 +9,13 @@ import torch
 
 from kronos_lightning.config.schema import Common, Evaluation, Forecasting
 from kronos_lightning.data import CandleDataModule
+from kronos_lightning.data.representation import LEVELS
 from kronos_lightning.forecast import Forecaster
 from kronos_lightning.model import CheckpointError, Kronos, KronosTokenizer
 from kronos_lightning.model.pretrained import trained_with_volume
 
 from .directory import RunError, best_model, find_bundled_tokenizer, is_finished, read_info
-from .networks import build_forecaster, published_network
+from .networks import Inputs, build_forecaster, published_network
 from .provenance import data_key, read_record
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def find_tokenizer(
 
     Raises:
         RunError: with "auto", a run on the same data exists but did not finish.
+        CheckpointError: the tokenizer was trained on another representation of the candles.
     """
     directory, source = None, ""
     if wanted not in ("auto", "published"):
@@ -64,6 +66,8 @@ def find_tokenizer(
             volume = trained_with_volume(directory) if directory is not None else None
             if volume is not None and volume != settings.data.volume:
                 directory, source = None, f"{run_dir} was fine-tuned {'with' if volume else 'without'} volume"
+            if directory is not None and (trained := _representation_name(directory)) != settings.data.representation:
+                directory, source = None, f"{run_dir} was fine-tuned on representation={trained}"
         if directory is not None:
             tokenizer = KronosTokenizer.from_pretrained(directory)
         else:
@@ -72,6 +76,13 @@ def find_tokenizer(
             source += f" ({reason})" if reason else ""
             if settings.model.pretrained is None:
                 log.warning("The tokenizer has random weights: %s. Run stage=tokenizer first", reason)
+    wanted_representation, random = settings.data.representation, directory is None and not settings.model.pretrained
+    trained = wanted_representation if random else _representation_name(directory)
+    if trained != wanted_representation:
+        raise CheckpointError(
+            f"{source}: a tokenizer of data.representation={trained}, not {wanted_representation}; run stage=tokenizer "
+            f"on the same data first, or set data.representation={trained}"
+        )
     log.info("Tokenizer: %s", source)
     return tokenizer, source, read_record(directory) if directory is not None else None
 
@@ -92,7 +103,13 @@ def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple
         directory = best_model(Path(settings.predictor))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # random weights, if requested, are the same in every call
-        return load_forecaster(settings, directory, source, settings.data.clip, settings.data.volume)
+        random = directory is None and settings.model.pretrained is None
+        inputs = Inputs(
+            clip=settings.data.clip,
+            volume=settings.data.volume,
+            representation=datamodule.representation if random else LEVELS,
+        )
+        return load_forecaster(settings, directory, source, inputs)
 
 
 def find_compared_forecaster(
@@ -116,7 +133,7 @@ def find_compared_forecaster(
 
 
 def load_forecaster(
-    settings: Evaluation | Forecasting, directory: Path | None, source: str, clip: float, volume: bool = True
+    settings: Evaluation | Forecasting, directory: Path | None, source: str, inputs: Inputs
 ) -> tuple[Forecaster, Sources]:
     """Load a predictor and a tokenizer that belong together.
 
@@ -124,12 +141,11 @@ def load_forecaster(
         settings: configuration of the command.
         directory: checkpoint directory of the predictor; None = the published weights.
         source: sentence that describes the predictor's source.
-        clip: bound of normalised values.
-        volume: used if the checkpoint does not record whether it was trained with volume.
+        inputs: what the networks see of candles, where the checkpoint does not record it.
 
     Raises:
         RunError: the checkpoint has another model size than the configuration.
-        CheckpointError: the checkpoint's tokenizer is missing.
+        CheckpointError: the checkpoint's tokenizer is missing, or was trained on another representation.
     """
     if directory is None:
         predictor, name = published_network(Kronos, settings)
@@ -155,9 +171,18 @@ def load_forecaster(
     size = (info or {}).get("settings", {}).get("model", settings.model.name)
     if size != settings.model.name:
         raise RunError(f"{directory} is a {size}, not a {settings.model.name}; set model={size}")
-    known = trained_with_volume(directory) if directory is not None else None
-    if known is not None and known != volume:
-        log.info("%s was trained %s volume and forecasts the same way", directory, "with" if known else "without")
+    if directory is not None:
+        asked, inputs = inputs, Inputs.of(directory, inputs)
+        if inputs.volume != asked.volume:
+            log.info("%s: trained and used %s volume", directory, "with" if inputs.volume else "without")
+    names = inputs.representation.name, _representation_name(bundled) if bundled else inputs.representation.name
+    if bundled is None and directory is not None and settings.model.pretrained is not None:
+        names = names[0], LEVELS.name  # the published tokenizer
+    if names[0] != names[1]:
+        raise CheckpointError(
+            f"{source} was trained on representation={names[0]}, {tokenizer_source} on {names[1]}; use the tokenizer "
+            f"that the predictor was trained with"
+        )
     sources = Sources(
         predictor=source,
         tokenizer=tokenizer_source,
@@ -166,7 +191,12 @@ def load_forecaster(
         tokenizer_info=tokenizer_info,
         tokenizer_directory=bundled,
     )
-    return build_forecaster(settings, tokenizer, predictor, clip, volume if known is None else known), sources
+    return build_forecaster(settings, tokenizer, predictor, inputs), sources
+
+
+def _representation_name(directory: Path | None) -> str:
+    """Return the name of the representation that a checkpoint directory records; None = published weights."""
+    return "levels" if directory is None else Inputs.of(directory, Inputs(clip=1.0)).representation.name
 
 
 def find_finished(run_dir: Path, key: dict[str, Any]) -> tuple[Path | None, str]:

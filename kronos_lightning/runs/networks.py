@@ -1,14 +1,17 @@
 """Networks from published, earlier or random weights, and the forecaster built from two of them."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from kronos_lightning.config.schema import Common, Forecasting, Training
+from kronos_lightning.data.representation import LEVELS, AnyRepresentation, read_representation
 from kronos_lightning.forecast import Forecaster, Sampling
 from kronos_lightning.model import Kronos, KronosTokenizer
+from kronos_lightning.model.pretrained import RECORD_FILE, trained_representation, trained_with_volume
 
 from .directory import best_model
 from .provenance import read_record
@@ -16,6 +19,25 @@ from .provenance import read_record
 Network = TypeVar("Network", KronosTokenizer, Kronos)
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What networks see of candles; see the fields of `Forecaster`."""
+
+    clip: float
+    volume: bool = True
+    representation: AnyRepresentation = LEVELS
+
+    @classmethod
+    def of(cls, directory: Path, default: "Inputs") -> "Inputs":
+        """Return the inputs that a checkpoint directory records; volume is as in `default` if it is not recorded."""
+        volume = trained_with_volume(directory)
+        return cls(
+            clip=default.clip,
+            volume=default.volume if volume is None else volume,
+            representation=read_representation(trained_representation(directory), str(directory / RECORD_FILE)),
+        )
 
 
 def published_network(cls: type[Network], settings: Common | Forecasting) -> tuple[Network, str]:
@@ -52,7 +74,7 @@ def read_initial_record(settings: Training) -> dict[str, Any] | None:
 
 
 def build_forecaster(
-    settings: Common | Forecasting, tokenizer: KronosTokenizer, predictor: Kronos, clip: float, volume: bool = True
+    settings: Common | Forecasting, tokenizer: KronosTokenizer, predictor: Kronos, inputs: Inputs
 ) -> Forecaster:
     """Build a forecaster from a tokenizer and a predictor with the configured sampling."""
     forecast = settings.forecast
@@ -60,14 +82,15 @@ def build_forecaster(
         tokenizer,
         predictor,
         max_context=settings.model.max_context,
-        clip=clip,
+        clip=inputs.clip,
         sampling=Sampling.of(forecast),
         rotary_fine_token=forecast.rotary_fine_token,
         dtype=getattr(torch, forecast.precision),
         anchor=forecast.anchor,
         repair=forecast.repair,
         compile=forecast.compile,
-        volume=volume,
+        volume=inputs.volume,
+        representation=inputs.representation,
     )
 
 

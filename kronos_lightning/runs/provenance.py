@@ -33,6 +33,7 @@ def describe(datamodule: CandleDataModule, seed: int, **more: Any) -> dict[str, 
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "seed": seed,
         "synthetic": manifest["synthetic"],
+        "representation": datamodule.representation.model_dump(),
         "data": data_key(datamodule)
         | {
             "candles": manifest["candles"],
@@ -49,7 +50,7 @@ def record(info: dict[str, Any]) -> dict[str, Any]:
 
     Runs of earlier versions have no `settings` and no `initial_record`.
     """
-    keys = "stage", "initial_weights", "initial_record", "synthetic", "data", "settings"
+    keys = "stage", "initial_weights", "initial_record", "synthetic", "representation", "data", "settings"
     return {key: info[key] for key in keys if key in info}
 
 
@@ -98,6 +99,7 @@ def optimisation(settings: Training) -> dict[str, float | int | str | bool | Non
         "lookback": data.lookback,
         "horizon": data.horizon,
         "volume": data.volume,
+        "representation": data.representation,
         "clip": data.clip,
         **{
             f"augmentation_{name}": value

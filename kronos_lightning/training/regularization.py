@@ -10,9 +10,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from kronos_lightning.data import WindowBatch
-from kronos_lightning.data.formats import CLOSE
-from kronos_lightning.data.windows import denormalise
+from kronos_lightning.data import CandleWindows, WindowBatch
 from kronos_lightning.errors import KronosError
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.layers import Attention, FeedForward
@@ -106,8 +104,8 @@ def depths(network: KronosTokenizer | Kronos) -> list[list[nn.Parameter]]:
     return [[p for module in layer for p in module.parameters()] for layer in parts]
 
 
-def window_volatility(batch: WindowBatch) -> Tensor:
+def window_volatility(batch: WindowBatch, windows: CandleWindows) -> Tensor:
     """Compute the standard deviation per candle of the closes' log returns, averaged over the windows: scalar."""
-    close = denormalise(batch.x.float(), batch.mean.float(), batch.std.float())[..., CLOSE]  # (B, W)
-    close = close.clamp_min(torch.finfo(close.dtype).tiny)
-    return (close[:, 1:] / close[:, :-1]).log().std(dim=1, correction=0).mean()
+    x, scale = batch.candles
+    returns = windows.representation.log_returns(x.float(), scale, windows.clip)
+    return returns.std(dim=1, correction=0).mean()

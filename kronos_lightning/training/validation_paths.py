@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kronos_lightning.data import WindowBatch
-from kronos_lightning.data.formats import CLOSE
+from kronos_lightning.data import CandleWindows, WindowBatch
+from kronos_lightning.data.representation import Scale
 from kronos_lightning.forecast.distribution import crps, path_quantiles
 from kronos_lightning.forecast.plots import forecast_figure
 from kronos_lightning.model import Kronos, KronosTokenizer
@@ -55,12 +55,15 @@ class ValidationPaths(L.Callback):
         chosen = np.linspace(0, len(data) - 1, min(self.windows, len(data))).astype(int)
         batches = np.array_split(chosen, -(-len(chosen) // trainer.datamodule.batch_size))
         parts = [_forecast(trainer, pl_module, network, data.__getitems__(batch.tolist())) for batch in batches]
-        context, paths, actual = (torch.cat(part) for part in zip(*parts, strict=True))
-        self._plot_paths(trainer, context, paths, actual, chosen)
-        return path_metrics(*(part[..., CLOSE].numpy() for part in (context[:, -1], paths, actual)))
+        x, paths, *scale = (torch.cat(part) for part in zip(*parts, strict=True))
+        self._plot_paths(trainer, data, Scale(*scale), paths, chosen)
+        known, coming = x[:, : data.lookback], x[:, data.lookback : data.lookback + paths.size(2)]
+        last, close = data.representation.closes(known, paths, data.clip)
+        _, actual = data.representation.closes(known, coming, data.clip)
+        return path_metrics(last.numpy(), close.numpy(), actual.numpy())
 
     def _plot_paths(
-        self, trainer: L.Trainer, context: Tensor, paths: Tensor, actual: Tensor, chosen: np.ndarray
+        self, trainer: L.Trainer, data: CandleWindows, scale: Scale, paths: Tensor, chosen: np.ndarray
     ) -> None:
         boards = [logger for logger in trainer.loggers if takes_plots(logger)]
         if not boards:
@@ -68,12 +71,15 @@ class ValidationPaths(L.Callback):
         pick = np.linspace(0, len(chosen) - 1, min(NUM_PLOTTED, len(chosen))).astype(int)
         kind = "reconstruction" if paths.size(1) == 1 else "sample paths"
         synthetic = " (synthetic candles)" if trainer.datamodule.manifest()["synthetic"] else ""
+        candles, _ = data.raw(torch.from_numpy(chosen[pick]))
+        last, horizon = data.lookback, paths.size(2)
+        scale = Scale(*(part[pick] for part in scale))
         figure = forecast_figure(
-            context[pick, -3 * actual.size(1) :].numpy(),
-            paths[pick].numpy(),
-            actual[pick].numpy(),
+            candles[:, max(0, last - 3 * horizon) : last].numpy(),
+            data.representation.denormalise(paths[pick], scale, data.clip).numpy(),
+            candles[:, last : last + horizon].numpy(),
             [f"validation window {chosen[i]}" for i in pick],
-            f"Epoch {trainer.current_epoch + 1}: {kind} against reality, normalised prices{synthetic}",
+            f"Epoch {trainer.current_epoch + 1}: {kind} against reality{synthetic}",
         )
         for board in boards:
             log_figure(board, "val/paths", figure, trainer.global_step)
@@ -81,11 +87,16 @@ class ValidationPaths(L.Callback):
 
 def _forecast(
     trainer: L.Trainer, pl_module: L.LightningModule, network: KronosTokenizer | Kronos, batch: WindowBatch
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return context ``(B, L, 6)``, paths ``(B, S, h, 6)`` and actual candles ``(B, h, 6)``, normalised, on the CPU."""
+) -> tuple[Tensor, ...]:
+    """Return windows ``(B, W, 6)``, paths ``(B, S, h, 6)``, both normalised, and the parts of their scale, on the CPU.
+
+    The scale is that of the target rows.
+    """
     paths = pl_module.validation_paths(trainer.strategy.batch_to_device(batch), network).float().cpu()
-    first, last = pl_module.lookback, pl_module.lookback + pl_module.horizon
-    return batch.x[:, :first], paths, batch.x[:, first:last]
+    x, scale = batch.candles
+    scale = scale.after(pl_module.lookback)
+    std = scale.std if scale.std.size(1) == 1 else scale.std[:, : paths.size(2)]
+    return x, paths, scale.mean, std, scale.close
 
 
 def path_metrics(known: np.ndarray, paths: np.ndarray, actual: np.ndarray) -> dict[str, float]:

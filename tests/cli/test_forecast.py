@@ -21,7 +21,7 @@ from kronos_lightning.data import read_candles
 from kronos_lightning.forecast import series_generators
 from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.runs.checkpoint_lookup import Sources
-from kronos_lightning.runs.networks import build_forecaster
+from kronos_lightning.runs.networks import Inputs, build_forecaster
 from tests.helpers.commands import command
 from tests.helpers.configuration import composed
 from tests.helpers.paths import GOLDEN
@@ -90,7 +90,7 @@ def sampled(*overrides):
     """Paths of the command's settings on golden networks."""
     settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", "forecast.num_paths=4", *overrides))
     series = last_series(read_candles(HOURS, settings.interval, "x"), settings.lookback or 360, settings)
-    forecaster = build_forecaster(settings, *networks(), settings.clip)
+    forecaster = build_forecaster(settings, *networks(), Inputs(clip=settings.clip))
     generators = series_generators(settings.seed, [series.stamps[-1]])
     return forecaster.sample_series([series], settings.forecast.num_paths, generators)
 
@@ -130,7 +130,7 @@ def test_a_calibration_beside_the_checkpoint_is_used_and_told(tmp_path, caplog, 
         metadata=metadata,
     ).save(tmp_path)
     settings = check_forecasting(composed("forecast", f"candles='{HOURS}'", "forecast.num_paths=41"))
-    candles, plain = read_candles(HOURS, None, "x"), build_forecaster(settings, *networks(), settings.clip)
+    candles, plain = read_candles(HOURS, None, "x"), build_forecaster(settings, *networks(), Inputs(clip=settings.clip))
     stored, series = sources(directory=tmp_path), last_series(candles, 90, settings)
     found = calibrated(plain, stored, candles.interval, 90)
     assert (found.sampling.temperature, found.sampling.top_p) == (0.8, 0.9)

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from kronos_lightning.data.augmentation import Augmentation, _scale_moves, _take_apart, _warp
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.data.sources.synthetic import synthetic_candles
-from kronos_lightning.data.windows import normalise
+from tests.helpers.levels import normalise
 
 OFF = {"price_noise": 0.0, "time_warp": 0.0, "magnitude": 0.0, "reversal": 0.0}
 ALONE = [{"price_noise": 0.3}, {"time_warp": 0.3}, {"magnitude": 0.4}, {"reversal": 1.0}]

@@ -12,9 +12,9 @@ from kronos_lightning.data import CandleError
 from kronos_lightning.data.formats import FEATURES, PRICES
 from kronos_lightning.data.sources.binance import DownloadError
 from kronos_lightning.data.sources.synthetic import synthetic_candles
-from kronos_lightning.data.windows import normalise
 from tests.helpers.data import data_module
 from tests.helpers.exchange import Exchange, made_up_rows
+from tests.helpers.levels import normalise
 
 STRONG = {"price_noise": 0.05, "time_warp": 0.3, "magnitude": 0.3, "reversal": 0.5}
 
@@ -274,7 +274,7 @@ def test_windows_are_augmented_before_they_are_normalised(make, tmp_path):
     expected, mean, _ = normalise(module.augmentation(raw, [0] * 4, range(4)), 20, 5.0)
     batch = windows.__getitems__(range(4))
     assert torch.equal(batch.x, expected)
-    assert torch.equal(batch.mean, mean)
+    assert torch.equal(batch.scale.mean, mean)
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------

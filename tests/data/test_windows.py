@@ -12,8 +12,9 @@ from hypothesis.extra import numpy as hnp
 from kronos_lightning.data import CandleError, CandleWindows
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.data.windows import EpochSampler, ShardSampler, denormalise, normalise, window_starts
+from kronos_lightning.data.windows import EpochSampler, ShardSampler, window_starts
 from tests.helpers.candles import frame_with_gap
+from tests.helpers.levels import normalise
 
 
 @given(
@@ -48,8 +49,9 @@ def test_a_batch_holds_the_normalised_rows_and_their_time_features():
 
 def test_one_window_equals_its_row_of_a_batch():
     windows = CandleWindows(frame_with_gap(60, 35), 12, 4, 5.0)
-    for single, row in zip(windows[7][:4], windows.__getitems__([3, 7])[:4], strict=True):
-        assert torch.equal(single, row[1])
+    single, batch = windows[7], windows.__getitems__([3, 7])
+    for own, rows in zip((single.x, single.stamp, *single.scale), (batch.x, batch.stamp, *batch.scale), strict=True):
+        assert torch.equal(own, rows[1])
 
 
 def test_when_target_rows_change_then_the_normalised_lookback_does_not():
@@ -58,8 +60,8 @@ def test_when_target_rows_change_then_the_normalised_lookback_does_not():
     changed.loc[12:, FEATURES] *= 3
     before, after = (CandleWindows(f, 12, 4, 5.0).__getitems__([0]) for f in (frame, changed))
     assert torch.equal(before.x[:, :12], after.x[:, :12])
-    assert torch.equal(before.mean, after.mean)
-    assert torch.equal(before.std, after.std)
+    assert torch.equal(before.scale.mean, after.scale.mean)
+    assert torch.equal(before.scale.std, after.scale.std)
     assert not torch.equal(before.x[:, 12:], after.x[:, 12:])
 
 
@@ -69,7 +71,7 @@ def test_normalisation_can_be_undone_where_nothing_was_clipped(values, lookback)
     window = torch.from_numpy(values)
     x, mean, std = normalise(window, lookback, 5.0)
     assert x.abs().max() <= 5
-    back = denormalise(x, mean, std)
+    back = x * std + mean
     kept = x.abs() < 5
     rounding = 5e-7 * float(values.max())  # a few float32 steps of the largest number: small ones beside it lose more
     torch.testing.assert_close(back[kept], window[kept], rtol=0, atol=rounding)

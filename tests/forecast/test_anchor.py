@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from kronos_lightning import Forecaster
-from kronos_lightning.data.windows import normalise
 from tests.helpers.layouts import candles
+from tests.helpers.levels import normalise
 
 LENGTHS = (90, 57)
 

@@ -11,11 +11,11 @@ from kronos_lightning import Forecaster, Kronos, KronosTokenizer
 from kronos_lightning.data import read_candles
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.data.windows import normalise
 from kronos_lightning.forecast import Sampling
 from kronos_lightning.forecast.decoding import generate_tokens
 from kronos_lightning.forecast.sampling import draw_uniforms
 from tests.helpers import recomputing_decoder as recomputing
+from tests.helpers.levels import normalise
 from tests.helpers.paths import GOLDEN, published_config
 
 GREEDY, PLAIN = Sampling(temperature=0.0), Sampling()

@@ -23,6 +23,7 @@ SETTINGS = {
     "fold_scheme": "expanding",
     "embargo": 0,
     "volume": True,
+    "representation": "levels",
     "dataset_begin_time": None,
     "dataset_end_time": None,
     "train_time_range": ["2023-01-01", "2023-01-12"],

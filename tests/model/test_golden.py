@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kronos_lightning import Kronos, KronosTokenizer
-from kronos_lightning.data.windows import normalise
 from kronos_lightning.model import token_losses
+from tests.helpers.levels import normalise
 from tests.helpers.paths import GOLDEN
 
 

@@ -304,7 +304,7 @@ def test_the_volatility_of_windows_is_that_of_their_closes():
     close = frame_with_gap(120, 120)["close"].to_numpy()
     found = [np.diff(np.log(close[i : i + LOOKBACK + HORIZON + 1])).std() for i in (0, 30, 60)]
     assert batch.x.abs().max() < 5
-    assert window_volatility(batch).item() == pytest.approx(np.mean(found), rel=1e-3)
+    assert window_volatility(batch, data).item() == pytest.approx(np.mean(found), rel=1e-3)
 
 
 class Watch(Callback):
@@ -326,8 +326,9 @@ class Watch(Callback):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_volatile_windows_lower_the_rate_of_their_step_alone(tmp_path, tiny_tokenizer, accumulate):
-    batches = list(loader(windows(), 10))[:6]
-    seen = [window_volatility(batch).item() for batch in batches]
+    data = windows()
+    batches = list(loader(data, 10))[:6]
+    seen = [window_volatility(batch, data).item() for batch in batches]
     watch, plain = Watch(), Watch()
     for watched, options in ((watch, {"volatility": "batch", "volatility_base": 0.004}), (plain, {})):
         module = tokenizer_module(copy.deepcopy(tiny_tokenizer), **options)

@@ -5,7 +5,8 @@ import pytest
 import scoringrules
 import torch
 
-from kronos_lightning.training.validation_paths import CLOSE, ValidationPaths, path_metrics
+from kronos_lightning.data.formats import CLOSE
+from kronos_lightning.training.validation_paths import ValidationPaths, path_metrics
 from tests.helpers.data import SETTINGS, data_module
 from tests.helpers.training import predictor_module, quiet, tokenizer_module
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from kronos_lightning.data import Candles
-from kronos_lightning.data.windows import CandleWindows, WindowBatch, normalise
+from kronos_lightning.data.representation import AnyRepresentation
+from kronos_lightning.data.windows import CandleWindows, WindowBatch
 from kronos_lightning.evaluation.baselines import Baseline
 from kronos_lightning.evaluation.rolling import Cutoffs
 from kronos_lightning.forecast import Forecaster, ForecastSet
@@ -17,28 +18,29 @@ from kronos_lightning.forecast import Forecaster, ForecastSet
 from .proof import Arrays, Subject
 
 
-def features(lookback: int, horizon: int, clip: float) -> Subject:
+def features(lookback: int, horizon: int, clip: float, representation: AnyRepresentation) -> Subject:
     """Build the subject of the forecaster's inputs at a cutoff."""
 
     def at(candles: Candles, row: int) -> Arrays:
         target = _after(row, horizon, len(candles))
         batch = Cutoffs(candles, target, lookback=lookback, horizon=horizon, max_cutoffs=None, batch_size=1)[0]
-        x, mean, std = normalise(batch.context, lookback, clip)
-        return _arrays(context=batch.context, x=x, mean=mean, std=std, stamp=batch.stamp, future=batch.future_stamp)
+        stamp = torch.cat([batch.stamp, batch.future_stamp], dim=1)
+        x, scale = representation.normalise(batch.context, lookback, clip, stamp)
+        return _arrays(context=batch.context, x=x, stamp=batch.stamp, future=batch.future_stamp, **scale._asdict())
 
     return Subject(name="features", what="candles, time features and normalised context of the forecasts", function=at)
 
 
-def training_windows(lookback: int, horizon: int, clip: float, volume: bool = True) -> Subject:
+def training_windows(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
     """Build the subject of a training window's context and its normalisation statistics.
 
     The window contains the targets.
     """
 
     def at(candles: Candles, row: int) -> Arrays:
-        window = _window(candles, row, lookback, horizon, clip, volume)
-        x, mean, std = window.candles
-        return _arrays(x=x[:, :lookback], mean=mean, std=std, stamp=window.stamp[:, :lookback])
+        window = _window(candles, row, lookback, horizon, forecaster)
+        x, scale = window.candles
+        return _arrays(x=x[:, :lookback], stamp=window.stamp[:, :lookback], **scale._asdict())
 
     return Subject(
         name="training windows",
@@ -51,7 +53,7 @@ def tokens(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
     """Build the subject of the context's tokens, encoded together with the candles that follow, as in training."""
 
     def at(candles: Candles, row: int) -> Arrays:
-        window = _window(candles, row, lookback, horizon, forecaster.clip, forecaster.volume)
+        window = _window(candles, row, lookback, horizon, forecaster)
         s1, s2 = _encode(forecaster, window)
         return _arrays(s1=s1[:, :lookback], s2=s2[:, :lookback])
 
@@ -64,7 +66,7 @@ def logits(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
     """Build the subject of next-token logits at the context's positions under teacher forcing, as in training."""
 
     def at(candles: Candles, row: int) -> Arrays:
-        window = _window(candles, row, lookback, horizon, forecaster.clip, forecaster.volume)
+        window = _window(candles, row, lookback, horizon, forecaster)
         s1, s2 = _encode(forecaster, window)
         predictor = forecaster.predictor.eval()
         with torch.inference_mode():
@@ -111,11 +113,13 @@ def _after(row: int, count: int, length: int) -> np.ndarray:
     return np.isin(np.arange(length), np.arange(row + 1, row + 1 + count))
 
 
-def _window(candles: Candles, row: int, lookback: int, horizon: int, clip: float, volume: bool) -> WindowBatch:
+def _window(candles: Candles, row: int, lookback: int, horizon: int, forecaster: Forecaster) -> WindowBatch:
     """Build the training window whose context ends at `row`, ``(1, L + h, …)``."""
     begin, end = row + 1 - lookback, row + 1 + horizon
     frame = candles.frame.iloc[begin:end].assign(target=True)
-    return CandleWindows(frame, lookback, horizon, clip, volume=volume).__getitems__([0])
+    clip, volume, representation = forecaster.clip, forecaster.volume, forecaster.representation
+    windows = CandleWindows(frame, lookback, horizon, clip, volume=volume, representation=representation)
+    return windows.__getitems__([0])
 
 
 def _encode(forecaster: Forecaster, window: WindowBatch) -> tuple[torch.Tensor, torch.Tensor]:

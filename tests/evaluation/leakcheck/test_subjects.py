@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.data.windows import normalise
 from kronos_lightning.evaluation.baselines import Drift
 from kronos_lightning.evaluation.calibration import adaptive
 from kronos_lightning.evaluation.leakcheck import Subject, prove, subjects
 from kronos_lightning.evaluation.leakcheck.proof import cached
 from kronos_lightning.forecast import Forecaster
 from tests.helpers.leaks import CANDLES, CUTOFFS, HORIZON, LOOKBACK, Unmasked, feature, planted, rolling, verdict
+from tests.helpers.levels import normalise
 
 
 def window_normalised_by(statistics_rows):
