@@ -29,8 +29,8 @@ NO_VOLUME = math.log(SMALLEST) + 1  # mean log volume of a window without any
 HOURS = 168  # of a week
 
 
-class Scale(NamedTuple):
-    """Scale of a batch of normalised windows, from their known rows.
+class WindowScale(NamedTuple):
+    """WindowScale of a batch of normalised windows, from their known rows.
 
     For levels, `mean` and `std` are in the candles' units, for returns in those of log returns and log volume.
     """
@@ -39,7 +39,7 @@ class Scale(NamedTuple):
     std: Tensor  # (B, 1, C), or (B, W, C) where every row has a scale of its own; never zero
     close: Tensor  # (B, 1) last known close
 
-    def after(self, lookback: int) -> "Scale":
+    def after(self, lookback: int) -> "WindowScale":
         """Return the scale of the rows after the lookback."""
         return self if self.std.size(1) == 1 else self._replace(std=self.std[:, lookback:])
 
@@ -49,7 +49,7 @@ class Levels(Section):
 
     name: Literal["levels"] = "levels"
 
-    def normalise(self, window: Tensor, lookback: int, clip: float, stamp: Tensor) -> tuple[Tensor, Scale]:
+    def normalise(self, window: Tensor, lookback: int, clip: float, stamp: Tensor) -> tuple[Tensor, WindowScale]:
         """Normalise windows ``(B, W, C)`` by their first `lookback` rows.
 
         Levels do not depend on the unit of price or volume: they are the same to the bit for windows times a power of
@@ -69,9 +69,9 @@ class Levels(Section):
         relative = (window - mean).div_(unit)  # its squares stay within float32, whatever the unit
         std = relative[:, :lookback].square().mean(dim=1, keepdim=True).sqrt().clamp(min=CONSTANT)
         x = relative.div_(std).clamp_(-clip, clip)
-        return x, Scale(mean, std * unit, window[:, lookback - 1 : lookback, CLOSE])
+        return x, WindowScale(mean, std * unit, window[:, lookback - 1 : lookback, CLOSE])
 
-    def denormalise(self, x: Tensor, scale: Scale, clip: float) -> Tensor:
+    def denormalise(self, x: Tensor, scale: WindowScale, clip: float) -> Tensor:
         """Convert normalised paths ``(B, S, h, C)`` after the known candles into candles, same shape."""
         return x * scale.std[:, None] + scale.mean[:, None]
 
@@ -85,7 +85,7 @@ class Levels(Section):
         """
         return known[:, -1, CLOSE], x[..., CLOSE]
 
-    def log_returns(self, x: Tensor, scale: Scale, clip: float) -> Tensor:
+    def log_returns(self, x: Tensor, scale: WindowScale, clip: float) -> Tensor:
         """Return the log returns of the closes of normalised windows ``(B, W, C)``: ``(B, W − 1)``."""
         close = (x * scale.std + scale.mean)[..., CLOSE]
         close = close.clamp_min(torch.finfo(close.dtype).tiny)
@@ -103,7 +103,7 @@ class Returns(Section):
 
     name: Literal["returns"] = "returns"
 
-    def normalise(self, window: Tensor, lookback: int, clip: float, stamp: Tensor) -> tuple[Tensor, Scale]:
+    def normalise(self, window: Tensor, lookback: int, clip: float, stamp: Tensor) -> tuple[Tensor, WindowScale]:
         """Normalise windows; see `Levels.normalise`."""
         moves, volume = _moves(window), _log_volume(window, lookback)
         mean = torch.zeros_like(window[:, :1])
@@ -118,9 +118,9 @@ class Returns(Section):
         own = std if std.size(1) == 1 else std[:, : window.size(1)]
         x[..., :PRICED] = moves / own[..., :PRICED]
         x[..., VOLUME] = (volume - level[:, None]) / own[..., VOLUME]
-        return compress(x).clamp_(-clip, clip), Scale(mean, std, window[:, lookback - 1 : lookback, CLOSE])
+        return compress(x).clamp_(-clip, clip), WindowScale(mean, std, window[:, lookback - 1 : lookback, CLOSE])
 
-    def denormalise(self, x: Tensor, scale: Scale, clip: float) -> Tensor:
+    def denormalise(self, x: Tensor, scale: WindowScale, clip: float) -> Tensor:
         """Convert normalised paths; see `Levels.denormalise`."""
         values = expand(x.clamp(-clip, clip)) * scale.std[:, None] + scale.mean[:, None]
         moves = values[..., :PRICED]
@@ -134,7 +134,7 @@ class Returns(Section):
         """Return closes relative to the last known close, in units of the volatility; see `Levels.closes`."""
         return torch.zeros_like(known[:, -1, CLOSE]), expand(x[..., CLOSE].clamp(-clip, clip)).cumsum(dim=-1)
 
-    def log_returns(self, x: Tensor, scale: Scale, clip: float) -> Tensor:
+    def log_returns(self, x: Tensor, scale: WindowScale, clip: float) -> Tensor:
         """Return the log returns of windows; see `Levels.log_returns`."""
         returns = expand(x.clamp(-clip, clip))[..., CLOSE] * scale.std[..., : x.size(1), CLOSE]
         return returns[:, 1:]

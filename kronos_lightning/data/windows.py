@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from kronos_lightning.data.augmentation import Augmentation
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import FEATURES, PRICES, CandleError
-from kronos_lightning.data.representation import LEVELS, AnyRepresentation, Scale
+from kronos_lightning.data.representation import LEVELS, AnyRepresentation, WindowScale
 
 
 class WindowBatch(NamedTuple):
@@ -26,11 +26,11 @@ class WindowBatch(NamedTuple):
 
     x: Tensor | None  # (B, W, C) normalised and clipped candles
     stamp: Tensor  # (B, W, 5) int8: minute hour weekday day month
-    scale: Scale | None  # of the lookback rows
+    scale: WindowScale | None  # of the lookback rows
     tokens: Tensor | None = None  # (B, W, 2) int64: coarse and fine tokens that were encoded before
 
     @property
-    def candles(self) -> tuple[Tensor, Scale]:
+    def candles(self) -> tuple[Tensor, WindowScale]:
         """x and scale; a `ValueError` if there are only tokens."""
         if self.x is None or self.scale is None:
             raise ValueError("the batch holds only tokens")
@@ -141,7 +141,7 @@ class CandleWindows(Dataset[WindowBatch]):
 
     def __getitem__(self, index: int) -> WindowBatch:
         x, stamp, scale, tokens = self.__getitems__([index])
-        first = None if scale is None else Scale(*(part[0] for part in scale))
+        first = None if scale is None else WindowScale(*(part[0] for part in scale))
         return WindowBatch(None if x is None else x[0], stamp[0], first, None if tokens is None else tokens[0])
 
 

@@ -3,14 +3,73 @@
 Shape letters: N cutoffs, S sample paths, h horizon, I intervals.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from kronos_lightning.forecast.calibration import EDGES, INTERVALS, SMALLEST, CalibrationError, spread, widen
-from kronos_lightning.forecast.distribution import path_quantiles
+from kronos_lightning.forecast.calibration import EDGES, INTERVALS, SMALLEST, CalibrationError, move, spread, widen
+from kronos_lightning.forecast.distribution import crps, path_quantiles
 
 MIN_CALIBRATION_CUTOFFS = 20  # minimum number of cutoffs to estimate the ends of a 95 % interval
+DRIFTS = (0.0, 0.25, 0.5, 0.75)  # factors of the drift that are tried, beside 1
+SPREADS = tuple(np.round(np.arange(0.7, 1.51, 0.05), 2))  # factors of the spread that are tried
+
+
+def fit_moments(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) -> tuple[float, np.ndarray]:
+    """Fit factors of drift and spread with the lowest CRPS.
+
+    The factor of the drift, then one factor of the spread for all steps, then one for each step: each is chosen on the
+    first half of the cutoffs and adopted only if it lowers the CRPS of the second half. What is adopted is then chosen
+    again on all cutoffs.
+
+    Args:
+        close: paths of the close ``(N, S, h)``, cutoffs ascending.
+        last_close, actual: ``(N,)`` and ``(N, h)``.
+
+    Returns:
+        Factor of the drift and factors of the spread ``(h,)``; see `forecast.calibration.move`.
+    """
+    fit = _MomentFit(close, last_close, actual)
+    first, second, everything = slice(0, len(close) // 2), slice(len(close) // 2, None), slice(None)
+    drift, spread = 1.0, np.ones(close.shape[2])
+    steps: tuple[Callable[[slice, float, np.ndarray], tuple[float, np.ndarray]], ...]
+    steps = fit.best_drift, fit.best_spread, fit.best_spread_by_step
+    for step in steps:
+        tried = step(first, drift, spread)
+        if fit.loss(second, *tried).mean() < fit.loss(second, drift, spread).mean():
+            drift, spread = step(everything, drift, spread)
+    return drift, spread
+
+
+@dataclass(frozen=True)
+class _MomentFit:
+    """CRPS of validation forecasts under factors of drift and spread, and the factors that minimise it."""
+
+    close: np.ndarray
+    last_close: np.ndarray
+    actual: np.ndarray
+
+    def loss(self, rows: slice, drift: float, spread: np.ndarray) -> np.ndarray:
+        """Return the mean CRPS of each step, relative to the last close, ``(h,)``."""
+        last = self.last_close[rows]
+        moved = move(self.close[rows], last, drift, spread) / last[:, None, None]
+        found: np.ndarray = crps(moved, self.actual[rows] / last[:, None]).mean(axis=0)
+        return found
+
+    def best_drift(self, rows: slice, drift: float, spread: np.ndarray) -> tuple[float, np.ndarray]:
+        losses = {factor: self.loss(rows, factor, spread).mean() for factor in (drift, *DRIFTS)}
+        return min(losses, key=losses.__getitem__), spread
+
+    def best_spread(self, rows: slice, drift: float, spread: np.ndarray) -> tuple[float, np.ndarray]:
+        losses = [self.loss(rows, drift, np.full_like(spread, factor)).mean() for factor in SPREADS]
+        return drift, np.full_like(spread, SPREADS[int(np.argmin(losses))])
+
+    def best_spread_by_step(self, rows: slice, drift: float, spread: np.ndarray) -> tuple[float, np.ndarray]:
+        losses = np.stack([self.loss(rows, drift, np.full_like(spread, factor)) for factor in SPREADS])
+        return drift, np.array(SPREADS)[losses.argmin(axis=0)]
 
 
 def conformity(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) -> np.ndarray:

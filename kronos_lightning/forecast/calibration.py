@@ -6,7 +6,7 @@ Shape letters: N series or cutoffs, S sample paths, h horizon, C features, I int
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -32,9 +32,11 @@ class CalibrationError(KronosError, ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Sampling, interval widths and probability correction fitted on the validation range.
+    """Sampling, moments, interval widths and probability correction fitted on the validation range.
 
     temperature, top_p: sampling with the lowest CRPS.
+    drift: factor of the paths' mean log return; 0 takes the drift out, 1 keeps it.
+    spread: factor of the paths' deviations from their mean log return, by step; empty keeps them.
     widening: distance by which both ends of an interval move outwards, by step and interval, in standard deviations of
         the paths' log returns at that step: ``h`` lists of I. Negative values move the ends inwards.
     slope, intercept: Platt scaling: P(up) becomes expit(slope · logit(P) + intercept).
@@ -48,17 +50,19 @@ class Calibration:
     slope: float
     intercept: float
     interval: str
+    drift: float = 1.0
+    spread: tuple[float, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
         """Calibrate sample paths ``(N, S, h, C)`` that follow the closes `last_close` ``(N,)``; return a new array.
 
-        Every path keeps its rank among the paths at every step, and every candle keeps its shape: its four prices move
-        by the same factor. The median of an odd number of paths is unchanged, and that of an even number nearly so.
+        Every candle keeps its shape: its four prices move by the same factor. First drift and spread change, then the
+        ends of the intervals move, which keeps the ranks of the paths and, for an odd number of them, their median.
         Steps beyond the calibrated steps are treated like the last calibrated step.
         """
         close = paths[..., CLOSE].astype(np.float64)
-        widened = widen(close, last_close, self._widening(close.shape[2]))
+        widened = widen(self.moved(close, last_close), last_close, self._by_step(self.widening, close.shape[2]))
         factor = np.divide(widened, close, out=np.ones_like(close), where=close != 0)
         prices = paths[..., : CLOSE + 1] * factor[..., None]
         return np.concatenate([prices, paths[..., CLOSE + 1 :]], axis=-1).astype(paths.dtype)
@@ -67,9 +71,15 @@ class Calibration:
         """Return the calibrated P(up) from the share of calibrated paths that rise, any shape."""
         return platt(share, self.slope, self.intercept)
 
-    def _widening(self, horizon: int) -> np.ndarray:
-        known = np.array(self.widening)
-        return known[np.minimum(np.arange(horizon), len(known) - 1)]
+    def moved(self, close: np.ndarray, last_close: np.ndarray) -> np.ndarray:
+        """Return closes ``(N, S, h)`` with calibrated drift and spread, without the widening."""
+        return move(close, last_close, self.drift, self._by_step(self.spread or (1.0,), close.shape[2]))
+
+    @staticmethod
+    def _by_step(known: Sequence[Any], horizon: int) -> np.ndarray:
+        values = np.array(known)
+        chosen: np.ndarray = values[np.minimum(np.arange(horizon), len(values) - 1)]
+        return chosen
 
     def save(self, directory: Path) -> None:
         """Write `calibration.json` into a directory."""
@@ -103,11 +113,42 @@ class Calibration:
         try:
             content = json.loads((directory / FILE).read_text())
             metadata, widening = content.pop("about", {}), tuple(tuple(step) for step in content["widening"])
+            content["spread"] = tuple(content.get("spread", ()))  # earlier versions had none
             return cls(**content | {"widening": widening, "metadata": metadata})
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError) as error:
             raise CalibrationError(f"{directory / FILE}: damaged ({error}); delete it or evaluate again") from error
+
+
+def move(close: np.ndarray, last_close: np.ndarray, drift: float, spread: np.ndarray) -> np.ndarray:
+    """Change drift and spread of the log returns of paths.
+
+    Each half of the paths is moved by the mean of the other half. A path and the mean that moves it are then
+    independent: paths centred on their own mean would be narrower than the distribution that they stand for, and the
+    fair CRPS would flatter them.
+
+    Args:
+        close: closes ``(N, S, h)``; a cutoff's step with a close that is not positive is unchanged.
+        last_close: last known closes, ``(N,)``.
+        drift, spread: see `Calibration`; spread as ``(h,)``.
+
+    Returns:
+        Closes ``(N, S, h)``; their mean log return is exactly `drift` times that of the paths if S is even.
+    """
+    if drift == 1.0 and (spread == 1.0).all():
+        return close
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns = np.log(close / last_close[:, None, None])
+        half = close.shape[1] // 2
+        if half and drift != 1.0:
+            means = np.stack([returns[:, half:].mean(axis=1), returns[:, :half].mean(axis=1)], axis=1)
+            sizes = [half, close.shape[1] - half]
+            returns = returns + (drift - 1.0) * np.repeat(means, sizes, axis=1)
+        mean = returns.mean(axis=1, keepdims=True)
+        reached = np.clip(mean + spread * (returns - mean), -FARTHEST, FARTHEST)
+    found: np.ndarray = np.where(np.isfinite(reached), last_close[:, None, None] * np.exp(reached), close)
+    return found
 
 
 def widen(close: np.ndarray, last_close: np.ndarray, widening: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
-from kronos_lightning.data.representation import LEVELS, AnyRepresentation, Levels, Scale, read_representation
+from kronos_lightning.data.representation import LEVELS, AnyRepresentation, Levels, WindowScale, read_representation
 from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.forecast.decoding import (
     FusedPredictor,
@@ -268,13 +268,13 @@ class Forecaster:
         shape = len(series), int(lengths.max())
         x, stamp = torch.zeros(*shape, len(FEATURES)), torch.zeros(*shape, 5, dtype=torch.int8)
         future_stamp = torch.empty(len(series), len(series[0].future), 5, dtype=torch.int8)
-        scales: list[Scale] = []
+        scales: list[WindowScale] = []
         for i, (one, length) in enumerate(zip(series, lengths.tolist(), strict=True)):
             past, future = (torch.from_numpy(part) for part in one.features())
             stamp[i, :length], future_stamp[i] = past, future
             x[i : i + 1, :length], scale = self._normalised(torch.tensor(one.values)[None], past[None], future[None])
             scales.append(scale)
-        scale = Scale(*(torch.cat(parts) for parts in zip(*scales, strict=True)))
+        scale = WindowScale(*(torch.cat(parts) for parts in zip(*scales, strict=True)))
         paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator, lengths).cpu()
         return self._in_units(paths, scale, np.array([one.last_close for one in series])).numpy()
 
@@ -373,14 +373,14 @@ class Forecaster:
             return candles
         return torch.cat([candles[..., :PRICED], torch.zeros_like(candles[..., PRICED:])], dim=-1)
 
-    def _normalised(self, candles: Tensor, stamp: Tensor, future_stamp: Tensor) -> tuple[Tensor, Scale]:
+    def _normalised(self, candles: Tensor, stamp: Tensor, future_stamp: Tensor) -> tuple[Tensor, WindowScale]:
         """Normalise known candles ``(N, T, C)``; return them and the scale of the candles to come."""
         length, stamps = candles.size(1), torch.cat([stamp, future_stamp], dim=1)
         x, scale = self.representation.normalise(self._seen(candles), length, self.clip, stamps)
         return x, scale.after(length)
 
-    def _in_units(self, paths: Tensor, scale: Scale, last_close: np.ndarray) -> Tensor:
-        scale = Scale(*(part.to(paths.device) for part in scale))
+    def _in_units(self, paths: Tensor, scale: WindowScale, last_close: np.ndarray) -> Tensor:
+        scale = WindowScale(*(part.to(paths.device) for part in scale))
         paths = self._seen(self.representation.denormalise(paths, scale, self.clip))
         if not self.repair and self.calibration is None:
             return paths

@@ -20,12 +20,13 @@ from kronos_lightning.evaluation.calibration import (
     MIN_CALIBRATION_CUTOFFS,
     adaptive,
     conformity,
+    fit_moments,
     fit_platt,
     fit_widening,
 )
 from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
 from kronos_lightning.forecast import Forecaster, ForecastSet, Sampling
-from kronos_lightning.forecast.calibration import FILE, Calibration, CalibrationError
+from kronos_lightning.forecast.calibration import FILE, Calibration, CalibrationError, move
 from kronos_lightning.forecast.distribution import crps, probability_up
 from kronos_lightning.runs.checkpoint_lookup import Sources, find_compared_forecaster, find_forecaster
 
@@ -93,7 +94,7 @@ def forecast_range(
     cutoffs = run.cutoffs("test", settings.evaluation.max_cutoffs)
     sampled = run.forecast("test", cutoffs, forecaster)
     if validation is not None:
-        calibrated, adaptive = sampled.calibrated(calibration), adaptively_corrected(sampled, scores)
+        calibrated, adaptive = sampled.calibrated(calibration), adaptively_corrected(sampled, calibration, scores)
     closes = {}
     for member, (other, _) in others.items():
         chosen = run.best_sampling(member, other) if settings.calibration.fit else other
@@ -131,7 +132,8 @@ def fit_calibration(
 ) -> tuple[Calibration, np.ndarray]:
     """Fit a calibration to validation forecasts; return it and the conformity scores for the adaptive correction."""
     close, last, actual = validation.close_paths, validation.last_close, validation.actual_close
-    scores = conformity(close, last, actual)
+    drift, spread = fit_moments(close, last, actual)
+    scores = conformity(move(close, last, drift, spread), last, actual)
     widening = tuple(tuple(step) for step in fit_widening(scores).tolist())
     metadata = {
         "symbol": symbol,
@@ -151,6 +153,8 @@ def fit_calibration(
         slope=1.0,
         intercept=0.0,
         interval=settings.data.interval,
+        drift=drift,
+        spread=tuple(spread.tolist()),
         metadata=metadata,
     )
     share = probability_up(widened.apply(validation.paths, last), last)
@@ -158,10 +162,13 @@ def fit_calibration(
     return replace(widened, slope=slope, intercept=intercept), scores
 
 
-def adaptively_corrected(forecasts: ForecastSet, scores: np.ndarray) -> np.ndarray:
-    """Correct closes ``(N, S, h)`` by the conformity scores known so far; see `evaluation.calibration.adaptive`."""
+def adaptively_corrected(forecasts: ForecastSet, calibration: Calibration, scores: np.ndarray) -> np.ndarray:
+    """Correct closes ``(N, S, h)`` of forecasts as sampled: drift and spread as calibrated, intervals adaptively.
+
+    See `evaluation.calibration.adaptive`.
+    """
     return adaptive(
-        forecasts.close_paths,
+        calibration.moved(forecasts.close_paths, forecasts.last_close),
         forecasts.last_close,
         forecasts.actual_close,
         forecasts.cutoffs,

@@ -163,7 +163,7 @@ def certify(settings: Evaluation, datamodule: CandleDataModule, trainer: L.Train
     findings += prove(proved, candles, rows, settings.seed)
     findings += prove(fill_subjects(pipeline), candles, rows[::2], settings.seed)
     if scores is not None:
-        adaptive = adaptive_correction(pipeline, scores)
+        adaptive = adaptive_correction(pipeline, fitted, scores)
         try:
             findings += prove([adaptive], candles, rows, settings.seed)
         except CalibrationError as error:
@@ -221,12 +221,12 @@ def calibration_fit(pipeline: Pipeline) -> Subject:
     )
 
 
-def adaptive_correction(pipeline: Pipeline, scores: np.ndarray) -> Subject:
+def adaptive_correction(pipeline: Pipeline, fitted: Calibration, scores: np.ndarray) -> Subject:
     """Build the subject of the adaptive correction, which learns from the test's own outcomes once they are known."""
 
     def corrected(candles: Candles) -> ForecastSet:
         found = pipeline.forecast(candles)
-        return found.with_paths(adaptively_corrected(found, scores))
+        return found.with_paths(adaptively_corrected(found, fitted, scores))
 
     return subjects.forecasts("adaptive correction", "closes corrected by the outcomes known so far", cached(corrected))
 

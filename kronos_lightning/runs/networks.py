@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What networks see of candles; see the fields of `Forecaster`."""
+    """Inputs of networks: how they see candles; see the fields of `Forecaster`."""
 
     clip: float
     volume: bool = True

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kronos_lightning.data import CandleWindows, WindowBatch
-from kronos_lightning.data.representation import Scale
+from kronos_lightning.data.representation import WindowScale
 from kronos_lightning.forecast.distribution import crps, path_quantiles
 from kronos_lightning.forecast.plots import forecast_figure
 from kronos_lightning.model import Kronos, KronosTokenizer
@@ -56,14 +56,14 @@ class ValidationPaths(L.Callback):
         batches = np.array_split(chosen, -(-len(chosen) // trainer.datamodule.batch_size))
         parts = [_forecast(trainer, pl_module, network, data.__getitems__(batch.tolist())) for batch in batches]
         x, paths, *scale = (torch.cat(part) for part in zip(*parts, strict=True))
-        self._plot_paths(trainer, data, Scale(*scale), paths, chosen)
+        self._plot_paths(trainer, data, WindowScale(*scale), paths, chosen)
         known, coming = x[:, : data.lookback], x[:, data.lookback : data.lookback + paths.size(2)]
         last, close = data.representation.closes(known, paths, data.clip)
         _, actual = data.representation.closes(known, coming, data.clip)
         return path_metrics(last.numpy(), close.numpy(), actual.numpy())
 
     def _plot_paths(
-        self, trainer: L.Trainer, data: CandleWindows, scale: Scale, paths: Tensor, chosen: np.ndarray
+        self, trainer: L.Trainer, data: CandleWindows, scale: WindowScale, paths: Tensor, chosen: np.ndarray
     ) -> None:
         boards = [logger for logger in trainer.loggers if takes_plots(logger)]
         if not boards:
@@ -73,7 +73,7 @@ class ValidationPaths(L.Callback):
         synthetic = " (synthetic candles)" if trainer.datamodule.manifest()["synthetic"] else ""
         candles, _ = data.raw(torch.from_numpy(chosen[pick]))
         last, horizon = data.lookback, paths.size(2)
-        scale = Scale(*(part[pick] for part in scale))
+        scale = WindowScale(*(part[pick] for part in scale))
         figure = forecast_figure(
             candles[:, max(0, last - 3 * horizon) : last].numpy(),
             data.representation.denormalise(paths[pick], scale, data.clip).numpy(),

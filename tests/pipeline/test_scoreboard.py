@@ -112,7 +112,7 @@ def calibrated_part(seed, spread):
         sources=NOBODY,
         sampled=test,
         calibrated=test.calibrated(calibration),
-        adaptive=adaptively_corrected(test, scores),
+        adaptive=adaptively_corrected(test, calibration, scores),
         validation=validation.calibrated(calibration),
         compared={},
         compared_sources={},
