@@ -6,10 +6,10 @@ Shape letters: B windows, W rows of a window, L lookback, h horizon, S sample pa
 """
 
 import math
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
 from kronos_lightning.data.formats import CLOSE, HIGH, LOW, OPEN, PRICES, VOLUME, CandleError
@@ -161,6 +161,12 @@ class ScaledReturns(Returns):
     season: Annotated[list[Annotated[float, Field(gt=0, lt=1e3)]], Field(min_length=HOURS, max_length=HOURS)]
     spans: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1, max_length=20)]
     coefficients: list[Annotated[float, Field(allow_inf_nan=False)]]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if len(self.coefficients) != 1 + len(self.spans):
+            raise ValueError(f"coefficients: {len(self.coefficients)} for {len(self.spans)} spans and an intercept")
+        return self
 
     def _volatility(self, moves: Tensor, lookback: int, stamp: Tensor) -> Tensor:
         """Return the volatility of every row that has a stamp, ``(B, ≥ W)``."""

@@ -124,9 +124,9 @@ class Calibration:
 def move(close: np.ndarray, last_close: np.ndarray, drift: float, spread: np.ndarray) -> np.ndarray:
     """Change drift and spread of the log returns of paths.
 
-    Each half of the paths is moved by the mean of the other half. A path and the mean that moves it are then
-    independent: paths centred on their own mean would be narrower than the distribution that they stand for, and the
-    fair CRPS would flatter them.
+    The drift is estimated by the mean of only some of the S paths, S (1 − drift) / 2 of them. The moved paths then
+    have the variance of independent draws. If all paths were centred on their own mean, they would be narrower than
+    the distribution that they stand for, and the fair CRPS would flatter them by 1 / (2 S).
 
     Args:
         close: closes ``(N, S, h)``; a cutoff's step with a close that is not positive is unchanged.
@@ -134,17 +134,15 @@ def move(close: np.ndarray, last_close: np.ndarray, drift: float, spread: np.nda
         drift, spread: see `Calibration`; spread as ``(h,)``.
 
     Returns:
-        Closes ``(N, S, h)``; their mean log return is exactly `drift` times that of the paths if S is even.
+        Closes ``(N, S, h)``.
     """
     if drift == 1.0 and (spread == 1.0).all():
         return close
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = np.log(close / last_close[:, None, None])
-        half = close.shape[1] // 2
-        if half and drift != 1.0:
-            means = np.stack([returns[:, half:].mean(axis=1), returns[:, :half].mean(axis=1)], axis=1)
-            sizes = [half, close.shape[1] - half]
-            returns = returns + (drift - 1.0) * np.repeat(means, sizes, axis=1)
+        if drift != 1.0:
+            some = max(1, round(close.shape[1] * (1 - drift) / 2))
+            returns = returns + (drift - 1.0) * returns[:, :some].mean(axis=1, keepdims=True)
         mean = returns.mean(axis=1, keepdims=True)
         reached = np.clip(mean + spread * (returns - mean), -FARTHEST, FARTHEST)
     found: np.ndarray = np.where(np.isfinite(reached), last_close[:, None, None] * np.exp(reached), close)

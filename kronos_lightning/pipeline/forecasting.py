@@ -31,6 +31,7 @@ from kronos_lightning.forecast.distribution import crps, probability_up
 from kronos_lightning.runs.checkpoint_lookup import Sources, find_compared_forecaster, find_forecaster
 
 LARGEST = 4 * 2**30  # maximum bytes of one set of sample paths; scoring them needs several times this memory
+STREAM = 1_000_003  # distance of the seeds of independent draws
 WAY_OUT = "; or calibration.fit=false, for metrics as sampled"
 
 log = logging.getLogger("evaluate")
@@ -80,7 +81,8 @@ def forecast_range(
     """
     build_baselines(settings, candles.interval)  # report errors of the baselines before the forecasts
     forecaster, sources = find_forecaster(settings, datamodule)
-    members = dict.fromkeys(member for name in settings.compare for member in name.split("+"))
+    pools = {name: list(enumerate(name.split("+"))) for name in settings.compare}
+    members = dict.fromkeys(member for pool in pools.values() for _, member in pool)
     others = {member: find_compared_forecaster(settings, member, sources, datamodule) for member in members}
     run = _Runner(settings, datamodule, candles, trainer)
     validation = calibrated = adaptive = None
@@ -98,14 +100,16 @@ def forecast_range(
     closes = {}
     for member, (other, _) in others.items():
         chosen = run.best_sampling(member, other) if settings.calibration.fit else other
-        closes[member] = run.forecast(member, cutoffs, chosen).close_paths
+        for place in sorted({i for pool in pools.values() for i, name in pool if name == member}):
+            # The members of a pool draw independently; checkpoints that are compared one by one share random numbers.
+            closes[place, member] = run.forecast(member, cutoffs, chosen, place).close_paths
     return RangeForecasts(
         sources=sources,
         sampled=sampled,
         calibrated=calibrated,
         adaptive=adaptive,
         validation=validation,
-        compared={name: np.concatenate([closes[m] for m in name.split("+")], axis=1) for name in settings.compare},
+        compared={name: np.concatenate([closes[one] for one in pool], axis=1) for name, pool in pools.items()},
         compared_sources={member: found for member, (_, found) in others.items()},
     )
 
@@ -259,7 +263,8 @@ class _Runner:
             batch_size=batch,
         )
 
-    def forecast(self, what: str, cutoffs: Cutoffs, forecaster: Forecaster) -> ForecastSet:
+    def forecast(self, what: str, cutoffs: Cutoffs, forecaster: Forecaster, stream: int = 0) -> ForecastSet:
+        """Forecast from the cutoffs; other streams draw other random numbers."""
         settings = self.settings
         log.info("Forecasts, %s: %d cutoffs", what, len(cutoffs.rows))
         size = len(cutoffs.rows) * settings.forecast.num_paths * settings.data.horizon * len(FEATURES) * 4
@@ -268,7 +273,9 @@ class _Runner:
                 f"evaluation.max_cutoffs: the paths of {len(cutoffs.rows)} cutoffs need {size / 2**30:.0f} GiB; "
                 f"use fewer cutoffs or paths"
             )
-        return rolling_forecasts(cutoffs, forecaster, settings.forecast.num_paths, settings.seed, self.trainer)
+        return rolling_forecasts(
+            cutoffs, forecaster, settings.forecast.num_paths, settings.seed + stream * STREAM, self.trainer
+        )
 
     def best_sampling(self, what: str, forecaster: Forecaster) -> Forecaster:
         """Return the forecaster with the temperature and top-p of lowest CRPS on validation.

@@ -204,8 +204,10 @@ def test_other_checkpoints_and_ensembles_are_forecast_on_the_same_cutoffs(traine
     for name in ("untuned", "tokenizer", "predictor"):
         assert part.compared[name].shape == sampled.shape
         assert not np.array_equal(part.compared[name], sampled)
-    pooled = np.concatenate([part.compared["untuned"], sampled], axis=1)
-    np.testing.assert_array_equal(part.compared["untuned+both"], pooled)
+    pool, paths = part.compared["untuned+both"], sampled.shape[1]
+    np.testing.assert_array_equal(pool[:, :paths], part.compared["untuned"])
+    assert pool.shape[1] == 2 * paths
+    assert not (pool[:, paths:] == sampled).any()  # of the same model, drawn independently of the first member
 
 
 def measured(*overrides):
