@@ -109,8 +109,7 @@ class Forecaster:
             tokenizer, predictor: local directories or Hub names.
             tokenizer_revision, predictor_revision: commit, tag or branch on the Hub.
             device: auto, cpu, cuda, cuda:1, mps.
-            calibrated: use the `calibration.json` that an evaluation wrote into the predictor's directory, including
-                its sampling.
+            calibrated: use the predictor's `calibration.json`, which an evaluation wrote, including its sampling.
             options: other fields of this class. `max_context` is 512 by default; Kronos-mini uses 2048. `volume` and
                 `representation` are by default as recorded in the predictor's directory.
 
@@ -119,8 +118,7 @@ class Forecaster:
             CalibrationError: `calibrated` is set, but there is no valid calibration.
         """
         trained = read_representation(trained_representation(Path(predictor)), str(predictor))
-        volume = trained_with_volume(Path(predictor)) is not False
-        options = {"volume": volume, "representation": trained} | options
+        options = {"volume": trained_with_volume(Path(predictor)) is not False, "representation": trained} | options
         place = best_device(device)
         forecaster = cls(
             KronosTokenizer.from_pretrained(tokenizer, revision=tokenizer_revision).to(place),
