@@ -12,7 +12,7 @@ from rich.console import Console
 
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_evaluation, fold_configs
-from kronos_lightning.data.files import archive, atomic_directory
+from kronos_lightning.storage import archive, atomic_directory
 from kronos_lightning.pipeline.backtesting import trade
 from kronos_lightning.pipeline.forecasting import baseline_paths, forecast_range, join
 from kronos_lightning.pipeline.scoreboard import EvaluationResult, score_all

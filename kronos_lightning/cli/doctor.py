@@ -16,7 +16,7 @@ from rich.table import Table
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_doctor
 from kronos_lightning.data.doctor.diagnosis import Diagnosis, diagnose
-from kronos_lightning.data.files import atomic_directory
+from kronos_lightning.storage import atomic_directory
 from kronos_lightning.data.formats import read_raw
 from kronos_lightning.reporting.doctor_page import page, span
 

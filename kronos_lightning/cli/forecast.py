@@ -17,7 +17,7 @@ from kronos_lightning.config.schema import Forecasting
 from kronos_lightning.config.validation import check_forecasting
 from kronos_lightning.data import Candles
 from kronos_lightning.data.candles import validate
-from kronos_lightning.data.files import atomic_directory
+from kronos_lightning.storage import atomic_directory
 from kronos_lightning.data.formats import CLOSE, read_raw, usual_distance
 from kronos_lightning.data.sessions import describe_sessions, next_opens
 from kronos_lightning.forecast.calibration import FILE, Calibration

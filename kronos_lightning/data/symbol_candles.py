@@ -15,7 +15,7 @@ from kronos_lightning.settings import as_utc, end_of
 
 from .candles import Candles, validate
 from .doctor import Diagnosis, diagnose
-from .files import sha256
+from kronos_lightning.storage import sha256
 from .formats import CandleError, as_raw, require_file
 from .settings import DataSection
 from .sources import CandleSource

@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from kronos_lightning.data.files import sha256
+from kronos_lightning.storage import sha256
 from kronos_lightning.data.folds import fold_label
 from kronos_lightning.forecast.calibration import FILE as CALIBRATION
 from kronos_lightning.model import Kronos, KronosTokenizer

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.special import expit, logit
 
-from kronos_lightning.data.files import atomic_path
+from kronos_lightning.storage import atomic_path
 from kronos_lightning.data.formats import CLOSE
 from kronos_lightning.errors import KronosError
 from kronos_lightning.forecast.distribution import path_quantiles

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kronos_lightning.backtest.performance import backtest_metrics
 from kronos_lightning.backtest.search import ParameterSearch
-from kronos_lightning.data.files import sha256
+from kronos_lightning.storage import sha256
 from kronos_lightning.evaluation.metrics import by_slice, by_step, forecast_metrics, majority_direction
 from kronos_lightning.forecast import validity
 from kronos_lightning.model.pretrained import WEIGHTS_FILE

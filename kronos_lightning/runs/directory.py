@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from kronos_lightning.data.files import archive, atomic_directory, atomic_path
+from kronos_lightning.storage import archive, atomic_directory, atomic_path
 from kronos_lightning.errors import KronosError
 from kronos_lightning.model import KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE

@@ -4,7 +4,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from kronos_lightning.data.files import atomic_path
+from kronos_lightning.storage import atomic_path
 from kronos_lightning.plotting.formats import number
 
 from .plot import sweep_figure

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kronos_lightning.data import WindowBatch
-from kronos_lightning.data.files import atomic_directory
+from kronos_lightning.storage import atomic_directory
 from kronos_lightning.errors import KronosError
 from kronos_lightning.training.sharding import gather_network
 from kronos_lightning.training.stopping import Stopped, StopSignals, all_finite, diverged, requeue

@@ -14,7 +14,7 @@ from filelock import FileLock
 from rich.progress import track
 
 from kronos_lightning.data import CandleWindows
-from kronos_lightning.data.files import atomic_path, sha256
+from kronos_lightning.storage import atomic_path, sha256
 from kronos_lightning.model import KronosTokenizer
 
 CHUNK = 256  # windows encoded together; fixed, so that tokens never depend on batches or on cached files

@@ -2,7 +2,7 @@
 
 import os
 
-from kronos_lightning.data.files import archive
+from kronos_lightning.storage import archive
 
 
 def test_what_is_set_aside_gets_the_time_of_its_last_change_and_replaces_nothing(tmp_path):

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from kronos_lightning.data.files import atomic_path, sha256
+from kronos_lightning.storage import atomic_path, sha256
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.data.sources.binance.candle_table import SCHEMA, join
 from kronos_lightning.data.sources.binance.http import DownloadError
