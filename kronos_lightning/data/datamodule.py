@@ -47,9 +47,9 @@ class WindowCounts(TypedDict):
 class CandleDataModule(L.LightningDataModule):
     """Data module with windows of one or several markets, split by date; no window mixes candles of two markets.
 
-    `prepare_data` fetches, diagnoses and validates the candles. It writes the candles of each split to a Parquet file, and
-    the same data to ``.npy`` arrays that all processes of a machine share; see `ProcessedCandles`. If neither sources nor
-    settings have changed, it reuses these files.
+    `prepare_data` fetches, diagnoses and validates the candles. It writes the candles of each split to a Parquet file,
+    and the same data to ``.npy`` arrays that all processes of a machine share; see `ProcessedCandles`. If neither
+    sources nor settings have changed, it reuses these files.
 
     Args:
         config: settings of the data set.

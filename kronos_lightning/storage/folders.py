@@ -43,7 +43,7 @@ def atomic_directory(
         keep: set an earlier folder aside in any case.
 
     Raises:
-        StorageError: `path` is a file.
+        StorageError: `path` or one of its parents is a file.
     """
     require_no_file(path)
     with temporary(path, folder=True) as place:
@@ -64,9 +64,10 @@ def atomic_directory(
 
 
 def require_no_file(path: Path) -> None:
-    """Raise `StorageError` if there is a file where a folder is to be written."""
-    if path.exists() and not path.is_dir():
-        raise StorageError(f"{path}: is a file, where a folder is to be written; move it away or name another folder")
+    """Raise `StorageError` if `path` or one of its parents is a file, although a folder is to be written."""
+    for place in (path, *path.parents):
+        if place.is_file():
+            raise StorageError(f"{place}: is a file, but a folder is needed; move it away or name another folder")
 
 
 def archive(path: Path) -> Path | None:
