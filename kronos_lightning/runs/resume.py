@@ -49,7 +49,10 @@ def is_whole(checkpoint: Path) -> bool:
     """Return True if a file matches its own checksums and torch can read it."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
-            whole = archive.testzip() is None
+            marked = any(
+                entry.external_attr for entry in archive.infolist()
+            )  # torch reads a "folder" as zeros or worse
+            whole = archive.testzip() is None and not marked
         if whole:
             torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception:  # damage raises errors of many types, in both readers
