@@ -49,9 +49,7 @@ def is_whole(checkpoint: Path) -> bool:
     """Return True if a file matches its own checksums and torch can read it."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
-            marked = any(
-                entry.external_attr for entry in archive.infolist()
-            )  # torch reads a "folder" as zeros or worse
+            marked = any(entry.external_attr for entry in archive.infolist())  # torch reads a folder as noise
             whole = archive.testzip() is None and not marked
         if whole:
             torch.load(checkpoint, map_location="cpu", weights_only=True)

@@ -13,7 +13,7 @@ from kronos_lightning.runs.resume import find_resume, is_whole
 def run(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    weights = {f"layer.{i}": torch.arange(float(6 * i)) for i in range(8)}
+    weights = {f"layer.{i}": torch.arange(float(6 * i)) for i in range(1, 3)}
     for step, name in enumerate(("previous.ckpt", "last.ckpt")):
         torch.save({"global_step": step, "state_dict": weights, "resume": {"random": [weights]}}, folder / name)
     return tmp_path
