@@ -11,14 +11,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from kronos_lightning.cli.entry import command
+from kronos_lightning.config.schema import Evaluation
 from kronos_lightning.config.validation import check_evaluation, fold_configs
-from kronos_lightning.data.files import archive, atomic_directory
 from kronos_lightning.pipeline.backtesting import trade
 from kronos_lightning.pipeline.forecasting import baseline_paths, forecast_range, join
 from kronos_lightning.pipeline.scoreboard import EvaluationResult, score_all
 from kronos_lightning.reporting.evaluation_report import print_tables, report
 from kronos_lightning.reporting.files import write
 from kronos_lightning.runs.builders import build_datamodule
+from kronos_lightning.runs.directory import reserve
+from kronos_lightning.storage import atomic_directory
 
 log = logging.getLogger("evaluate")
 
@@ -27,6 +29,12 @@ log = logging.getLogger("evaluate")
 def main(cfg: DictConfig) -> None:
     """Forecast each fold, score the forecasts against baselines, backtest them and write the report."""
     settings = check_evaluation(cfg)
+    with reserve(Path(settings.evaluation.output_dir), "evaluation.output_dir"):
+        evaluate(cfg, settings)
+
+
+def evaluate(cfg: DictConfig, settings: Evaluation) -> None:
+    """Evaluate a checked configuration."""
     trainer = instantiate(cfg.trainer, _convert_="all")
     parts = []
     for fold in map(check_evaluation, fold_configs(cfg)):
@@ -44,12 +52,10 @@ def main(cfg: DictConfig) -> None:
         settings=settings, candles=candles, parts=parts, whole=whole, board=board, trading=trading
     )
     page, output = report(result), Path(settings.evaluation.output_dir)
-    with atomic_directory(output) as directory:
+    with atomic_directory(output, keep=True) as directory:
         whole.forecasts.save(directory)
         write(result, directory)
         page.write(directory)
-        if (aside := archive(output)) is not None:
-            log.info("The earlier report was moved to %s", aside)
     print_tables(page, Console())
     log.info("Report: %s", output / "report.html")
 

@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> float | None:
     """Train from a configuration; return the best value of the monitored metric, for sweepers."""
     settings = check_training(cfg)
     L.seed_everything(settings.seed, workers=True, verbose=False)
-    with RunLog() as run_log:
+    with directory.reserve(Path(settings.run_dir), "run_dir"), RunLog() as run_log:
         return train(cfg, settings, run_log)
 
 

@@ -9,24 +9,48 @@ from tests.helpers.paths import ROOT
 
 PACKAGE = ROOT / "kronos_lightning"
 FLOORS = {  # from the ground up: each package, and all those that it imports
-    "settings": set(),  # the ground: three packages that need no other
+    "settings": set(),  # the ground: four packages that need no other
+    "storage": set(),
     "model": set(),
     "plotting": set(),
-    "data": {"settings"},
+    "data": {"settings", "storage"},
     "backtest": {"settings"},  # works on arrays: no candle frame, no network
-    "forecast": {"settings", "model", "plotting", "data"},
+    "forecast": {"settings", "storage", "model", "plotting", "data"},
     "config": {"settings", "data", "backtest", "forecast"},  # whose settings it checks
-    "training": {"model", "data", "forecast", "config"},
+    "training": {"storage", "model", "data", "forecast", "config"},
     "evaluation": {"settings", "data", "forecast"},  # forecasts of any origin: no network, no run
-    "runs": {"settings", "model", "data", "forecast", "config", "training"},
-    "export": {"model", "plotting", "data", "forecast", "runs"},
-    "pipeline": {"settings", "data", "backtest", "forecast", "config", "evaluation", "runs"},
-    "sweeps": {"plotting", "data", "config", "runs"},
-    "reporting": {"model", "plotting", "data", "backtest", "forecast", "config", "evaluation", "runs", "pipeline"},
-    "cli": {"settings", "data", "forecast", "config", "evaluation", "runs", "export", "pipeline", "reporting"},
+    "runs": {"settings", "storage", "model", "data", "forecast", "config", "training"},
+    "export": {"storage", "model", "plotting", "data", "forecast", "runs"},
+    "pipeline": {"settings", "storage", "data", "backtest", "forecast", "config", "evaluation", "runs"},
+    "sweeps": {"storage", "plotting", "config", "runs"},
+    "reporting": {
+        "storage",
+        "model",
+        "plotting",
+        "data",
+        "backtest",
+        "forecast",
+        "config",
+        "evaluation",
+        "runs",
+        "pipeline",
+    },
+    "cli": {
+        "settings",
+        "storage",
+        "data",
+        "forecast",
+        "config",
+        "evaluation",
+        "runs",
+        "export",
+        "pipeline",
+        "reporting",
+    },
 }
 LIBRARIES = {  # that a package does without
     "settings": {"torch", "lightning", "hydra", "omegaconf"},
+    "storage": {"torch", "lightning", "hydra", "omegaconf", "numpy", "pandas", "pydantic"},
     "model": {"lightning", "hydra", "omegaconf", "pandas", "pydantic"},
     "plotting": {"torch", "lightning", "hydra", "omegaconf", "pandas"},
     "data": {"hydra", "omegaconf"},

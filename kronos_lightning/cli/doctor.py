@@ -16,9 +16,9 @@ from rich.table import Table
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_doctor
 from kronos_lightning.data.doctor.diagnosis import Diagnosis, diagnose
-from kronos_lightning.data.files import atomic_directory
 from kronos_lightning.data.formats import read_raw
 from kronos_lightning.reporting.doctor_page import page, span
+from kronos_lightning.storage import atomic_directory
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 
@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
     written = pd.Timestamp(path.stat().st_mtime, unit="s", tz="UTC")
     diagnosis = diagnose(raw, settings.interval, settings.calendar == "sessions", written)
     output = Path(settings.output_dir) / path.stem
-    with atomic_directory(output) as folder:
+    with atomic_directory(output, origin=str(path.resolve())) as folder:
         (folder / "doctor.json").write_text(json.dumps(diagnosis.to_json(), indent=1, allow_nan=False))
         (folder / "doctor.html").write_text(page(diagnosis, raw))
     print_summary(diagnosis, raw)

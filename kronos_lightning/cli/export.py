@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_export
-from kronos_lightning.data.files import atomic_directory
 from kronos_lightning.export import model_card
 from kronos_lightning.export.model_directory import copy, evaluation, finished, push
 from kronos_lightning.runs.directory import RunError
+from kronos_lightning.storage import atomic_directory
 
 log = logging.getLogger("export")
 

@@ -17,7 +17,6 @@ from kronos_lightning.config.schema import Forecasting
 from kronos_lightning.config.validation import check_forecasting
 from kronos_lightning.data import Candles
 from kronos_lightning.data.candles import validate
-from kronos_lightning.data.files import atomic_directory
 from kronos_lightning.data.formats import CLOSE, read_raw, usual_distance
 from kronos_lightning.data.sessions import describe_sessions, next_opens
 from kronos_lightning.forecast.calibration import FILE, Calibration
@@ -37,6 +36,7 @@ from kronos_lightning.runs.checkpoint_lookup import Sources, load_forecaster
 from kronos_lightning.runs.directory import best_model
 from kronos_lightning.runs.networks import Inputs
 from kronos_lightning.settings import parse_interval
+from kronos_lightning.storage import atomic_directory
 
 LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 MAX_TABLE_STEPS = 24  # maximum number of steps in the terminal's table
@@ -63,7 +63,7 @@ def main(cfg: DictConfig) -> None:
     paths = forecaster.sample_series([series], settings.forecast.num_paths, generators)[0]
 
     output = Path(settings.output_dir) / candles.symbol
-    with atomic_directory(output) as folder:
+    with atomic_directory(output, origin=str(Path(settings.candles).resolve())) as folder:
         quantile_table(paths, series.future, LEVELS, timestamp_column="timestamps").to_csv(
             folder / "quantiles.csv", index=False
         )

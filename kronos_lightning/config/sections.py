@@ -167,6 +167,7 @@ class CalibrationSection(Section):
     fit: bool
     max_cutoffs: Count | None
     search_cutoffs: Count
+    overwrite: bool
     temperatures: Annotated[list[Positive], Field(min_length=1)]
     top_ps: Annotated[list[Share], Field(min_length=1)]
 

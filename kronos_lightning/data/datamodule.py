@@ -1,6 +1,5 @@
 """Data module: candles → splits on disk → loaders, the same for both stages and any number of processes."""
 
-import json
 import logging
 from functools import cached_property
 from pathlib import Path
@@ -10,14 +9,13 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from torch.utils.data import DataLoader
 
 from kronos_lightning.data.augmentation import Augmentation
 from kronos_lightning.data.candles import Candles, in_range
-from kronos_lightning.data.files import atomic_path
 from kronos_lightning.data.folds import fold_ranges
 from kronos_lightning.data.formats import FEATURES, CandleError, LayoutSection
+from kronos_lightning.data.processed import ProcessedCandles, differing
 from kronos_lightning.data.representation import LEVELS, RETURNS, AnyRepresentation, fit_scaled_returns
 from kronos_lightning.data.settings import DataSection
 from kronos_lightning.data.sources import CandleSource
@@ -51,8 +49,8 @@ class WindowCounts(TypedDict):
 class CandleDataModule(L.LightningDataModule):
     """Data module with windows of one or several markets, split by date; no window mixes candles of two markets.
 
-    `prepare_data` fetches, diagnoses and validates the candles. It writes ``{label}_{train,val,test}_data.parquet``,
-    the same data as ``.npy`` arrays that all processes of a machine share, and ``{label}_manifest.json``. If neither
+    `prepare_data` fetches, diagnoses and validates the candles. It writes the candles of each split to a Parquet file,
+    and the same data to ``.npy`` arrays that all processes of a machine share; see `ProcessedCandles`. If neither
     sources nor settings have changed, it reuses these files.
 
     Args:
@@ -78,9 +76,17 @@ class CandleDataModule(L.LightningDataModule):
     # --- candles ------------------------------------------------------------------------------------------------
 
     def read(self) -> list[Candles]:
-        """Read the candles of each market, as `prepare_data` prepared them."""
+        """Read the candles of each market, as `prepare_data` prepared them.
+
+        Raises:
+            CandleError: the source has changed since.
+        """
         metadata = self.manifest()["markets"]
-        return [market.read(metadata[market.symbol]["dropped"]) for market in self.markets]
+        read = [market.read(metadata[market.symbol]["dropped"]) for market in self.markets]
+        now = {market.symbol: candles.fingerprint for market, candles in zip(self.markets, read, strict=True)}
+        if changed := differing(self.fingerprints, now):
+            raise CandleError(f"{changed}: the candles changed after this command had prepared them; run it again")
+        return read
 
     def target_masks(self, stamps: pd.Series) -> dict[str, np.ndarray]:
         """Return, for each split, a bool mask ``(T,)`` of the candles that it may forecast.
@@ -125,22 +131,18 @@ class CandleDataModule(L.LightningDataModule):
 
     # --- files --------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def files(self) -> ProcessedCandles:
+        """Folder of the processed candles; what the sources hold at the first use counts for the whole command."""
+        return ProcessedCandles(Path(self.config.processed_dir), self.label, self._settings())
+
     def path(self, split: str) -> Path:
         """Return the path of the Parquet file with the candles of a split."""
-        return Path(self.config.processed_dir) / f"{self.label}_{split}_data.parquet"
-
-    def array_paths(self, split: str) -> list[Path]:
-        """Return the paths of the `WindowArrays` of a split."""
-        return [self.path(split).with_name(f"{self.label}_{split}_{name}.npy") for name in WindowArrays._fields]
-
-    @property
-    def manifest_path(self) -> Path:
-        return Path(self.config.processed_dir) / f"{self.label}_manifest.json"
+        return self.files.frame_path(split)
 
     def manifest(self) -> dict[str, Any]:
-        """Read the manifest that `prepare_data` wrote: sources, settings, defects, gaps and windows."""
-        manifest: dict[str, Any] = json.loads(self.manifest_path.read_text())
-        return manifest
+        """Return the manifest that `prepare_data` wrote: sources, settings, defects, gaps and windows."""
+        return self.files.manifest()
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -155,33 +157,24 @@ class CandleDataModule(L.LightningDataModule):
         ranges = {f"{split}_time_range": self.ranges[split] for split in SPLITS}
         return {"format": FORMAT, "sources": sources, **self.config.model_dump(include=keys), **ranges}
 
-    def _is_current(self, settings: dict[str, Any]) -> bool:
-        try:
-            manifest = self.manifest()
-        except (FileNotFoundError, json.JSONDecodeError):
-            return False
-        return manifest.get("settings") == settings and manifest["files"] == self._sizes()
-
-    def _sizes(self) -> dict[str, int | None]:
-        """Return the size of each processed file in bytes; None means that the file is missing."""
-        paths = [path for split in SPLITS for path in (self.path(split), *self.array_paths(split))]
-        return {path.name: path.stat().st_size if path.is_file() else None for path in paths}
-
     def prepare_data(self) -> None:
         if self.prepared:
             return
-        Path(self.config.processed_dir).mkdir(parents=True, exist_ok=True)
-        with FileLock(self.manifest_path.with_suffix(".lock")):  # other processes and runs may need the same files
-            for market in self.markets:
-                market.provide()
-            settings = self._settings()
-            if self._is_current(settings):
-                log.info("Reusing the processed data in %s", self.config.processed_dir)
-            else:
-                self._process(settings)
+        for market in self.markets:
+            market.provide()
+        if not self._reuse():
+            with self.files.lock():  # another process may have written them in the meantime
+                if not self._reuse():
+                    self._process()
         self.prepared = True
 
-    def _process(self, settings: dict[str, Any]) -> None:
+    def _reuse(self) -> bool:
+        whole = self.files.is_whole()
+        if whole:
+            log.info("Reusing the processed data in %s", self.files.folder)
+        return whole
+
+    def _process(self) -> None:
         markets: dict[str, dict[str, Any]] = {}
         parts: dict[str, list[pd.DataFrame]] = {split: [] for split in SPLITS}
         windows: dict[str, WindowCounts] = {
@@ -211,27 +204,27 @@ class CandleDataModule(L.LightningDataModule):
                 )
             for symbol in (symbol for symbol, count in windows[split]["by_symbol"].items() if not count):
                 log.warning("%s: no %s window in its candles %s", symbol, split, markets[symbol]["span"])
-        self.manifest_path.unlink(missing_ok=True)  # until the new manifest is written, the files do not match
-        for split in SPLITS:
-            frame = join_frames(parts[split])
-            with atomic_path(self.path(split)) as temporary:
-                frame.to_parquet(temporary, index=False)
-            arrays = WindowArrays.of(frame, self.config.lookback, self.target_rows)
-            for path, array in zip(self.array_paths(split), arrays, strict=True):
-                with atomic_path(path) as temporary:
-                    np.save(temporary, array)
-            if lost := windows[split]["dropped_for_earlier_split"]:
-                log.info("%s: %d window(s) dropped: their targets lie in an earlier split or the embargo", split, lost)
-        manifest = {
-            "settings": settings,
-            "synthetic": self.markets[0].source.synthetic,
-            "candles": sum(metadata["candles"] for metadata in markets.values()),
-            "markets": markets,
-            "windows": windows,
-            "files": self._sizes(),
-        }
-        with atomic_path(self.manifest_path) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=2))
+        if self._settings() != self.files.settings:
+            raise CandleError(f"{self.label}: a candle file changed while it was read; run the command again")
+        with self.files.replaced() as files:
+            for split in SPLITS:
+                frame = join_frames(parts[split])
+                frame.to_parquet(files.frame_path(split), index=False)
+                arrays = WindowArrays.of(frame, self.config.lookback, self.target_rows)
+                for path, array in zip(files.array_paths(split), arrays, strict=True):
+                    np.save(path, array)
+                if lost := windows[split]["dropped_for_earlier_split"]:
+                    log.info(
+                        "%s: %d window(s) dropped: their targets lie in an earlier split or the embargo", split, lost
+                    )
+            files.finish(
+                {
+                    "synthetic": self.markets[0].source.synthetic,
+                    "candles": sum(metadata["candles"] for metadata in markets.values()),
+                    "markets": markets,
+                    "windows": windows,
+                }
+            )
 
     def _describe_range(self, split: str) -> str:
         fold, folds = self.config.fold, self.config.folds
@@ -253,11 +246,7 @@ class CandleDataModule(L.LightningDataModule):
     # --- loaders ------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
-        if not self._is_current(self._settings()):
-            raise CandleError(
-                f"{self.manifest_path}: written for other settings, probably by a run with the same data.name; "
-                f"set another data.name or run again"
-            )
+        self.manifest()  # raises an error if the candles were not prepared
         splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "", SPLITS)
         for split in splits:
             arrays = self._arrays(split)
@@ -271,7 +260,7 @@ class CandleDataModule(L.LightningDataModule):
 
     def _arrays(self, split: str) -> WindowArrays:
         # Copy-on-write: torch requires writable arrays, and all processes share the pages that are never written.
-        return WindowArrays(*(np.load(path, mmap_mode="c") for path in self.array_paths(split)))
+        return WindowArrays(*(np.load(path, mmap_mode="c") for path in self.files.array_paths(split)))
 
     def train_dataloader(self) -> DataLoader[WindowBatch]:
         config, sizes = self.config, list(self.manifest()["windows"]["train"]["by_symbol"].values())
@@ -302,8 +291,9 @@ class CandleDataModule(L.LightningDataModule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["fingerprints"] != self.fingerprints:
+            changed = differing(state["fingerprints"], self.fingerprints) or ", ".join(self.fingerprints)
             raise CandleError(
-                f"cannot resume: the checkpoint was trained on other candles than those in {self.manifest_path}. "
+                f"cannot resume: the checkpoint was trained on other candles than those of {changed}. "
                 f"Start a new run, or start from these weights with init_from=DIR"
             )
 

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from kronos_lightning.settings import as_utc, end_of
+from kronos_lightning.storage import sha256
 
 from .candles import Candles, validate
 from .doctor import Diagnosis, diagnose
-from .files import sha256
 from .formats import CandleError, as_raw, require_file
 from .settings import DataSection
 from .sources import CandleSource

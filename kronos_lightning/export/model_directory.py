@@ -8,12 +8,12 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from kronos_lightning.data.files import sha256
 from kronos_lightning.data.folds import fold_label
 from kronos_lightning.forecast.calibration import FILE as CALIBRATION
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.pretrained import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE
 from kronos_lightning.runs.directory import RunError, is_finished, read_info
+from kronos_lightning.storage import MARKER, sha256
 
 log = logging.getLogger("export")
 
@@ -107,7 +107,9 @@ def push(directory: Path, repository: str, private: bool) -> str:
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        commit = api.upload_folder(repo_id=repository, folder_path=directory, commit_message="Fine-tuned Kronos")
+        commit = api.upload_folder(
+            repo_id=repository, folder_path=directory, ignore_patterns=MARKER, commit_message="Fine-tuned Kronos"
+        )
     except Exception as error:  # errors of the Hub, its client and the client's network library
         raise RunError(
             f"push={repository}: {type(error).__name__}: {str(error).strip().splitlines()[0]}. The model directory is "

@@ -14,10 +14,10 @@ from typing import Any, Self
 import numpy as np
 from scipy.special import expit, logit
 
-from kronos_lightning.data.files import atomic_path
 from kronos_lightning.data.formats import CLOSE
 from kronos_lightning.errors import KronosError
 from kronos_lightning.forecast.distribution import path_quantiles
+from kronos_lightning.storage import atomic_path
 
 FILE = "calibration.json"
 INTERVALS = (0.5, 0.8, 0.9, 0.95)  # central intervals that are corrected

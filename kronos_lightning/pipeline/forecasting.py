@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -29,6 +30,7 @@ from kronos_lightning.forecast import Forecaster, ForecastSet, Sampling
 from kronos_lightning.forecast.calibration import FILE, Calibration, CalibrationError, move
 from kronos_lightning.forecast.distribution import crps, probability_up
 from kronos_lightning.runs.checkpoint_lookup import Sources, find_compared_forecaster, find_forecaster
+from kronos_lightning.storage import Lock
 
 LARGEST = 4 * 2**30  # maximum bytes of one set of sample paths; scoring them needs several times this memory
 STREAM = 1_000_003  # distance of the seeds of independent draws
@@ -92,7 +94,7 @@ def forecast_range(
         calibration, scores = fit_calibration(settings, candles.symbol, seen, forecaster.sampling)
         validation = seen.calibrated(calibration)
         if trainer.is_global_zero and settings.tokenizer == "auto":  # only with the checkpoint's own tokenizer
-            store_calibration(calibration, sources)
+            store_calibration(calibration, sources, settings.calibration.overwrite)
     cutoffs = run.cutoffs("test", settings.evaluation.max_cutoffs)
     sampled = run.forecast("test", cutoffs, forecaster)
     if validation is not None:
@@ -181,10 +183,11 @@ def adaptively_corrected(forecasts: ForecastSet, calibration: Calibration, score
     )
 
 
-def store_calibration(calibration: Calibration, sources: Sources) -> None:
+def store_calibration(calibration: Calibration, sources: Sources, overwrite: bool = False) -> None:
     """Store a calibration next to its checkpoint.
 
-    A checkpoint without a local folder, or trained on other markets only, is skipped with a message.
+    A checkpoint without a local folder, or trained on other markets only, is skipped with a message. So is one whose
+    stored calibration was fitted on more cutoffs or paths, unless `overwrite` is True: other commands use it.
     """
     symbol, only = calibration.metadata["symbol"], "The calibration is stored in the report's folder only: "
     if sources.directory is None:
@@ -193,17 +196,34 @@ def store_calibration(calibration: Calibration, sources: Sources) -> None:
     if sources.info is not None and symbol not in sources.info["data"]["fingerprints"]:
         log.info("%sthis checkpoint was not trained on %s", only, symbol)
         return
-    earlier = Calibration.load(sources.directory)
+    try:
+        with Lock(sources.directory / FILE, wait=True):
+            _replace(sources.directory, calibration, overwrite)
+    except OSError as error:
+        log.warning("The calibration could not be stored with the checkpoint: %s", error)
+
+
+def _replace(directory: Path, calibration: Calibration, overwrite: bool) -> None:
+    """Store a calibration in a directory, unless the one there was fitted on more."""
+    symbol, earlier = calibration.metadata["symbol"], Calibration.load(directory)
+    if earlier is not None and not overwrite and any(fitted_on(earlier)[i] > fitted_on(calibration)[i] for i in (0, 1)):
+        log.warning(
+            "The calibration (%d cutoffs, %d paths) is stored in the report's folder only: %s was fitted on %d cutoffs "
+            "and %d paths. To replace it, set calibration.overwrite=true",
+            *(*fitted_on(calibration), directory / FILE, *fitted_on(earlier)),
+        )
+        return
     # Older files do not record the symbol.
     before = symbol if earlier is None else earlier.metadata.get("symbol", symbol)
     if before != symbol:
         log.warning("Replacing the stored calibration for %s (was for %s)", symbol, before)
-    try:
-        calibration.save(sources.directory)
-    except OSError as error:
-        log.warning("The calibration could not be stored with the checkpoint: %s", error)
-    else:
-        log.info("Calibration: %s", sources.directory / FILE)
+    calibration.save(directory)
+    log.info("Calibration: %s", directory / FILE)
+
+
+def fitted_on(calibration: Calibration) -> tuple[int, int]:
+    """Return the numbers of cutoffs and paths that a calibration was fitted on; 0 if an old file does not say."""
+    return calibration.metadata.get("cutoffs", 0), calibration.metadata.get("num_paths", 0)
 
 
 def build_baselines(settings: Evaluation, interval: pd.Timedelta) -> dict[str, Baseline]:

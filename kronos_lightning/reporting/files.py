@@ -12,7 +12,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kronos_lightning.backtest.performance import backtest_metrics
 from kronos_lightning.backtest.search import ParameterSearch
-from kronos_lightning.data.files import sha256
 from kronos_lightning.evaluation.metrics import by_slice, by_step, forecast_metrics, majority_direction
 from kronos_lightning.forecast import validity
 from kronos_lightning.model.pretrained import WEIGHTS_FILE
@@ -20,6 +19,7 @@ from kronos_lightning.pipeline.backtesting import Trading
 from kronos_lightning.pipeline.notices import all_notices
 from kronos_lightning.pipeline.scoreboard import MODEL, EvaluationResult, by_fold
 from kronos_lightning.runs.checkpoint_lookup import Sources
+from kronos_lightning.storage import sha256
 
 from .verdict import sentences
 

@@ -9,6 +9,7 @@ import torch
 
 from kronos_lightning.config.schema import Common, Evaluation, Forecasting
 from kronos_lightning.data import CandleDataModule
+from kronos_lightning.data.processed import differing
 from kronos_lightning.data.representation import LEVELS
 from kronos_lightning.forecast import Forecaster
 from kronos_lightning.model import CheckpointError, Kronos, KronosTokenizer
@@ -62,7 +63,7 @@ def find_tokenizer(
     else:
         if wanted == "auto":
             run_dir = Path(settings.paths.models) / f"finetune_tokenizer_{settings.data.label}"
-            directory, source = find_finished(run_dir, data_key(datamodule))
+            directory, source = find_finished(run_dir, data_key(datamodule), "stage.frozen_tokenizer")
             volume = trained_with_volume(directory) if directory is not None else None
             if volume is not None and volume != settings.data.volume:
                 directory, source = None, f"{run_dir} was fine-tuned {'with' if volume else 'without'} volume"
@@ -96,7 +97,7 @@ def find_forecaster(settings: Evaluation, datamodule: CandleDataModule) -> tuple
     directory, source = None, settings.predictor
     if settings.predictor == "auto":
         run_dir = Path(settings.paths.models) / f"finetune_predictor_{settings.data.label}"
-        directory, source = find_finished(run_dir, data_key(datamodule))
+        directory, source = find_finished(run_dir, data_key(datamodule), "predictor")
         if directory is None and settings.model.pretrained is None:
             raise RunError(f"no fine-tuned predictor: {source}. Run train.py stage=predictor, or set predictor=DIR")
     elif settings.predictor != "published":
@@ -199,23 +200,29 @@ def _representation_name(directory: Path | None) -> str:
     return "levels" if directory is None else Inputs.of(directory, Inputs(clip=1.0)).representation.name
 
 
-def find_finished(run_dir: Path, key: dict[str, Any]) -> tuple[Path | None, str]:
+def find_finished(run_dir: Path, key: dict[str, Any], setting: str) -> tuple[Path | None, str]:
     """Find the best model of a finished run on the same data.
 
     Args:
         run_dir: folder of the run.
         key: identity of the data, see `provenance.data_key`.
+        setting: key that can name another checkpoint, for the messages.
 
     Returns:
         Checkpoint directory and a sentence that describes it, or None and the reason why no model is usable.
 
     Raises:
-        RunError: the run exists but did not finish.
+        RunError: the run exists but did not finish, or the candles have changed since.
     """
     info = read_info(run_dir)
     if info is None:
         return None, f"no run in {run_dir}"
     trained = info["data"]["fingerprints"]
+    if changed := differing(trained, key["fingerprints"]):
+        raise RunError(
+            f"{run_dir} was fine-tuned on other candles: {changed}. Train it again on these candles, or set {setting}="
+            f"published or {setting}={run_dir}"
+        )
     others = {symbol for symbol in key["fingerprints"] if trained.get(symbol) != key["fingerprints"][symbol]}
     split = info["data"]["ranges"], info["data"].get("embargo", 0)  # earlier versions had no embargo
     if others or split != (key["ranges"], key["embargo"]):

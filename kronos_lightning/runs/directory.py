@@ -6,18 +6,28 @@
 
 import json
 import logging
+import os
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from kronos_lightning.data.files import archive, atomic_directory, atomic_path
 from kronos_lightning.errors import KronosError
 from kronos_lightning.model import KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE
+from kronos_lightning.storage import (
+    Lock,
+    archive,
+    atomic_directory,
+    atomic_path,
+    clear_leftovers,
+    exchange,
+    require_no_file,
+)
 from kronos_lightning.training.stage_module import ScheduleError
 
 RECORDS = ["config.json", "run_info.json"]
@@ -67,11 +77,42 @@ class Begun(AbstractContextManager["Begun"]):
         if not isinstance(error, ScheduleError) or rank_zero_only.rank != 0:
             return
         if self.aside is not None:
-            shutil.rmtree(self.run_dir)
-            self.aside.rename(self.run_dir)
+            exchange(self.aside, self.run_dir)
+            shutil.rmtree(self.aside)  # which `begin` made in this process
         for name, content in self.before.items():
             with atomic_path(self.run_dir / name) as temporary:
                 temporary.write_bytes(content)
+
+
+def is_first_process() -> bool:
+    """Return True in the one process of a command that writes its results: of the first rank, on the first machine."""
+    machine = next((os.environ[name] for name in ("GROUP_RANK", "NODE_RANK") if os.environ.get(name)), "0")
+    return rank_zero_only.rank == 0 and machine == "0"
+
+
+@contextmanager
+def reserve(folder: Path, key: str) -> Iterator[None]:
+    """Reserve the folder of a command's results for its first process.
+
+    Args:
+        folder: the folder; it need not exist.
+        key: setting that names it, for the messages.
+
+    Raises:
+        InUseError: another process writes to the same folder.
+        RunError: the folder has no name or cannot be written.
+        StorageError: it or one of its parents is a file.
+    """
+    with ExitStack() as stack:
+        if is_first_process():
+            if not folder.name:
+                raise RunError(f"{key}={folder}: the results need a folder of their own")
+            require_no_file(folder)
+            try:
+                stack.enter_context(Lock(folder, f", or set another {key}"))
+            except OSError as error:
+                raise RunError(f"{key}={folder}: cannot be written: {error.strerror}") from error
+        yield
 
 
 def begin(
@@ -83,12 +124,10 @@ def begin(
     A predictor's folder keeps its frozen `tokenizer`, so that both stay together even if another tokenizer is trained.
 
     Raises:
-        RunError: the folder has no name, holds other files and no run, or cannot be written.
+        RunError: the folder holds other files and no run, or cannot be written.
     """
     if rank_zero_only.rank != 0:
         return Begun(run_dir)
-    if not run_dir.name:
-        raise RunError(f"run_dir={run_dir}: a run needs its own folder")
     known = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
     if known and not known & {"run_info.json", "checkpoints", "logs", "profile"}:
         raise RunError(f"run_dir={run_dir}: contains {min(known)} but no run; choose another folder")
@@ -101,8 +140,8 @@ def begin(
         (run_dir / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"run_dir={run_dir}: cannot be written: {error.strerror}") from error
-    for leftover in (run_dir / "checkpoints").glob(".*"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    for folder in (run_dir, run_dir / "checkpoints"):
+        clear_leftovers(folder)
     write_json(run_dir / "config.json", config)
     write_json(run_dir / "run_info.json", info)
     if tokenizer is not None and not (run_dir / "checkpoints" / "tokenizer").is_dir():

@@ -46,12 +46,16 @@ def find_resume(resume: str | None, run_dir: Path) -> Path | None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Return True if a file written by torch matches its own checksums."""
+    """Return True if a file matches its own checksums and torch can read it."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
+            marked = any(entry.external_attr for entry in archive.infolist())  # torch reads a folder as noise
+            whole = archive.testzip() is None and not marked
+        if whole:
+            torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception:  # damage raises errors of many types, in both readers
         return False
+    return whole
 
 
 def check_resumable(resume: Path | None, settings: Training) -> None:

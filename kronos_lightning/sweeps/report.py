@@ -4,8 +4,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from kronos_lightning.data.files import atomic_path
 from kronos_lightning.plotting.formats import number
+from kronos_lightning.storage import atomic_path
 
 from .plot import sweep_figure
 from .results import APART, Record, best, command_of, last_parts, table_of

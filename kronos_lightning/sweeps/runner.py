@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,8 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
 from kronos_lightning.config.resolvers import register_resolvers
+from kronos_lightning.errors import KronosError
+from kronos_lightning.storage import Lock
 from kronos_lightning.sweeps import report
 from kronos_lightning.sweeps import results as sweep_results
 from kronos_lightning.sweeps.results import RECORD, Record, Trial
@@ -87,12 +89,13 @@ def run_sweep(sweeper: Any, arguments: list[str]) -> None:
         sweeper: the plugin with Hydra's context and the settings of `conf/hydra/sweeper`.
         arguments: overrides of the command line.
     """
-    try:
-        sweep = Sweep(sweeper, arguments)
-        stopped = sweep.run()
-    except (SweepError, OSError) as error:
-        sys.exit(f"error: {error}")
-    sweep.report()
+    with ExitStack() as stack:
+        try:
+            sweep = Sweep(sweeper, arguments, stack)
+            stopped = sweep.run()
+        except (KronosError, OSError) as error:
+            sys.exit(f"error: {error}")
+        sweep.report()
     if stopped:
         log.warning("The sweep was stopped. To continue it, run:\n%s", sweep_results.command_to_continue())
         sys.exit(stopped)
@@ -103,9 +106,18 @@ def run_sweep(sweeper: Any, arguments: list[str]) -> None:
 
 
 class Sweep:
-    """Trials of one command; the constructor raises `SweepError` before the first trial starts."""
+    """Trials of one command; the constructor raises `SweepError` before the first trial starts.
 
-    def __init__(self, sweeper: Any, arguments: list[str]):
+    Args:
+        sweeper: the plugin.
+        arguments: overrides of the command line.
+        stack: keeps the lock of the sweep's folder until the end.
+
+    Raises:
+        InUseError: another process runs the same sweep.
+    """
+
+    def __init__(self, sweeper: Any, arguments: list[str], stack: ExitStack):
         config = sweeper.config
         self.loader = sweeper.hydra_context.config_loader
         # A trial has the same identity whether it starts or resumes.
@@ -122,7 +134,8 @@ class Sweep:
             folder = earlier
             with read_write(config), open_dict(config):
                 config.hydra.sweep.dir = str(folder)
-        elif (folder / RECORD).exists():
+        stack.enter_context(Lock(folder, ", or set another hydra.sweep.dir"))
+        if earlier is None and (folder / RECORD).exists():
             raise SweepError(f"hydra.sweep.dir={folder} contains another sweep; choose another folder, or none")
         folder.mkdir(parents=True, exist_ok=True)
 

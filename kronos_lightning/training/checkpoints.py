@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kronos_lightning.data import WindowBatch
-from kronos_lightning.data.files import atomic_directory
 from kronos_lightning.errors import KronosError
+from kronos_lightning.forecast.calibration import FILE as CALIBRATION
+from kronos_lightning.storage import atomic_directory, atomic_path, sync
 from kronos_lightning.training.sharding import gather_network
 from kronos_lightning.training.stopping import Stopped, StopSignals, all_finite, diverged, requeue
 
@@ -209,18 +210,14 @@ def save(trainer: L.Trainer, path: Path, keep: Path | None = None) -> None:
     if not trainer.strategy.reduce(finite, reduce_op="min"):
         raise diverged("the weights", trainer.global_step)
     checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-    temporary = path.with_name(f".{path.name}.tmp")  # a fixed name, so that killed runs leave at most one
 
     def write() -> None:
-        try:
-            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+        with atomic_path(path) as temporary:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+            sync(temporary)
             if keep is not None and path.exists():
                 os.replace(path, keep)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     _first_process(trainer, write, path)
 
@@ -235,7 +232,7 @@ def export(trainer: L.Trainer, directory: Path) -> None:
     network = gather_network(trainer.lightning_module.eval_network, trainer.strategy.root_device)
 
     def write() -> None:
-        with atomic_directory(directory) as temporary:
+        with atomic_directory(directory, may_gain=[CALIBRATION]) as temporary:
             trainer.lightning_module.save_pretrained(temporary, network)
 
     _first_process(trainer, write, directory)

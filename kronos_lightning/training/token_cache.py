@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from rich.progress import track
 
 from kronos_lightning.data import CandleWindows
-from kronos_lightning.data.files import atomic_path, sha256
 from kronos_lightning.model import KronosTokenizer
+from kronos_lightning.storage import Lock, atomic_path, sha256
 
 CHUNK = 256  # windows encoded together; fixed, so that tokens never depend on batches or on cached files
 KEPT = 8  # maximum number of files in a folder; the least recently used are removed
@@ -42,7 +41,7 @@ def cached_tokens(
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}_tokens_{_key(tokenizer, windows, device)}.npy"
-    with FileLock(directory / ".tokens.lock"):
+    with Lock(directory / "tokens", wait=True):
         if _is_whole(path):
             log.info("Reusing the encoded tokens of %d windows in %s", len(windows), path)
         else:

@@ -66,7 +66,7 @@ def test_processed_files_are_reused_when_nothing_changed_and_rebuilt_otherwise(m
     assert prepare()
     assert prepare(batch_size=7)  # does not touch the files
     assert not prepare(lookback=21)
-    assert not prepare()
+    assert prepare()  # the other settings have a folder of their own
     guide_csv.write_text(guide_csv.read_text().replace("\n", "\n", 1) + "\n")
     assert not prepare()
     make(csv_path=str(guide_csv), synthetic=None).path("val").write_bytes(b"cut")
@@ -77,17 +77,17 @@ def test_windows_are_cut_from_mapped_files_that_no_process_changes(make):
     """Processes of a machine share the pages of a mapped file, as long as nobody writes to them."""
     module = make()
     module.prepare_data()
-    before = [path.read_bytes() for path in module.array_paths("val")]
+    before = [path.read_bytes() for path in module.files.array_paths("val")]
     module.setup("fit")
     mapped = Path("/proc/self/maps").read_text()
-    assert all(str(path) in mapped for path in module.array_paths("val"))
+    assert all(str(path) in mapped for path in module.files.array_paths("val"))
     batch, frame = module.windows["val"].__getitems__([5]), pd.read_parquet(module.path("val"))
     expected = CandleWindows(frame, 20, module.target_rows, 5.0).__getitems__([5])
     parts = ((got.x, got.stamp, *got.scale) for got in (batch, expected))
     assert all(torch.equal(one, other) for one, other in zip(*parts, strict=True))
     batch.x.zero_()
     batch.stamp.zero_()
-    assert [path.read_bytes() for path in module.array_paths("val")] == before
+    assert [path.read_bytes() for path in module.files.array_paths("val")] == before
 
 
 def test_an_interrupted_preparation_is_not_taken_for_data(make, monkeypatch):
@@ -98,8 +98,8 @@ def test_an_interrupted_preparation_is_not_taken_for_data(make, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         changed.prepare_data()
     monkeypatch.undo()
-    assert not changed.manifest_path.exists()
-    assert not list(changed.manifest_path.parent.glob(".*"))  # no half-written file
+    assert not changed.files.folder.exists()
+    assert not list(changed.files.folder.parent.glob(".*kronos-tmp*"))  # no half-written folder
     again = make()
     again.prepare_data()
     again.setup()
@@ -121,7 +121,7 @@ def test_an_empty_split_stops_before_training(make, split, span):
 def test_manifest_tells_source_and_settings(make):
     module = make()
     module.prepare_data()
-    manifest = json.loads(module.manifest_path.read_text())
+    manifest = json.loads((module.files.folder / "manifest.json").read_text())
     assert manifest["synthetic"] is True
     assert manifest["candles"] == 600
     assert manifest["markets"]["X"]["fingerprint"] == module.read()[0].fingerprint

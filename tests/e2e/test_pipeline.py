@@ -106,7 +106,7 @@ def test_evaluation_leaves_forecasts_scoreboard_report_and_plots(trained):
     tables = {f"{name}.csv" for name in ("scoreboard", "by_step", "by_month", "by_regime")}
     plots = {f"{name}.png" for name in ("fan_charts", "by_step", "pit", "reliability", "skill_over_time", "equity",
                                            "random_strategies", "costs", "search")}  # fmt: skip
-    assert {path.name for path in folder.iterdir()} == results | tables | plots | {"tensorboard"}
+    assert {path.name for path in folder.glob("[!.]*")} == results | tables | plots | {"tensorboard"}
     forecasts = ForecastSet.load(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["cutoffs"] == len(forecasts)
@@ -158,13 +158,17 @@ def test_calibration_looks_at_as_many_cutoffs_as_it_is_given(trained, monkeypatc
     cwd, *_ = trained
     monkeypatch.chdir(cwd)
     caplog.set_level("INFO")
+    stored = cwd / MODELS / "finetune_predictor_sample" / "checkpoints" / "best_model"
+    before = Calibration.load(stored)
     part = measured("calibration.search_cutoffs=6", "calibration.max_cutoffs=30")
     searched = int(told_cutoffs([record.getMessage() for record in caplog.records]))
     assert searched <= 6 < part.calibration.metadata["cutoffs"] <= 30
+    assert Calibration.load(stored) == before  # which was fitted on more
     caplog.clear()
-    part = measured("calibration.search_cutoffs=60", "calibration.max_cutoffs=30")
+    part = measured("calibration.search_cutoffs=60", "calibration.max_cutoffs=30", "calibration.overwrite=true")
     searched = int(told_cutoffs([record.getMessage() for record in caplog.records]))
     assert searched == part.calibration.metadata["cutoffs"]
+    assert Calibration.load(stored) == part.calibration != before
 
 
 def test_too_few_validation_cutoffs_are_an_error_with_a_way_out_before_any_forecast(trained, monkeypatch, caplog):

@@ -38,10 +38,16 @@ def test_what_follows_a_tokenizer_run(tmp_path):
     command("train.py", *QUICK_TRAIN, cwd=tmp_path)
     run = tmp_path / MODELS / "finetune_tokenizer_sample"
 
-    # Of other data: not used, and said so.
-    result = command(
-        "train.py", *QUICK_TRAIN, "stage=predictor", "stage.max_epochs=1", "data.synthetic.seed=8", cwd=tmp_path
-    )
+    # Of candles that have changed since: refused, with both fingerprints.
+    predictor = [*QUICK_TRAIN, "stage=predictor", "stage.max_epochs=1"]
+    result = command("train.py", *predictor, "data.synthetic.seed=8", cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    before = info(run)["data"]["fingerprints"]["SYNTHETIC"][:16]
+    assert f"was fine-tuned on other candles: SYNTHETIC (fingerprint {before} before, " in result.stderr
+    assert "or set stage.frozen_tokenizer=published or stage.frozen_tokenizer=outputs/models/" in result.stderr
+
+    # Of other ranges: not used, and said so.
+    result = command("train.py", *predictor, "data.val_time_range=[2023-01-25,2023-01-30]", cwd=tmp_path)
     assert "was fine-tuned on other data or split ranges" in result.stderr
     assert "random (kronos-tiny size)" in info(tmp_path / MODELS / "finetune_predictor_sample")["tokenizer"]
 

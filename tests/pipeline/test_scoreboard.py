@@ -335,6 +335,30 @@ def test_what_holds_for_a_compared_checkpoint_alone_is_told_with_its_name(real):
     assert found == ["untuned: RANDOM WEIGHTS: the predictor was never trained."]
 
 
+@pytest.mark.parametrize(
+    ("cutoffs", "paths", "replaced"), [(24, 50, False), (60, 4, False), (90, 8, False), (60, 50, True)]
+)
+def test_a_smaller_calibration_does_not_replace_a_larger_one_unless_asked(tmp_path, caplog, cutoffs, paths, replaced):
+    def store(cutoffs, paths, slope, **options):
+        calibration = Calibration(
+            temperature=1.0,
+            top_p=1.0,
+            widening=((0.0,) * 4,),
+            slope=slope,
+            intercept=0.0,
+            interval="1h",
+            metadata={"symbol": "BTCUSDT", "cutoffs": cutoffs, "num_paths": paths},
+        )
+        store_calibration(calibration, Sources(predictor="x", tokenizer="y", info=None, directory=tmp_path), **options)
+        return Calibration.load(tmp_path).slope
+
+    store(60, 50, 1.0)
+    assert store(cutoffs, paths, 2.0) == (2.0 if replaced else 1.0)
+    message = f"({cutoffs} cutoffs, {paths} paths) is stored in the report's folder only"
+    assert (message in caplog.text) is not replaced
+    assert store(cutoffs, paths, 3.0, overwrite=True) == 3.0
+
+
 def test_a_calibration_stays_beside_a_checkpoint_that_knows_its_market(tmp_path, caplog):
     caplog.set_level("INFO")
 

@@ -95,7 +95,7 @@ def sweep(tmp_path, monkeypatch):
 
 
 def folders(tmp_path):
-    return sorted((tmp_path / "outputs" / "sweeps").iterdir())
+    return sorted((tmp_path / "outputs" / "sweeps").glob("[!.]*"))
 
 
 def table(tmp_path, place=-1):

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from filelock import FileLock
 from pydantic import Field
 
 from kronos_lightning.data.formats import PRICES, CandleError, read_raw
 from kronos_lightning.settings import Count, NotNegative, Section, as_utc, end_of
+from kronos_lightning.storage import Lock
 
 from .binance.candle_table import SCHEMA
 from .binance.download import series_path
@@ -77,8 +77,7 @@ class Ccxt(Section):
         if start is None:
             raise DownloadError(f"{path}: set data.dataset_begin_time, the first day to download from {self.exchange}")
         series = StoredSeries(symbol, interval, path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        with Lock(path, wait=True):
             series.clear_leftovers()
             manifest = series.manifest()
             stop = closed_before(interval, to_ms(pd.Timestamp.now("UTC")))

@@ -41,7 +41,7 @@ def test_killed_at_twenty_points_the_next_run_completes_it_byte_for_byte(exchang
         killed += killed_after(exchange, path, rng.randrange(1, 42), rng.random() * 0.1)
         fetch(exchange, path)
         assert files(path) == undisturbed
-        assert set(path.parent.iterdir()) - {path.with_name(f".{path.name}.lock")} == set(series_files(path))
+        assert set(path.parent.iterdir()) - {path.with_name(f".{path.name}.kronos-lock")} == set(series_files(path))
     assert killed >= 15  # the others were done already
 
 

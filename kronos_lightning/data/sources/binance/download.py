@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from filelock import FileLock
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kronos_lightning.data.sources.binance.candle_table import SCHEMA, DamagedError, from_rest, from_zip
@@ -34,6 +33,7 @@ from kronos_lightning.data.sources.binance.intervals import (
 )
 from kronos_lightning.data.sources.binance.stored_series import API, FetchedPart, StoredSeries, gap_ranges, iso, spans
 from kronos_lightning.settings import as_utc, end_of
+from kronos_lightning.storage import Lock
 
 EARLIEST = to_ms(pd.Timestamp("2017-07-01"))  # Binance opened that month
 # Time after the end of a period within which its file is published; a file missing by then will not appear.
@@ -90,8 +90,7 @@ def download(
     if interval not in BINANCE_INTERVALS:
         raise DownloadError(f"interval: {interval!r} is not offered by Binance; use {', '.join(BINANCE_INTERVALS)}")
     series = StoredSeries(symbol, interval, csv_path)
-    csv_path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(csv_path.with_name(f".{csv_path.name}.lock")):
+    with Lock(csv_path, wait=True):
         job = Job(series, Client(endpoints), to_ms(now or pd.Timestamp.now("UTC")))
         problem = job.run(start, end)
         manifest = series.manifest()

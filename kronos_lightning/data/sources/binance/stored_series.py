@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from kronos_lightning.data.files import atomic_path, sha256
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.data.sources.binance.candle_table import SCHEMA, join
 from kronos_lightning.data.sources.binance.http import DownloadError
 from kronos_lightning.data.sources.binance.intervals import IRREGULAR, Range, grid, to_ms, union
+from kronos_lightning.storage import atomic_path, clear_leftovers, sha256
 
 API = "api"  # kind of the parts that do not come from the archive
 
@@ -89,10 +89,8 @@ class StoredSeries:
     def clear_leftovers(self) -> None:
         """Remove half-written files of a killed run."""
         for path in self._files():
-            for leftover in path.parent.glob(f".{path.name}.*{path.suffix}"):
-                leftover.unlink()
-        for leftover in self.parts_path.glob(".*"):
-            leftover.unlink()
+            clear_leftovers(path.parent, path.name)
+        clear_leftovers(self.parts_path)
 
     def read(self) -> pa.Table:
         """Read the candles of the Parquet file."""
