@@ -123,6 +123,9 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta,
         log.warning("Not calibrated: %s was fitted on candles of %s", sources.directory / FILE, calibration.interval)
         return forecaster
     metadata = calibration.metadata
+    if missing := {"lookback", "top_k", "fitted_from", "fitted_to"} - metadata.keys():
+        log.warning("Not calibrated: %s does not record %s", sources.directory / FILE, ", ".join(sorted(missing)))
+        return forecaster
     rotary = metadata.get("rotary_fine_token", metadata.get("trained_positions"))  # key name in earlier versions
     fitted = metadata["lookback"], metadata["top_k"], rotary, metadata.get("anchor", False)
     if fitted != (lookback, forecaster.sampling.top_k, forecaster.rotary_fine_token, forecaster.anchor):
@@ -160,7 +163,7 @@ def print_summary(
         f"Expected volatility {expected_volatility(paths[None], last)[0]:.3%} a candle."
     )
     console.print(f"Candle validity: {validity(paths[None])}.")
-    if sources.predictor.startswith("random") or sources.tokenizer.startswith("random"):
+    if sources.random or sources.random_tokenizer:
         console.print("RANDOM WEIGHTS: the model is untrained, so this forecast is meaningless.", style="bold yellow")
     if sources.info is not None and sources.info["synthetic"]:
         console.print("SYNTHETIC: the predictor was fine-tuned on made-up candles.", style="bold yellow")

@@ -11,14 +11,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from kronos_lightning.data.files import archive, atomic_directory, atomic_path
 from kronos_lightning.errors import KronosError
 from kronos_lightning.model import KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE
+from kronos_lightning.settings import read_stored
+from kronos_lightning.training.checkpoints import read_checkpoint
 from kronos_lightning.training.stage_module import ScheduleError
+
+from .records import RunInfo
 
 RECORDS = ["config.json", "run_info.json"]
 
@@ -35,14 +38,8 @@ def read_info(run_dir: Path) -> dict[str, Any] | None:
     Raises:
         RunError: the file is damaged.
     """
-    try:
-        return json.loads((run_dir / "run_info.json").read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise RunError(
-            f"{run_dir / 'run_info.json'}: damaged ({error}); move it away or set another run_dir"
-        ) from error
+    found = read_stored(run_dir / "run_info.json", RunInfo, RunError, "move it away or set another run_dir")
+    return None if found is None else found.content()
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -121,7 +118,9 @@ def end(run_dir: Path, info: dict[str, Any]) -> None:
 
 def best_metrics(run_dir: Path) -> dict[str, Any]:
     """Return the validation metrics of the best checkpoint and its epoch (counted from 1)."""
-    checkpoint = torch.load(run_dir / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True, mmap=True)
+    checkpoint, problem = read_checkpoint(run_dir / "checkpoints" / "best.ckpt")
+    if checkpoint is None:
+        raise RunError(f"{run_dir / 'checkpoints' / 'best.ckpt'}: damaged ({problem}); train again without resume")
     return {"best_epoch": checkpoint["epoch"] + 1, **checkpoint["figures"]}
 
 
