@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_evaluation, fold_configs
@@ -16,6 +15,7 @@ from kronos_lightning.data.files import archive, atomic_directory
 from kronos_lightning.pipeline.backtesting import trade
 from kronos_lightning.pipeline.forecasting import baseline_paths, forecast_range, join
 from kronos_lightning.pipeline.scoreboard import EvaluationResult, score_all
+from kronos_lightning.plotting.terminal import Terminal
 from kronos_lightning.reporting.evaluation_report import print_tables, report
 from kronos_lightning.reporting.files import write
 from kronos_lightning.runs.builders import build_datamodule
@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> None:
         page.write(directory)
         if (aside := archive(output)) is not None:
             log.info("The earlier report was moved to %s", aside)
-    print_tables(page, Console())
+    print_tables(page, Terminal())
     log.info("Report: %s", output / "report.html")
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from kronos_lightning.cli.entry import command
@@ -33,6 +32,7 @@ from kronos_lightning.forecast.distribution import (
 from kronos_lightning.forecast.forecaster import Forecaster, series_generators
 from kronos_lightning.forecast.plots import live_figure
 from kronos_lightning.forecast.series import Series, read_series
+from kronos_lightning.plotting.terminal import Terminal
 from kronos_lightning.runs.checkpoint_lookup import Sources, load_forecaster
 from kronos_lightning.runs.directory import best_model
 from kronos_lightning.runs.networks import Inputs
@@ -143,7 +143,7 @@ def print_summary(
     series: Series, paths: np.ndarray, settings: Forecasting, sources: Sources, calibration: Calibration | None
 ) -> None:
     """Print the forecast as a table and sentences."""
-    console, last = Console(), np.array([series.last_close])
+    console, last = Terminal(), np.array([series.last_close])
     steps = np.unique(np.linspace(0, len(series.future) - 1, MAX_TABLE_STEPS).round().astype(int))
     edges, up = quantiles(paths[None], LEVELS)[0, :, CLOSE], probability_up(paths[None], last)[0]
     up = up if calibration is None else calibration.probability_up(up)

@@ -18,10 +18,11 @@ from kronos_lightning.errors import KronosError
 from kronos_lightning.model import KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE
 from kronos_lightning.settings import read_stored
+from kronos_lightning.settings.text import masked_values
 from kronos_lightning.training.checkpoints import read_checkpoint
 from kronos_lightning.training.stage_module import ScheduleError
 
-from .records import RunInfo
+from .records import RunInfo, RunState
 
 RECORDS = ["config.json", "run_info.json"]
 
@@ -42,10 +43,19 @@ def read_info(run_dir: Path) -> dict[str, Any] | None:
     return None if found is None else found.content()
 
 
+def read_state(run_dir: Path) -> RunState | None:
+    """Read how far a run got from its `run_info.json`; return None if there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    return read_stored(run_dir / "run_info.json", RunState, RunError, "move it away or set another run_dir")
+
+
 def is_finished(run_dir: Path) -> bool:
     """Return True if the folder holds a run that finished by itself, with its best checkpoint."""
-    info = read_info(run_dir)
-    return info is not None and info["status"] == "finished" and (run_dir / "checkpoints" / "best.ckpt").is_file()
+    state = read_state(run_dir)
+    return state is not None and state.status == "finished" and (run_dir / "checkpoints" / "best.ckpt").is_file()
 
 
 class Begun(AbstractContextManager["Begun"]):
@@ -100,7 +110,7 @@ def begin(
         raise RunError(f"run_dir={run_dir}: cannot be written: {error.strerror}") from error
     for leftover in (run_dir / "checkpoints").glob(".*"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    write_json(run_dir / "config.json", config)
+    write_json(run_dir / "config.json", masked_values(config))
     write_json(run_dir / "run_info.json", info)
     if tokenizer is not None and not (run_dir / "checkpoints" / "tokenizer").is_dir():
         with atomic_directory(run_dir / "checkpoints" / "tokenizer") as directory:

@@ -9,24 +9,29 @@ from kronos_lightning.settings import Stored
 from kronos_lightning.settings.stored import IntervalName
 
 
-class RunInfo(TrainingRecord):
-    """Metadata of a run; those of the training, and how it went."""
+class RunState(Stored):
+    """Whether a run has finished, and with which metrics."""
 
-    stage: Literal["tokenizer", "predictor"]
     status: Literal["running", "finished"]
     started: str
-    model: str = ""
-    versions: dict[str, str] = Field(default_factory=dict)
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: dict[str, int | float] = Field(default_factory=dict)
     seconds: float = 0.0
-    tokenizer: str = ""
-    tokenizer_record: TrainingRecord | None = None
 
     @model_validator(mode="after")
-    def _complete(self) -> "RunInfo":
+    def _complete(self) -> "RunState":
         if self.status == "finished" and not {"metrics", "seconds"} <= self.model_fields_set:
             raise ValueError("a finished run has metrics and seconds")
         return self
+
+
+class RunInfo(RunState, TrainingRecord):
+    """Content of `run_info.json`: metadata of the training and its state."""
+
+    stage: Literal["tokenizer", "predictor"]
+    model: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    tokenizer: str = ""
+    tokenizer_record: TrainingRecord | None = None
 
 
 class RunData(Stored):

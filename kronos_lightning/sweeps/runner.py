@@ -30,6 +30,8 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
 from kronos_lightning.config.resolvers import register_resolvers
+from kronos_lightning.errors import KronosError
+from kronos_lightning.settings.text import shown
 from kronos_lightning.sweeps import report
 from kronos_lightning.sweeps import results as sweep_results
 from kronos_lightning.sweeps.results import RECORD, Record, Trial
@@ -90,8 +92,8 @@ def run_sweep(sweeper: Any, arguments: list[str]) -> None:
     try:
         sweep = Sweep(sweeper, arguments)
         stopped = sweep.run()
-    except (SweepError, OSError) as error:
-        sys.exit(f"error: {error}")
+    except (KronosError, OSError) as error:
+        sys.exit(f"error: {shown(str(error))}")
     sweep.report()
     if stopped:
         log.warning("The sweep was stopped. To continue it, run:\n%s", sweep_results.command_to_continue())
@@ -278,4 +280,4 @@ def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     name = type(error).__name__
     text = lines[-1] if len(lines) > 1 or (name.endswith("Error") and lines) else ": ".join([name, *lines])
-    return re.sub(r"^kronos_lightning[.\w]+: ", "", text)  # omit the class name of this project's errors
+    return re.sub(r"^kronos_lightning[.\w]+: ", "", shown(text))  # omit the class name of this project's errors
