@@ -12,7 +12,7 @@ from kronos_lightning.data.folds import fold_label
 from kronos_lightning.forecast.calibration import FILE as CALIBRATION
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.pretrained import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE
-from kronos_lightning.runs.directory import RunError, is_finished
+from kronos_lightning.runs.directory import RunError, is_finished, read_state
 from kronos_lightning.settings import read_stored
 
 from .records import ExportedRun, Measured, RunConfig
@@ -26,13 +26,14 @@ def finished(run: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is missing, or the run has not finished.
     """
-    found = read_stored(run / "run_info.json", ExportedRun, RunError, "name the folder of another run")
-    if found is None:
+    if read_state(run) is None:
         raise RunError(
             f"{run}: no run_info.json; name the folder of a run, such as outputs/models/finetune_predictor_btc"
         )
     if not is_finished(run):
         raise RunError(f"{run} is not finished; continue it with resume=auto, then export it")
+    found = read_stored(run / "run_info.json", ExportedRun, RunError, "name the folder of another run")
+    assert found is not None  # it was there
     return found.content()
 
 

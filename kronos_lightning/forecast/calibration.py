@@ -35,7 +35,7 @@ class CalibrationError(KronosError, ValueError):
 
 
 class CalibrationMetadata(Stored):
-    """Metadata of a fit. Earlier versions wrote no `symbol` and no `anchor`, and called `rotary_fine_token` otherwise."""
+    """Metadata of a fit. Earlier versions wrote no `symbol` and no `anchor`; `rotary_fine_token` had another name."""
 
     symbol: str = ""
     cutoffs: Annotated[int, Field(gt=0)] = 1

@@ -29,8 +29,8 @@ class CheckpointError(KronosError, ValueError):
 class PretrainedModule(PyTorchModelHubMixin):
     """Mixin with `save_pretrained` and `push_to_hub` from huggingface_hub, and with a strict `from_pretrained`.
 
-    Strict means: only safetensors are read (nothing is unpickled), every key must be present and fit, weights are finite
-    floating-point numbers, and no key of `config.json` is ignored. Sizes are checked before memory is taken.
+    Strict means: only safetensors are read (nothing is unpickled), every key must be present and fit, weights are
+    finite floating-point numbers, and no key of `config.json` is ignored. Sizes are checked before memory is taken.
 
     sizes: arguments of the constructor, with their bounds.
     """

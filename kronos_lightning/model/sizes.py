@@ -1,4 +1,4 @@
-"""Sizes of the networks: sections `model.tokenizer` and `model.predictor` of the configuration, and their `config.json`.
+"""Sizes of the networks: sections `model.tokenizer` and `model.predictor` of a configuration, and `config.json`.
 
 The bounds are far above every published network. A file from elsewhere can therefore not ask for hours of work or for
 all memory.

@@ -6,15 +6,15 @@ from pydantic import Field, model_validator
 
 from kronos_lightning.model.record import TrainingRecord
 from kronos_lightning.settings import Stored
-from kronos_lightning.settings.stored import IntervalName
+from kronos_lightning.settings.stored import IntervalName, Metric
 
 
 class RunState(Stored):
-    """Whether a run has finished, and with which metrics."""
+    """State of a run: whether it has finished, and with which metrics."""
 
     status: Literal["running", "finished"]
     started: str
-    metrics: dict[str, int | float] = Field(default_factory=dict)
+    metrics: dict[str, Metric] = Field(default_factory=dict)
     seconds: float = 0.0
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .dates import as_utc, parse_interval
 from .text import printable
@@ -35,6 +35,7 @@ def _is_interval(text: str) -> str:
 
 Date = Annotated[str, AfterValidator(_is_date)]
 IntervalName = Annotated[str, AfterValidator(_is_interval)]
+Metric = Annotated[int, Field(ge=-(2**53), le=2**53)] | float
 File = TypeVar("File", bound=BaseModel)
 
 

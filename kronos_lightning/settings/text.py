@@ -51,4 +51,5 @@ class LineFormatter(logging.Formatter):
     """Formatter of log lines, without secrets and control characters of whatever a message quotes."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Format a record; see `shown`."""
         return shown(super().format(record))

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, Field, field_validator
 from kronos_lightning.errors import KronosError
 from kronos_lightning.runs.directory import read_state, write_json
 from kronos_lightning.settings import Section, read_stored
+from kronos_lightning.settings.stored import Metric
 
 RECORD = "sweep.json"
 APART = ("stage", "data.fold")  # keys whose values do not compete, because their metrics are not comparable
@@ -80,7 +81,7 @@ class StoredTrial(Section):
     monitor: str
     mode: Literal["min", "max"]
     status: str
-    metrics: dict[str, int | float] = Field(validation_alias=AliasChoices("metrics", "figures"))
+    metrics: dict[str, Metric] = Field(validation_alias=AliasChoices("metrics", "figures"))
     seconds: float | None
 
     @field_validator("overrides")

@@ -204,8 +204,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
     """Read Lightning's checkpoint of a run of this project.
 
     Returns:
-        The checkpoint and an empty text, or None and the reason why it cannot be used. The readers of zip files, pickles
-        and tensors raise many types of errors; whatever they raise means that the file is damaged.
+        The checkpoint and an empty text, or None and the reason why it cannot be used. The readers of zip files,
+        pickles and tensors raise many types of errors; whatever they raise means that the file is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -180,7 +180,7 @@ class Client:
 
 
 def _retry_after(response: requests.Response) -> float:
-    """Return the seconds that the exchange asks to wait; at least `SHORTEST_WAIT`, so that no answer makes it hammer."""
+    """Return the seconds that the exchange asks to wait; at least `SHORTEST_WAIT`, so that nothing makes it hammer."""
     try:
         wait = float(response.headers["Retry-After"])
     except (KeyError, ValueError):
