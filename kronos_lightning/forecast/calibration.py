@@ -57,7 +57,7 @@ class StoredCalibration(Stored):
     temperature: Finite = Field(gt=0)
     top_p: Finite = Field(gt=0, le=1)
     drift: Finite = 1.0  # earlier versions had neither drift nor spread
-    spread: Annotated[list[Annotated[Finite, Field(ge=0)]], Field(max_length=100_000)] = []
+    spread: Annotated[list[Annotated[Finite, Field(ge=0)]], Field(default_factory=list, max_length=100_000)]
     widening: Annotated[list[tuple[Finite, Finite, Finite, Finite]], Field(min_length=1, max_length=100_000)]
     slope: Finite
     intercept: Finite

@@ -20,11 +20,13 @@ VALUES = [None, True, -1, 0, 10**7, 10**30, 1.5, float("nan"), float("inf"), "2"
 def refused_or_same(cls, folder, config, weights):
     """Load a directory; a network that loads has the configuration and the weights of the files."""
     try:
-        loaded = cls.from_pretrained(folder)
+        loaded, refusal = cls.from_pretrained(folder), None
     except CheckpointError as error:
-        assert str(folder) in str(error)
-        assert "\x1b" not in str(error)
-        assert len(str(error)) < 2000
+        loaded, refusal = None, str(error)
+    if refusal is not None:
+        assert str(folder) in refusal
+        assert "\x1b" not in refusal
+        assert len(refusal) < 2000
         return True
     written = json.loads((folder / "config.json").read_text())
     assert loaded.config == {key: type(loaded.config[key])(value) for key, value in written.items()}
@@ -97,7 +99,7 @@ def test_a_large_network_is_refused_before_it_is_built(tmp_path, tiny_predictor,
         built.append(next(self.parameters()).device.type)
 
     monkeypatch.setattr(Kronos, "__init__", watched)
-    with pytest.raises(CheckpointError, match="size mismatch|Missing"):
+    with pytest.raises(CheckpointError, match=r"size mismatch|Missing"):
         Kronos.from_pretrained(tmp_path)
     assert built == ["meta"]
 
@@ -107,5 +109,5 @@ def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path, tiny_predictor, name)
     tiny_predictor.save_pretrained(tmp_path)
     (tmp_path / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / name)
-    with pytest.raises(CheckpointError, match="missing|not a regular file"):
+    with pytest.raises(CheckpointError, match=r"missing|not a regular file"):
         Kronos.from_pretrained(tmp_path) if name == "config.json" else read_record(tmp_path)

@@ -65,7 +65,7 @@ def test_an_exchange_that_answers_for_ever_is_not_asked_for_ever(exchange, tmp_p
 )  # fmt: skip
 def test_odd_rows_are_told(exchange, tmp_path, rows):
     exchange.fault = lambda path, before: (200, {}, json.dumps(rows).encode()) if "/api/" in path else None
-    with pytest.raises(DownloadError, match="not a list of candles|were asked for|outside"):
+    with pytest.raises(DownloadError, match=r"not a list of candles|were asked for|outside"):
         fetch(exchange, tmp_path / "x.csv", source="rest", start="2025-01-01", end="2025-01-03")
 
 

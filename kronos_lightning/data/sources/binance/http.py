@@ -124,8 +124,8 @@ class Client:
                 self._give_up(
                     service,
                     f"{url}: {what} (status {response.status_code}), the exchange asks to wait {wait:g} s "
-                    f"(wait {count}); longest_wait_seconds is {self.endpoints.longest_wait_seconds:g}. Run again later; "
-                    f"downloaded data is kept",
+                    f"(wait {count}); longest_wait_seconds is {self.endpoints.longest_wait_seconds:g}. "
+                    f"Run again later; downloaded data is kept",
                 )
             log.warning("Binance: %s (status %d), waiting %.0f s as requested", what, response.status_code, wait)
             self._hold(wait)
