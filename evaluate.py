@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.schema import Evaluation
@@ -16,6 +15,7 @@ from kronos_lightning.config.validation import check_evaluation, fold_configs
 from kronos_lightning.pipeline.backtesting import trade
 from kronos_lightning.pipeline.forecasting import baseline_paths, forecast_range, join
 from kronos_lightning.pipeline.scoreboard import EvaluationResult, score_all
+from kronos_lightning.plotting.terminal import Terminal
 from kronos_lightning.reporting.evaluation_report import print_tables, report
 from kronos_lightning.reporting.files import write
 from kronos_lightning.runs.builders import build_datamodule
@@ -56,7 +56,7 @@ def evaluate(cfg: DictConfig, settings: Evaluation) -> None:
         whole.forecasts.save(directory)
         write(result, directory)
         page.write(directory)
-    print_tables(page, Console())
+    print_tables(page, Terminal())
     log.info("Report: %s", output / "report.html")
 
 

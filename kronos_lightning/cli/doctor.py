@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_doctor
 from kronos_lightning.data.doctor.diagnosis import Diagnosis, diagnose
 from kronos_lightning.data.formats import read_raw
+from kronos_lightning.plotting.terminal import Terminal
 from kronos_lightning.reporting.doctor_page import page, span
 from kronos_lightning.storage import atomic_directory
 
@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
 
 def print_summary(diagnosis: Diagnosis, raw: pd.DataFrame) -> None:
     """Print the findings as a table."""
-    console = Console()
+    console = Terminal()
     table = Table(title=f"{diagnosis.source}: {diagnosis.candles:,} candles of {diagnosis.interval}, {span(raw)}")
     for name, justify in (("", "left"), ("found", "left"), ("places", "right"), ("what it is", "left")):
         table.add_column(name, justify=justify)

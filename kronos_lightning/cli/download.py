@@ -7,12 +7,12 @@ import logging
 import re
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_download
 from kronos_lightning.data.sources.binance import Downloaded, DownloadError, download, series_path
+from kronos_lightning.plotting.terminal import Terminal
 
 log = logging.getLogger("binance")
 
@@ -50,7 +50,7 @@ def print_summary(done: list[Downloaded]) -> None:
         fetched = f"{series.pieces} pieces" if series.pieces else "up to date"
         row = f"{info['candles']:,}", info["first"][:16], info["last"][:16], str(len(info["gaps"])), fetched
         table.add_row(str(series.path), *row)
-    Console().print(table)
+    Terminal().print(table)
 
 
 if __name__ == "__main__":

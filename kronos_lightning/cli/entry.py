@@ -9,9 +9,11 @@ from omegaconf import DictConfig
 
 from kronos_lightning.config.compose import conf_directory
 from kronos_lightning.config.resolvers import register_resolvers
+from kronos_lightning.settings.text import shown
 
 from .arguments import ArgumentError, prepare
 from .errors import one_line_errors
+from .secrets import without_secrets
 
 Main = Callable[[DictConfig], object]
 
@@ -35,9 +37,9 @@ def command(
         @functools.wraps(main)
         def run() -> object:
             try:
-                sys.argv[1:] = prepare(config_name, rewrite(sys.argv[1:]), file_key)
+                sys.argv[1:] = prepare(config_name, without_secrets(rewrite(sys.argv[1:])), file_key)
             except ArgumentError as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {' '.join(shown(str(error)).split())}", file=sys.stderr)
                 sys.exit(1)
             return composed()
 

@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from kronos_lightning.errors import KronosError
+from kronos_lightning.settings.text import shown
 
 EXPECTED = (KronosError, OmegaConfBaseException, InstantiationException, OSError)
 
@@ -58,7 +59,7 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
                 error = error.__cause__  # this project's message is clearer
             if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(error, EXPECTED):
                 raise
-            print(f"error: {' '.join(_sentence(error).split())}", file=sys.stderr)
+            print(f"error: {' '.join(shown(_sentence(error)).split())}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)

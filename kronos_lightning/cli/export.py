@@ -3,7 +3,6 @@
 python -m kronos_lightning.export outputs/models/finetune_predictor_btc [push=owner/name]
 """
 
-import json
 import logging
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from omegaconf import DictConfig
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_export
 from kronos_lightning.export import model_card
-from kronos_lightning.export.model_directory import copy, evaluation, finished, push
+from kronos_lightning.export.model_directory import configuration, copy, evaluation, finished, push
 from kronos_lightning.runs.directory import RunError
 from kronos_lightning.storage import atomic_directory
 
@@ -33,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     if output.exists():
         raise RunError(f"{output}: already exists; remove it or set output_dir")
     info = finished(run)
-    config = json.loads((run / "config.json").read_text())
+    config = configuration(run)
     measured = None if info["stage"] == "tokenizer" else evaluation(settings.evaluation, run, config)
     with atomic_directory(output) as directory:
         copy(run, directory, info["stage"])

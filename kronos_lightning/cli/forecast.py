@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from kronos_lightning.cli.entry import command
@@ -32,6 +31,7 @@ from kronos_lightning.forecast.distribution import (
 from kronos_lightning.forecast.forecaster import Forecaster, series_generators
 from kronos_lightning.forecast.plots import live_figure
 from kronos_lightning.forecast.series import Series, read_series
+from kronos_lightning.plotting.terminal import Terminal
 from kronos_lightning.runs.checkpoint_lookup import Sources, load_forecaster
 from kronos_lightning.runs.directory import best_model
 from kronos_lightning.runs.networks import Inputs
@@ -123,6 +123,9 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta,
         log.warning("Not calibrated: %s was fitted on candles of %s", sources.directory / FILE, calibration.interval)
         return forecaster
     metadata = calibration.metadata
+    if missing := {"lookback", "top_k", "fitted_from", "fitted_to"} - metadata.keys():
+        log.warning("Not calibrated: %s does not record %s", sources.directory / FILE, ", ".join(sorted(missing)))
+        return forecaster
     rotary = metadata.get("rotary_fine_token", metadata.get("trained_positions"))  # key name in earlier versions
     fitted = metadata["lookback"], metadata["top_k"], rotary, metadata.get("anchor", False)
     if fitted != (lookback, forecaster.sampling.top_k, forecaster.rotary_fine_token, forecaster.anchor):
@@ -140,7 +143,7 @@ def print_summary(
     series: Series, paths: np.ndarray, settings: Forecasting, sources: Sources, calibration: Calibration | None
 ) -> None:
     """Print the forecast as a table and sentences."""
-    console, last = Console(), np.array([series.last_close])
+    console, last = Terminal(), np.array([series.last_close])
     steps = np.unique(np.linspace(0, len(series.future) - 1, MAX_TABLE_STEPS).round().astype(int))
     edges, up = quantiles(paths[None], LEVELS)[0, :, CLOSE], probability_up(paths[None], last)[0]
     up = up if calibration is None else calibration.probability_up(up)
@@ -160,7 +163,7 @@ def print_summary(
         f"Expected volatility {expected_volatility(paths[None], last)[0]:.3%} a candle."
     )
     console.print(f"Candle validity: {validity(paths[None])}.")
-    if sources.predictor.startswith("random") or sources.tokenizer.startswith("random"):
+    if sources.random or sources.random_tokenizer:
         console.print("RANDOM WEIGHTS: the model is untrained, so this forecast is meaningless.", style="bold yellow")
     if sources.info is not None and sources.info["synthetic"]:
         console.print("SYNTHETIC: the predictor was fine-tuned on made-up candles.", style="bold yellow")

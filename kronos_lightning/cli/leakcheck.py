@@ -13,13 +13,13 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_evaluation, fold_configs
 from kronos_lightning.evaluation.leakcheck.proof import FUTURES
 from kronos_lightning.pipeline.leakcheck import Certificate, certify
+from kronos_lightning.plotting.terminal import Terminal
 from kronos_lightning.runs.builders import build_datamodule
 from kronos_lightning.runs.directory import write_json
 
@@ -56,7 +56,7 @@ def main(cfg: DictConfig) -> None:
 
 def print_summary(certificate: Certificate) -> None:
     """Print the findings as a table and sentences."""
-    console, cutoffs = Console(), certificate.cutoffs
+    console, cutoffs = Terminal(), certificate.cutoffs
     table = Table(title=f"{certificate.label}: every candle after a cutoff changed, all earlier results compared")
     for name in ("", "compared", "cutoffs", "values", "verdict"):
         table.add_column(name, justify="right" if name in ("cutoffs", "values") else "left")
@@ -76,7 +76,7 @@ def print_summary(certificate: Certificate) -> None:
     console.print("Not covered: the temperature search and the checkpoints of compare.")
     for verdict, word in (("unproved", "Not proved"), ("leak", "LEAK")):
         for one in certificate.named(verdict):
-            console.print(f"{word}: {one.name}: {one.detail}.", style=STYLES[verdict], markup=False)
+            console.print(f"{word}: {one.name}: {one.detail}.", style=STYLES[verdict])
 
 
 if __name__ == "__main__":

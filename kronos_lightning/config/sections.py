@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from kronos_lightning.backtest import ExecutionRules
 from kronos_lightning.forecast import Sampling
+from kronos_lightning.model.sizes import PredictorSection, TokenizerSection
 from kronos_lightning.settings import Count, NotNegative, Positive, Probability, Section, Share
 
 
@@ -17,51 +18,6 @@ class PretrainedSection(Section):
     tokenizer_revision: str | None
     predictor: str
     predictor_revision: str | None
-
-
-class TokenizerSection(Section):
-    d_in: Literal[6]
-    d_model: Count
-    n_heads: Count
-    ff_dim: Count
-    n_enc_layers: Annotated[int, Field(ge=2)]
-    n_dec_layers: Annotated[int, Field(ge=2)]
-    ffn_dropout_p: Probability
-    attn_dropout_p: Probability
-    resid_dropout_p: Probability
-    s1_bits: Annotated[int, Field(gt=0, le=16)]
-    s2_bits: Annotated[int, Field(gt=0, le=16)]
-    beta: float
-    gamma0: float
-    gamma: float
-    zeta: float
-    group_size: Count
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "TokenizerSection":
-        _check_heads(self.d_model, self.n_heads)
-        if (self.s1_bits + self.s2_bits) % self.group_size:
-            raise ValueError("group_size must divide s1_bits + s2_bits")
-        return self
-
-
-class PredictorSection(Section):
-    s1_bits: Annotated[int, Field(gt=0, le=16)]
-    s2_bits: Annotated[int, Field(gt=0, le=16)]
-    n_layers: Count
-    d_model: Annotated[int, Field(gt=0, multiple_of=8)]  # the dependency layer has four heads of even size
-    n_heads: Count
-    ff_dim: Count
-    ffn_dropout_p: Probability
-    attn_dropout_p: Probability
-    resid_dropout_p: Probability
-    token_dropout_p: Probability
-    learn_te: bool
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "PredictorSection":
-        _check_heads(self.d_model, self.n_heads)
-        return self
 
 
 class ModelSection(Section):
@@ -192,8 +148,3 @@ class PathsSection(Section):
     models: str
     sweeps: str
     results: str
-
-
-def _check_heads(d_model: int, n_heads: int) -> None:
-    if d_model % n_heads or (d_model // n_heads) % 2:
-        raise ValueError(f"d_model {d_model} must be a multiple of 2 x n_heads ({n_heads})")

@@ -21,6 +21,8 @@ TIME_FEATURES = ["minute", "hour", "weekday", "day", "month"]
 NAMED_GAPS = 3
 ROUNDING = 1e-9  # relative tolerance for prices that a conversion rounded
 
+SMALLEST, LARGEST = (float(bound) for bound in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+
 log = logging.getLogger(__name__)
 
 
@@ -179,8 +181,10 @@ def _check_values(raw: pd.DataFrame, path: Path | str) -> None:
     for name in FEATURES:
         stop_if(np.isnan(values[name]), name, "not a number; remove or repair the row")
         stop_if(np.isinf(values[name]), name, "infinite; remove or repair the row")
+        stop_if(np.abs(values[name]) > LARGEST, name, "too large for 32-bit numbers; use larger units")
     for name in PRICES:
         stop_if(values[name] <= 0, name, "a price must be positive")
+        stop_if(values[name] < SMALLEST, name, "too small for 32-bit numbers; use smaller units")
     for name in ("volume", "amount"):
         stop_if(values[name] < 0, name, "must not be negative")
     top = np.maximum.reduce([values["open"], values["close"], values["low"]])

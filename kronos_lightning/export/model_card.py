@@ -1,5 +1,6 @@
 """Model card of an exported run: origin, training data, measured quality, and how to load it."""
 
+import html
 import re
 from importlib.resources import files
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from kronos_lightning.plotting.formats import number
+from kronos_lightning.settings.text import shown
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 CARD_METRICS = ("crps", "mae", "direction_accuracy", "coverage_90")  # metrics of a forecaster in the card's table
@@ -22,7 +24,7 @@ def render(info: dict[str, Any], config: dict[str, Any], measured: dict[str, Any
         push: repository name on the Hub; None = the directory stays local.
     """
     environment = Environment(
-        trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True
+        trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True, finalize=escaped
     )
     template = environment.from_string(files(__package__).joinpath("model_card.md.jinja").read_text(encoding="utf-8"))
     return template.render(
@@ -35,6 +37,14 @@ def render(info: dict[str, Any], config: dict[str, Any], measured: dict[str, Any
         push=push,
         title=f"{info['model']} {info['stage']}, fine-tuned on {', '.join(info['data']['fingerprints'])}",
     )
+
+
+def escaped(value: Any) -> Any:
+    """Return a value of a template with the characters escaped that Markdown or HTML would act on."""
+    if not isinstance(value, str):
+        return value
+    text = html.escape(" ".join(shown(value).split()), quote=False)
+    return re.sub(r"([|\[\]`])", r"\\\1", text)
 
 
 def base_model(info: dict[str, Any]) -> str | None:

@@ -1,6 +1,5 @@
 """Model directory of a finished run: networks, calibration and card, optionally pushed to the Hub."""
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -12,8 +11,11 @@ from kronos_lightning.data.folds import fold_label
 from kronos_lightning.forecast.calibration import FILE as CALIBRATION
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.pretrained import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE
-from kronos_lightning.runs.directory import RunError, is_finished, read_info
+from kronos_lightning.runs.directory import RunError, is_finished, read_state
+from kronos_lightning.settings import read_stored
 from kronos_lightning.storage import MARKER, sha256
+
+from .records import ExportedRun, Measured, RunConfig
 
 log = logging.getLogger("export")
 
@@ -24,14 +26,27 @@ def finished(run: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is missing, or the run has not finished.
     """
-    info = read_info(run)
-    if info is None:
+    if read_state(run) is None:
         raise RunError(
             f"{run}: no run_info.json; name the folder of a run, such as outputs/models/finetune_predictor_btc"
         )
     if not is_finished(run):
         raise RunError(f"{run} is not finished; continue it with resume=auto, then export it")
-    return info
+    found = read_stored(run / "run_info.json", ExportedRun, RunError, "name the folder of another run")
+    assert found is not None  # it was there
+    return found.content()
+
+
+def configuration(run: Path) -> dict[str, Any]:
+    """Read the `config.json` of a run.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    found = read_stored(run / "config.json", RunConfig, RunError, "name the folder of another run")
+    if found is None:
+        raise RunError(f"{run / 'config.json'}: missing; name the folder of a run")
+    return found.content()
 
 
 def copy(run: Path, directory: Path, stage: str) -> None:
@@ -74,18 +89,18 @@ def evaluation(wanted: str | None, run: Path, config: dict[str, Any]) -> dict[st
         return None
     label = fold_label(config["data"]["name"], config["data"]["fold"])
     path = (Path(config["paths"]["results"]) / label if wanted == "auto" else Path(wanted)) / "metrics.json"
-    if not path.is_file():
+    found = read_stored(path, Measured, RunError, "evaluate again, or set evaluation=null")
+    if found is None:
         if wanted != "auto":
             raise RunError(f"evaluation={wanted}: no {path}; run evaluate.py first")
         log.info("No evaluation found in %s; the model card says so", path)
         return None
-    found = json.loads(path.read_text())
     own = {
         name: sha256(run / "checkpoints" / folder / WEIGHTS_FILE)
         for name, folder in (("predictor", "best_model"), ("tokenizer", "tokenizer"))
     }
-    if found.get("weights") == [own]:
-        return found
+    if found.weights == [own]:
+        return found.content()
     if wanted != "auto":
         raise RunError(f"evaluation={wanted}: {path} evaluates other weights than those of {run}")
     log.warning("%s evaluates other weights and is not quoted; run evaluate.py predictor=%s first", path, run)

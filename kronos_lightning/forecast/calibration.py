@@ -9,17 +9,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import ConfigDict, Field
 from scipy.special import expit, logit
 
 from kronos_lightning.data.formats import CLOSE
 from kronos_lightning.errors import KronosError
 from kronos_lightning.forecast.distribution import path_quantiles
+from kronos_lightning.settings import Stored, read_stored
+from kronos_lightning.settings.stored import Date, IntervalName
 from kronos_lightning.storage import atomic_path
 
 FILE = "calibration.json"
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 INTERVALS = (0.5, 0.8, 0.9, 0.95)  # central intervals that are corrected
 EDGES = tuple(sorted((1 + sign * width) / 2 for width in INTERVALS for sign in (-1, 1)))
 FARTHEST = 20.0  # maximum log return of a moved path, so that outputs of untrained networks stay finite
@@ -28,6 +32,37 @@ SMALLEST = 1e-9  # spread of the log returns below which paths count as identica
 
 class CalibrationError(KronosError, ValueError):
     """Error for a calibration that cannot be fitted or does not match the forecasts; the message says why."""
+
+
+class CalibrationMetadata(Stored):
+    """Metadata of a fit. Earlier versions wrote no `symbol` and no `anchor`; `rotary_fine_token` had another name."""
+
+    symbol: str = ""
+    cutoffs: Annotated[int, Field(gt=0)] = 1
+    num_paths: Annotated[int, Field(gt=0)] = 1
+    fitted_from: Date = ""
+    fitted_to: Date = ""
+    lookback: Annotated[int, Field(gt=1)] = 2
+    top_k: Annotated[int, Field(ge=0)] = 0
+    rotary_fine_token: bool = False
+    trained_positions: bool = False
+    anchor: bool = False
+
+
+class StoredCalibration(Stored):
+    """Content of `calibration.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: Finite = Field(gt=0)
+    top_p: Finite = Field(gt=0, le=1)
+    drift: Finite = 1.0  # earlier versions had neither drift nor spread
+    spread: Annotated[list[Annotated[Finite, Field(ge=0)]], Field(default_factory=list, max_length=100_000)]
+    widening: Annotated[list[tuple[Finite, Finite, Finite, Finite]], Field(min_length=1, max_length=100_000)]
+    slope: Finite
+    intercept: Finite
+    interval: IntervalName
+    about: CalibrationMetadata = Field(default_factory=CalibrationMetadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +145,20 @@ class Calibration:
         Raises:
             CalibrationError: the file is damaged.
         """
-        try:
-            content = json.loads((directory / FILE).read_text())
-            metadata, widening = content.pop("about", {}), tuple(tuple(step) for step in content["widening"])
-            content["spread"] = tuple(content.get("spread", ()))  # earlier versions had none
-            return cls(**content | {"widening": widening, "metadata": metadata})
-        except FileNotFoundError:
+        found = read_stored(directory / FILE, StoredCalibration, CalibrationError, "delete it or evaluate again")
+        if found is None:
             return None
-        except (ValueError, TypeError, KeyError) as error:
-            raise CalibrationError(f"{directory / FILE}: damaged ({error}); delete it or evaluate again") from error
+        return cls(
+            temperature=found.temperature,
+            top_p=found.top_p,
+            drift=found.drift,
+            spread=tuple(found.spread),
+            widening=tuple(found.widening),
+            slope=found.slope,
+            intercept=found.intercept,
+            interval=found.interval,
+            metadata=found.about.content(),
+        )
 
 
 def move(close: np.ndarray, last_close: np.ndarray, drift: float, spread: np.ndarray) -> np.ndarray:

@@ -118,8 +118,8 @@ class Validity:
 
     high: high below open or close.
     low: low above open or close.
-    volume: volume or amount negative.
-    price: a price not positive.
+    volume: volume or amount negative, or not a finite number.
+    price: a price not positive, or not a finite number.
     any: at least one of these defects.
     """
 
@@ -140,11 +140,17 @@ def validity(paths: np.ndarray) -> Validity:
     defects = {
         "high": paths[..., HIGH] < body.max(axis=-1),
         "low": paths[..., LOW] > body.min(axis=-1),
-        "volume": (paths[..., [VOLUME, AMOUNT]] < 0).any(axis=-1),
-        "price": (paths[..., : CLOSE + 1] <= 0).any(axis=-1),
+        "volume": _outside(paths[..., [VOLUME, AMOUNT]] >= 0, paths[..., [VOLUME, AMOUNT]]),
+        "price": _outside(paths[..., : CLOSE + 1] > 0, paths[..., : CLOSE + 1]),
     }
     shares = {name: float(bad.any(axis=2).mean()) for name, bad in defects.items()}
     return Validity(**shares, any=float(np.any(list(defects.values()), axis=0).any(axis=2).mean()))
+
+
+def _outside(allowed: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return True where a value of the last axis is not allowed or not finite: ``(…, F)`` → ``(…)``."""
+    bad: np.ndarray = ~(allowed & np.isfinite(values)).all(axis=-1)
+    return bad
 
 
 def repair(paths: np.ndarray) -> np.ndarray:

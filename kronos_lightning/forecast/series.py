@@ -117,7 +117,15 @@ def candle_values(frame: pd.DataFrame, label: str) -> np.ndarray:
             f"{label}, row {row + 1}, column {FEATURES[column]}: {values[row, column]} is not a number ({bad.sum()} "
             f"such value(s)); remove or repair the rows"
         )
-    return values.astype(np.float32)
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        row, column = np.argwhere(~np.isfinite(narrow))[0]
+        raise CandleError(
+            f"{label}, row {row + 1}, column {FEATURES[column]}: {values[row, column]:g} is too large for 32-bit "
+            f"numbers; use larger units"
+        )
+    return narrow
 
 
 def as_stamps(stamps: Stamps, label: str, future: bool = False) -> pd.DatetimeIndex:

@@ -19,6 +19,7 @@ from kronos_lightning.model.layers import (
     run_blocks,
 )
 from kronos_lightning.model.pretrained import PretrainedModule
+from kronos_lightning.model.sizes import PredictorSection
 
 
 class Kronos(nn.Module, PretrainedModule):
@@ -30,6 +31,8 @@ class Kronos(nn.Module, PretrainedModule):
         ffn_dropout_p, attn_dropout_p, resid_dropout_p, token_dropout_p: dropout probabilities.
         learn_te: True trains the time embeddings; False keeps fixed sinusoidal embeddings.
     """
+
+    sizes = PredictorSection
 
     def __init__(
         self,

@@ -1,21 +1,25 @@
 """Checkpoint directories with `config.json` and `model.safetensors`, local or on the Hugging Face Hub."""
 
-import inspect
-import json
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self, cast
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 from kronos_lightning.errors import KronosError
+from kronos_lightning.settings import Section, read_stored
+
+from .record import TrainingRecord
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 RECORD_FILE = "training.json"  # metadata of the training, next to these files if the network was trained here
+FLOATING = ("F64", "F32", "F16", "BF16")  # types of weights in a safetensors file
 
 
 class CheckpointError(KronosError, ValueError):
@@ -25,9 +29,13 @@ class CheckpointError(KronosError, ValueError):
 class PretrainedModule(PyTorchModelHubMixin):
     """Mixin with `save_pretrained` and `push_to_hub` from huggingface_hub, and with a strict `from_pretrained`.
 
-    Strict means: only safetensors are read (nothing is unpickled), every key must be present and fit, and no key of
-    `config.json` is ignored.
+    Strict means: only safetensors are read (nothing is unpickled), every key must be present and fit, weights are
+    finite floating-point numbers, and no key of `config.json` is ignored. Sizes are checked before memory is taken.
+
+    sizes: arguments of the constructor, with their bounds.
     """
+
+    sizes: ClassVar[type[Section]]
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, *, revision: str | None = None) -> Self:
@@ -50,18 +58,18 @@ class PretrainedModule(PyTorchModelHubMixin):
         for path in (config_path, weights_path):
             if not path.is_file():
                 raise CheckpointError(f"{path}: missing; a checkpoint directory holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+        config = _read_config(config_path, cls)
+        problem = f"{weights_path}: weights do not fit a {cls.__name__}"
         try:
-            config = json.loads(config_path.read_text(encoding="utf-8"))
+            _compare_header(weights_path, cls, config)
             model = cls(**config)
-        except (TypeError, ValueError) as error:
-            other = _other_network(config_path, cls)
-            reason = f"it describes a {other}; are tokenizer and predictor exchanged?" if other else error
-            raise CheckpointError(f"{config_path}: does not describe a {cls.__name__}: {reason}") from error
-        try:
             model.load_state_dict(load_file(weights_path), strict=True)
-        except (RuntimeError, SafetensorError) as error:
+        except (RuntimeError, OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())
-            raise CheckpointError(f"{weights_path}: weights do not fit a {cls.__name__}: {reason[:600]}") from error
+            raise CheckpointError(f"{problem}: {reason[:600]}") from error
+        for name, tensor in model.state_dict().items():
+            if not tensor.isfinite().all():
+                raise CheckpointError(f"{problem}: {name} holds values that are not finite numbers")
         return model.eval()
 
     @property
@@ -76,31 +84,69 @@ class PretrainedModule(PyTorchModelHubMixin):
 
 def trained_with_volume(directory: Path) -> bool | None:
     """Return True if a checkpoint directory records training with volume; None without a record."""
-    volume: bool | None = _record(directory).get("settings", {}).get("volume")
-    return volume
+    record = read_record(directory)
+    return None if record is None else record.get("settings", {}).get("volume")
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """Read the training metadata of a checkpoint directory; return None if there is none.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    remedy = "restore the file, or delete it to use the weights without their origin"
+    found = read_stored(directory / RECORD_FILE, TrainingRecord, CheckpointError, remedy)
+    return None if found is None else found.content()
+
+
+def _read_config(path: Path, cls: type[PretrainedModule]) -> dict[str, Any]:
+    """Read the arguments of a network's constructor; raise `CheckpointError` if they describe no such network."""
+    remedy = f"name a checkpoint directory of a {cls.__name__}"
+    try:
+        found = read_stored(path, cls.sizes, CheckpointError, remedy)
+    except CheckpointError as error:
+        other = _other_network(path, cls)
+        reason = f"it describes a {other}; are tokenizer and predictor exchanged?" if other else error
+        raise CheckpointError(f"{path}: does not describe a {cls.__name__}: {reason}") from error
+    if found is None:
+        raise CheckpointError(f"{path}: missing; {remedy}")
+    return found.model_dump()
+
+
+def _compare_header(weights_path: Path, cls: type[PretrainedModule], config: dict[str, Any]) -> None:
+    """Compare names, shapes and types of the weights with the network's, without memory for either.
+
+    Raises:
+        RuntimeError, SafetensorError: they differ, or the file is damaged.
+    """
+    with torch.device("meta"):
+        blueprint = cast(nn.Module, cls(**config))
+        with safe_open(weights_path, "pt") as file:
+            header = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: torch.empty(part.get_shape()) for name, part in header.items()}
+            types = {name: part.get_dtype() for name, part in header.items()}
+    blueprint.load_state_dict(tensors, strict=True)
+    for name, tensor in blueprint.state_dict().items():
+        if types[name] not in (FLOATING if tensor.is_floating_point() else ("I64",)):
+            raise RuntimeError(f"{name} is of type {types[name]}, not of a floating type")
 
 
 def trained_representation(directory: Path) -> Any:
     """Return the representation of candles that a checkpoint directory records, as in its file; None without one."""
-    return _record(directory).get("representation")
-
-
-def _record(directory: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((directory / RECORD_FILE).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    return record
+    record = read_record(directory)
+    return None if record is None else record.get("representation")
 
 
 def _other_network(config_path: Path, cls: type[PretrainedModule]) -> str | None:
     """Return the name of the network that a configuration describes if it is another one than `cls`."""
-    try:
-        keys = set(json.loads(config_path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError):
-        return None
     others = (other for other in PretrainedModule.__subclasses__() if other is not cls)
-    return next((o.__name__ for o in others if keys <= set(inspect.signature(o).parameters)), None)
+    for other in others:
+        try:
+            read_stored(config_path, other.sizes, CheckpointError, "")
+        except CheckpointError:
+            continue
+        return other.__name__
+    return None
 
 
 def _download(name: str, revision: str | None) -> tuple[Path, Path]:

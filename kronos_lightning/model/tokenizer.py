@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kronos_lightning.model.layers import TransformerBlock, run_blocks
 from kronos_lightning.model.pretrained import PretrainedModule
 from kronos_lightning.model.quantizer import BinarySphericalQuantizer, bits_to_index, index_to_bits
+from kronos_lightning.model.sizes import TokenizerSection
 
 
 @dataclass
@@ -39,6 +40,8 @@ class KronosTokenizer(nn.Module, PretrainedModule):
         s1_bits, s2_bits: lengths of the coarse and fine code.
         beta, gamma0, gamma, zeta, group_size: see `BinarySphericalQuantizer`.
     """
+
+    sizes = TokenizerSection
 
     def __init__(
         self,

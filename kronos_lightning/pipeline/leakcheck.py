@@ -322,8 +322,7 @@ def records(
         found.append(check_record("tokenizer", read_record(sources.directory.parent / "tokenizer"), first))
     if calibration is not None:
         found.append(check_calibration(calibration.metadata, pd.Timestamp(forecasts.cutoffs[0], tz="UTC")))
-    start = sources.info["initial_weights"] if sources.info is not None else sources.predictor
-    if not (candles.synthetic or start.startswith("random")) and first < end_of(PRETRAINING_END):
+    if not (candles.synthetic or sources.started_at_random) and first < end_of(PRETRAINING_END):
         detail = f"the test begins at {first}, the published weights may have seen candles up to {PRETRAINING_END}"
         found.append(ProofResult.unproved("pretraining", "training data of the initial weights", detail))
     if settings.backtest.intrabar_csv is not None:

@@ -27,7 +27,7 @@ def notices(candles: Candles, part: RangeForecasts) -> list[str]:
                 found.append(
                     f"LEAK: calibrated from {first} on, but the {name} was trained on candles up to {trained}."
                 )
-        if not candles.synthetic and not _random_start(part.sources) and first < end_of(PRETRAINING_END):
+        if not candles.synthetic and not part.sources.started_at_random and first < end_of(PRETRAINING_END):
             found.append(
                 f"CALIBRATION: the validation range begins before {PRETRAINING_END}; if the pretraining has seen it, "
                 f"the intervals are too narrow and the thresholds too good."
@@ -45,17 +45,11 @@ def all_notices(candles: Candles, parts: Sequence[RangeForecasts]) -> list[str]:
     return list(dict.fromkeys(text for part in parts for text in notices(candles, part)))
 
 
-def _random_start(sources: Sources) -> bool:
-    """Return True if the predictor's weights started at random instead of from published weights."""
-    weights: str = sources.predictor if not sources.info else sources.info["initial_weights"]
-    return weights.startswith("random")
-
-
 def _notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list[str]:
     found, first = [], pd.Timestamp(forecasts.stamps[0, 0], tz="UTC")
     if candles.synthetic:
         found.append("SYNTHETIC CANDLES: made by a generator. No result here says anything about a market.")
-    elif not _random_start(sources) and first < end_of(PRETRAINING_END):
+    elif not sources.started_at_random and first < end_of(PRETRAINING_END):
         found.append(
             f"CONTAMINATED: the test range begins before {PRETRAINING_END}, and the published weights' pretraining may "
             f"have seen it. If these weights descend from them, the forecasts look better than they are."
@@ -67,10 +61,10 @@ def _notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list
     if sources.info is not None:
         if candles.fingerprint not in sources.info["data"]["fingerprints"].values():
             found.append("OTHER DATA: the predictor was fine-tuned on other candles than those of the evaluation.")
-    elif _random_start(sources):
+    elif sources.random:
         found.append("RANDOM WEIGHTS: the predictor was never trained.")
-    elif "not fine-tuned" in sources.predictor:
+    elif sources.substitute:
         found.append(f"NOT FINE-TUNED: {sources.predictor}.")
-    if sources.tokenizer.startswith("random"):
+    if sources.random_tokenizer:
         found.append("RANDOM WEIGHTS: the tokenizer was never trained.")
     return found

@@ -3,8 +3,11 @@
 Figures are created without pyplot, so no figure has to be closed.
 """
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateFormatter, AutoDateLocator
+
+mpl.rcParams["text.parse_math"] = False  # a "$" in the name of a file is no formula
 
 UP, DOWN, FORECAST, WARNING = "#1f9d72", "#d1495b", "#2b6cb0", "#b7791f"
 TEXT, GREY, LIGHT_GREY = "#111827", "#6b7280", "#9ca3af"

@@ -20,7 +20,7 @@ from kronos_lightning.training.stage_module import StageModule
 from kronos_lightning.training.tokenizer_module import TokenizerModule
 
 from .checkpoint_lookup import find_tokenizer
-from .networks import Inputs, build_forecaster, initial_network, read_initial_record
+from .networks import Inputs, build_forecaster, describe_initial, initial_network
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,7 @@ def build_module(
     if not isinstance(settings.stage, PredictorStage):
         tokenizer, source = initial_network(KronosTokenizer, settings)
         regularize(tokenizer, settings)
-        metadata = {"initial_weights": source, "initial_record": read_initial_record(settings)}
-        return TokenizerModule(tokenizer, recipe), metadata
+        return TokenizerModule(tokenizer, recipe), describe_initial(settings, source)
     wanted = str(kept or settings.stage.frozen_tokenizer)
     tokenizer, tokenizer_source, tokenizer_record = find_tokenizer(settings, wanted, datamodule)
     predictor, source = initial_network(Kronos, settings)
@@ -53,8 +52,8 @@ def build_module(
     inputs = Inputs(clip=data.clip, volume=data.volume, representation=datamodule.representation)
     forecaster = build_forecaster(settings, tokenizer, predictor, inputs)
     module = PredictorModule(forecaster, recipe, num_paths=settings.forecast.num_paths, seed=settings.seed)
-    metadata = {"initial_weights": source, "initial_record": read_initial_record(settings)}
-    return module, metadata | {"tokenizer": tokenizer_source, "tokenizer_record": tokenizer_record}
+    metadata = {"tokenizer": tokenizer_source, "tokenizer_record": tokenizer_record}
+    return module, describe_initial(settings, source) | metadata
 
 
 def build_recipe(settings: Training, datamodule: CandleDataModule) -> Recipe:

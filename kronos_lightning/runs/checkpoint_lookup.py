@@ -14,6 +14,7 @@ from kronos_lightning.data.representation import LEVELS
 from kronos_lightning.forecast import Forecaster
 from kronos_lightning.model import CheckpointError, Kronos, KronosTokenizer
 from kronos_lightning.model.pretrained import trained_with_volume
+from kronos_lightning.model.record import started_at_random
 
 from .directory import RunError, best_model, find_bundled_tokenizer, is_finished, read_info
 from .networks import Inputs, build_forecaster, published_network
@@ -29,6 +30,8 @@ class Sources:
     predictor, tokenizer: a one-sentence description of each.
     info, tokenizer_info: training metadata stored with their checkpoints; None if there is none.
     directory, tokenizer_directory: their checkpoint directories; None for Hub or random weights.
+    random, random_tokenizer: True if the network was drawn at random and never trained.
+    substitute: True if published weights stand in for fine-tuned ones that were not found.
     """
 
     predictor: str
@@ -37,6 +40,14 @@ class Sources:
     directory: Path | None = None
     tokenizer_info: dict[str, Any] | None = None
     tokenizer_directory: Path | None = None
+    random: bool = False
+    random_tokenizer: bool = False
+    substitute: bool = False
+
+    @property
+    def started_at_random(self) -> bool:
+        """True if the predictor's weights descend from random instead of from published weights."""
+        return self.random if self.info is None else started_at_random(self.info)
 
 
 def find_tokenizer(
@@ -191,6 +202,9 @@ def load_forecaster(
         directory=directory,
         tokenizer_info=tokenizer_info,
         tokenizer_directory=bundled,
+        random=directory is None and settings.model.pretrained is None,
+        random_tokenizer=bundled is None and settings.model.pretrained is None,
+        substitute=directory is None and settings.predictor != "published",
     )
     return build_forecaster(settings, tokenizer, predictor, inputs), sources
 

@@ -13,12 +13,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from kronos_lightning.errors import KronosError
 from kronos_lightning.model import KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE
+from kronos_lightning.settings import read_stored
+from kronos_lightning.settings.text import masked_values
 from kronos_lightning.storage import (
     Lock,
     archive,
@@ -28,7 +29,10 @@ from kronos_lightning.storage import (
     exchange,
     require_no_file,
 )
+from kronos_lightning.training.checkpoints import read_checkpoint
 from kronos_lightning.training.stage_module import ScheduleError
+
+from .records import RunInfo, RunState
 
 RECORDS = ["config.json", "run_info.json"]
 
@@ -45,20 +49,23 @@ def read_info(run_dir: Path) -> dict[str, Any] | None:
     Raises:
         RunError: the file is damaged.
     """
-    try:
-        return json.loads((run_dir / "run_info.json").read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise RunError(
-            f"{run_dir / 'run_info.json'}: damaged ({error}); move it away or set another run_dir"
-        ) from error
+    found = read_stored(run_dir / "run_info.json", RunInfo, RunError, "move it away or set another run_dir")
+    return None if found is None else found.content()
+
+
+def read_state(run_dir: Path) -> RunState | None:
+    """Read how far a run got from its `run_info.json`; return None if there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    return read_stored(run_dir / "run_info.json", RunState, RunError, "move it away or set another run_dir")
 
 
 def is_finished(run_dir: Path) -> bool:
     """Return True if the folder holds a run that finished by itself, with its best checkpoint."""
-    info = read_info(run_dir)
-    return info is not None and info["status"] == "finished" and (run_dir / "checkpoints" / "best.ckpt").is_file()
+    state = read_state(run_dir)
+    return state is not None and state.status == "finished" and (run_dir / "checkpoints" / "best.ckpt").is_file()
 
 
 class Begun(AbstractContextManager["Begun"]):
@@ -142,7 +149,7 @@ def begin(
         raise RunError(f"run_dir={run_dir}: cannot be written: {error.strerror}") from error
     for folder in (run_dir, run_dir / "checkpoints"):
         clear_leftovers(folder)
-    write_json(run_dir / "config.json", config)
+    write_json(run_dir / "config.json", masked_values(config))
     write_json(run_dir / "run_info.json", info)
     if tokenizer is not None and not (run_dir / "checkpoints" / "tokenizer").is_dir():
         with atomic_directory(run_dir / "checkpoints" / "tokenizer") as directory:
@@ -160,7 +167,9 @@ def end(run_dir: Path, info: dict[str, Any]) -> None:
 
 def best_metrics(run_dir: Path) -> dict[str, Any]:
     """Return the validation metrics of the best checkpoint and its epoch (counted from 1)."""
-    checkpoint = torch.load(run_dir / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True, mmap=True)
+    checkpoint, problem = read_checkpoint(run_dir / "checkpoints" / "best.ckpt")
+    if checkpoint is None:
+        raise RunError(f"{run_dir / 'checkpoints' / 'best.ckpt'}: damaged ({problem}); train again without resume")
     return {"best_epoch": checkpoint["epoch"] + 1, **checkpoint["figures"]}
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from kronos_lightning.settings.text import LineFormatter
+
 
 class RunLog:
     """Log of a run, written to its folder; includes the lines logged before the folder existed."""
@@ -21,7 +23,7 @@ class RunLog:
     def write_to(self, path: Path) -> None:
         """Write all lines logged so far, and every later line immediately."""
         file = logging.FileHandler(path, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
         self._buffer.setTarget(file)
         self._buffer.flush()
         self._buffer.flushLevel = logging.NOTSET

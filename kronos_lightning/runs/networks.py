@@ -68,9 +68,19 @@ def initial_network(cls: type[Network], settings: Training) -> tuple[Network, st
     return network, source
 
 
-def read_initial_record(settings: Training) -> dict[str, Any] | None:
-    """Return the training metadata of the checkpoint in `init_from`; None without one."""
-    return read_record(best_model(Path(settings.init_from))) if settings.init_from is not None else None
+def describe_initial(settings: Training, source: str) -> dict[str, Any]:
+    """Return the keys of `run_info.json` that tell where the weights come from.
+
+    Args:
+        settings: the training's configuration.
+        source: description of the weights, from `initial_network`.
+    """
+    start = settings.init_from
+    return {
+        "initial_weights": source,
+        "random": start is None and settings.model.pretrained is None,
+        "initial_record": read_record(best_model(Path(start))) if start is not None else None,
+    }
 
 
 def build_forecaster(

@@ -4,14 +4,13 @@ import importlib.metadata
 import json
 import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from kronos_lightning.config.schema import Training
 from kronos_lightning.data import CandleDataModule
-from kronos_lightning.model.pretrained import RECORD_FILE
+from kronos_lightning.model.pretrained import read_record as read_record
 from kronos_lightning.settings import end_of
 
 PACKAGES = ("torch", "lightning", "hydra-core", "pandas", "numpy", "huggingface-hub")
@@ -48,18 +47,10 @@ def describe(datamodule: CandleDataModule, seed: int, **more: Any) -> dict[str, 
 def record(info: dict[str, Any]) -> dict[str, Any]:
     """Return the subset of `run_info.json` stored with every checkpoint as training.json.
 
-    Runs of earlier versions have no `settings` and no `initial_record`.
+    Runs of earlier versions have no `settings`, no `initial_record` and no `random`.
     """
-    keys = "stage", "initial_weights", "initial_record", "synthetic", "representation", "data", "settings"
+    keys = "stage", "initial_weights", "random", "initial_record", "synthetic", "representation", "data", "settings"
     return {key: info[key] for key in keys if key in info}
-
-
-def read_record(directory: Path) -> dict[str, Any] | None:
-    """Read the training metadata of a checkpoint directory; return None if there is none."""
-    try:
-        return json.loads((directory / RECORD_FILE).read_text())
-    except FileNotFoundError:
-        return None
 
 
 def trained_until(info: dict[str, Any] | None, splits: tuple[str, ...] = ("train", "val")) -> pd.Timestamp | None:

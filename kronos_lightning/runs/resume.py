@@ -1,14 +1,11 @@
 """Resuming a run: lookup of its checkpoint, and comparison of a finished run with the requested one."""
 
 import logging
-import zipfile
 from pathlib import Path
-
-import torch
 
 from kronos_lightning.config.schema import Training
 from kronos_lightning.data import CandleDataModule
-from kronos_lightning.training.checkpoints import LAST, PREVIOUS
+from kronos_lightning.training.checkpoints import LAST, PREVIOUS, read_checkpoint
 from kronos_lightning.training.stage_module import changed, require_same_run
 
 from .directory import RunError, read_info
@@ -37,25 +34,15 @@ def find_resume(resume: str | None, run_dir: Path) -> Path | None:
         return None
     if not found:
         raise RunError(f"resume={resume}: no such file; resume=auto looks in {run_dir}")
+    problems = []
     for path in found:
-        if is_whole(path):
+        checkpoint, problem = read_checkpoint(path)
+        if checkpoint is not None:
             log.info("Resuming from %s", path)
             return path
-        log.warning("%s is damaged and was ignored", path)
-    raise RunError(f"{' and '.join(map(str, found))}: damaged; set resume=PATH to another checkpoint")
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Return True if a file matches its own checksums and torch can read it."""
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            marked = any(entry.external_attr for entry in archive.infolist())  # torch reads a folder as noise
-            whole = archive.testzip() is None and not marked
-        if whole:
-            torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception:  # damage raises errors of many types, in both readers
-        return False
-    return whole
+        problems.append(f"{path}: damaged ({problem})")
+        log.warning("%s is damaged and was ignored (%s)", path, problem)
+    raise RunError(f"{'; '.join(problems)}; set resume=PATH to a checkpoint such as RUN/checkpoints/last.ckpt")
 
 
 def check_resumable(resume: Path | None, settings: Training) -> None:
@@ -67,12 +54,9 @@ def check_resumable(resume: Path | None, settings: Training) -> None:
     """
     if resume is None:
         return
-    try:
-        checkpoint = torch.load(resume, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many types; all mean that nothing can be resumed from this file
-        raise RunError(f"{resume}: not a checkpoint of train.py ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
-        raise RunError(f"{resume}: not a checkpoint of train.py; resume from RUN/checkpoints/last.ckpt")
+    checkpoint, problem = read_checkpoint(resume)
+    if checkpoint is None:
+        raise RunError(f"{resume}: damaged ({problem}); set resume=PATH to another checkpoint")
     require_same_run(checkpoint, settings.stage.name, optimisation(settings))
 
 

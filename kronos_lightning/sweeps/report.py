@@ -1,10 +1,10 @@
 """Files of a sweep, and its table on the terminal."""
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from kronos_lightning.plotting.formats import number
+from kronos_lightning.plotting.terminal import Terminal
 from kronos_lightning.storage import atomic_path
 
 from .plot import sweep_figure
@@ -47,7 +47,7 @@ def _print(frame: pd.DataFrame, record: Record) -> None:
             table.add_column(label, no_wrap=True, justify="left" if name == "stage" else "right")
     for row in shown.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
-    console = Console(markup=False)  # brackets in values and reasons are not markup
+    console = Terminal()
     console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
     console.print(table)
 

@@ -1,23 +1,31 @@
 """Record of a sweep: its trials, the table of their results, and the commands that repeat them."""
 
-import json
 import logging
 import math
 import shlex
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from pydantic import AliasChoices, Field, field_validator
 
-from kronos_lightning.runs.directory import read_info, write_json
+from kronos_lightning.errors import KronosError
+from kronos_lightning.runs.directory import read_state, write_json
+from kronos_lightning.settings import Section, read_stored
+from kronos_lightning.settings.stored import Metric
 
 RECORD = "sweep.json"
 APART = ("stage", "data.fold")  # keys whose values do not compete, because their metrics are not comparable
 
 log = logging.getLogger(__name__)
+
+
+class SweepRecordError(KronosError, ValueError):
+    """Error for a damaged `sweep.json`; the message says what is wrong with it."""
 
 
 @dataclass
@@ -34,9 +42,9 @@ class Trial:
     seconds: float | None = None
 
     @classmethod
-    def of(cls, content: dict[str, Any]) -> "Trial":
-        """Build a trial from its entry in `sweep.json`; earlier versions stored the metrics as "figures"."""
-        return cls(**{"metrics" if key == "figures" else key: value for key, value in content.items()})
+    def of(cls, stored: "StoredTrial") -> "Trial":
+        """Build a trial from its entry in `sweep.json`."""
+        return cls(**dict(stored))
 
     @property
     def value(self) -> float | None:
@@ -56,12 +64,42 @@ class Trial:
 
     def refresh(self, since: str) -> None:
         """Update status, metrics and seconds from the run's folder, if the run began at or after `since` (ISO time)."""
-        info = read_info(Path(self.run_dir))
-        if info is None or info["started"] < since:
+        state = read_state(Path(self.run_dir))
+        if state is None or state.started < since:
             return
-        finished = info["status"] == "finished"
+        finished = state.status == "finished"
         self.status = "finished" if finished else "interrupted"
-        self.metrics, self.seconds = (info["metrics"], info["seconds"]) if finished else ({}, None)
+        self.metrics, self.seconds = (state.metrics, state.seconds) if finished else ({}, None)
+
+
+class StoredTrial(Section):
+    """Trial in `sweep.json`; see `Trial`. Earlier versions stored the metrics as "figures"."""
+
+    overrides: list[str]
+    stage: Literal["tokenizer", "predictor"]
+    run_dir: str
+    monitor: str
+    mode: Literal["min", "max"]
+    status: str
+    metrics: dict[str, Metric] = Field(validation_alias=AliasChoices("metrics", "figures"))
+    seconds: float | None
+
+    @field_validator("overrides")
+    @classmethod
+    def _parsable(cls, overrides: list[str]) -> list[str]:
+        try:
+            given(overrides)
+        except HydraException as error:
+            raise ValueError(f"not overrides of a command ({error})") from error
+        return overrides
+
+
+class StoredSweep(Section):
+    """Content of `sweep.json`."""
+
+    sweep: dict[str, Any]
+    swept: list[str]
+    trials: list[StoredTrial]
 
 
 class Record:
@@ -76,8 +114,8 @@ class Record:
     def __init__(self, folder: Path, identity: dict[str, Any], swept: list[str]):
         self.folder, self.identity, self.swept = folder, identity, swept
         self.trials: list[Trial] = []
-        if (folder / RECORD).exists():
-            self.trials = [Trial.of(trial) for trial in json.loads((folder / RECORD).read_text())["trials"]]
+        if (found := _read(folder / RECORD)) is not None:
+            self.trials = [Trial.of(trial) for trial in found.trials]
 
     @property
     def compared(self) -> list[str]:
@@ -94,13 +132,17 @@ def find_earlier(sweeps: Path, identity: dict[str, Any]) -> Path | None:
     """Return the folder of the newest sweep with the same identity; None if there is none."""
     for path in sorted(sweeps.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            same = json.loads(path.read_text())["sweep"] == identity
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s is damaged (%s) and was ignored", path, error)
+            found = _read(path)
+        except SweepRecordError as error:
+            log.warning("%s; it was ignored", error)
         else:
-            if same:
+            if found is not None and found.sweep == identity:
                 return path.parent
     return None
+
+
+def _read(path: Path) -> "StoredSweep | None":
+    return read_stored(path, StoredSweep, SweepRecordError, "move its folder away to start a new sweep")
 
 
 def table_of(record: Record) -> pd.DataFrame:

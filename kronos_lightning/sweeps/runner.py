@@ -31,6 +31,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from kronos_lightning.config.resolvers import register_resolvers
 from kronos_lightning.errors import KronosError
+from kronos_lightning.settings.text import shown
 from kronos_lightning.storage import Lock
 from kronos_lightning.sweeps import report
 from kronos_lightning.sweeps import results as sweep_results
@@ -94,7 +95,7 @@ def run_sweep(sweeper: Any, arguments: list[str]) -> None:
             sweep = Sweep(sweeper, arguments, stack)
             stopped = sweep.run()
         except (KronosError, OSError) as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {shown(str(error))}")
         sweep.report()
     if stopped:
         log.warning("The sweep was stopped. To continue it, run:\n%s", sweep_results.command_to_continue())
@@ -291,4 +292,4 @@ def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     name = type(error).__name__
     text = lines[-1] if len(lines) > 1 or (name.endswith("Error") and lines) else ": ".join([name, *lines])
-    return re.sub(r"^kronos_lightning[.\w]+: ", "", text)  # omit the class name of this project's errors
+    return re.sub(r"^kronos_lightning[.\w]+: ", "", shown(text))  # omit the class name of this project's errors

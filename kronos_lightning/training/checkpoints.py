@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from kronos_lightning.training.stopping import Stopped, StopSignals, all_finite,
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 AGREE_EVERY = 10  # steps after which several processes agree on whether to save or stop
+CONTENT = ("pytorch-lightning_version", "epoch", "global_step", "loops", "state_dict", "optimizer_states", "figures")
 RESUME = "resume"  # key of the state that `LastCheckpoint` adds to a checkpoint
 UNFINISHED = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # progress of a validation that has just begun
 
@@ -197,6 +199,24 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: L.Trainer) -> None:
         save(trainer, self.directory / LAST, self.directory / PREVIOUS)
         self._saved_at = time.monotonic()
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """Read Lightning's checkpoint of a run of this project.
+
+    Returns:
+        The checkpoint and an empty text, or None and the reason why it cannot be used. The readers of zip files,
+        pickles and tensors raise many types of errors; whatever they raise means that the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (name := archive.testzip()) is not None:
+                return None, f"{name} does not match its checksum"
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    missing = [key for key in CONTENT if not isinstance(checkpoint, dict) or key not in checkpoint]
+    return (None, f"not a checkpoint of train.py, without {missing[0]}") if missing else (checkpoint, "")
 
 
 def save(trainer: L.Trainer, path: Path, keep: Path | None = None) -> None:

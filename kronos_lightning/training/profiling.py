@@ -152,4 +152,4 @@ class PartsProfiler(Profiler):
         table = Table(*header, title=title)
         for row in rows:
             table.add_row(*map(str, row))
-        Console().print(table)
+        Console(markup=False).print(table)

@@ -46,7 +46,7 @@ def evaluation(*overrides):
 
 
 SETTINGS = evaluation()
-NOBODY = Sources(predictor="random", tokenizer="random", info=None)
+NOBODY = Sources(predictor="new", tokenizer="new", info=None, random=True, random_tokenizer=True)
 
 
 def uncalibrated(forecasts, **compared):
@@ -282,6 +282,23 @@ def test_weights_that_descend_from_published_ones_are_contaminated_before_july_2
         assert told(real, forecasts("2024-07-01"), sources) == []
 
 
+@pytest.mark.parametrize("path", ["random", "random_walk/best_model", "randomised", "not fine-tuned/x"])
+def test_no_name_of_a_folder_hides_or_makes_a_notice(real, path):
+    started = trained(real, initial=path)
+    marked = replace(started, info=started.info | {"random": False})
+    loaded = Sources(predictor=path, tokenizer=path, info=None)
+    for sources in (started, marked, loaded):
+        assert first_word(told(real, forecasts("2024-06-30 23:00"), sources)) == ["CONTAMINATED"]
+        assert told(real, forecasts("2024-07-01"), sources) == []
+
+
+def test_a_run_from_a_run_from_random_weights_is_not_contaminated(real):
+    first = trained(real, initial="new").info | {"random": True}
+    later = trained(real, initial="runs/first")
+    sources = replace(later, info=later.info | {"random": False, "initial_record": first})
+    assert told(real, forecasts("2024-06-30 23:00"), sources) == []
+
+
 def test_a_test_that_begins_inside_the_training_or_validation_range_is_a_leak(real):
     assert first_word(told(real, forecasts("2024-05-31 12:00"), trained(real))) == ["LEAK"]
     assert told(real, forecasts("2024-06-01"), trained(real)) == []
@@ -292,8 +309,7 @@ def test_other_candles_than_trained_on_are_named(real):
 
 
 def test_untrained_parts_are_named(real):
-    random = "random (kronos-tiny size)"
-    sources = Sources(predictor=random, tokenizer=random, info=None)
+    sources = Sources(predictor="a", tokenizer="b", info=None, random=True, random_tokenizer=True)
     assert first_word(told(real, forecasts("2024-07-01"), sources)) == ["RANDOM WEIGHTS"] * 2
 
 
@@ -324,13 +340,14 @@ def test_a_validation_range_inside_the_pretraining_is_told(real):
 
 
 def test_published_weights_in_place_of_fine_tuned_ones_are_told(real):
-    sources = Sources(predictor=f"{PUBLISHED}, not fine-tuned (no run in x)", tokenizer=PUBLISHED, info=None)
+    told_of = f"{PUBLISHED}, not fine-tuned (no run in x)"
+    sources = Sources(predictor=told_of, tokenizer=PUBLISHED, info=None, substitute=True)
     found = told(real, forecasts("2024-07-01"), sources)
     assert found == [f"NOT FINE-TUNED: {PUBLISHED}, not fine-tuned (no run in x)."]
 
 
 def test_what_holds_for_a_compared_checkpoint_alone_is_told_with_its_name(real):
-    untuned = Sources(predictor="random", tokenizer="kept", info=None)
+    untuned = Sources(predictor="new", tokenizer="kept", info=None, random=True)
     found = told(real, forecasts("2024-07-01"), trained(real), untuned=untuned)
     assert found == ["untuned: RANDOM WEIGHTS: the predictor was never trained."]
 

@@ -21,6 +21,8 @@ from .binance.intervals import Range, closed_before, floor, grid, to_ms, without
 from .binance.stored_series import API, FetchedPart, StoredSeries, iso, spans
 
 PAGE = 200  # candles a request; every exchange gives as many or says how many it gives
+MOST_ROWS = 20_000  # rows of a response; exchanges that give more than asked for give up to some thousand
+LONGEST_PAUSE = 300.0  # seconds between two attempts
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +152,7 @@ class Ccxt(Section):
             except ccxt.NetworkError as error:
                 problem = f"{type(error).__name__}: {str(error)[:200]}"
                 if attempt < self.retries:
-                    pause = self.backoff_seconds * 2**attempt
+                    pause = min(LONGEST_PAUSE, self.backoff_seconds * 2.0 ** min(attempt, 30))
                     log.warning("%s: %s; next attempt in %.0f s", self.exchange, problem, pause)
                     time.sleep(pause)
             except ccxt.BaseError as error:
@@ -160,12 +162,16 @@ class Ccxt(Section):
 
 def _table(rows: Any, span: Range, name: str) -> pa.Table:
     """Convert ccxt's rows (time, prices, volume) into candles of a range, in order and without repetitions."""
+    if not isinstance(rows, list) or len(rows) > MOST_ROWS:
+        raise DownloadError(f"{name}: the answer is not a list of candles, or holds more than {MOST_ROWS}")
     try:
         values = np.array([row[:6] for row in rows], dtype=np.float64).reshape(-1, 6)
-    except (TypeError, ValueError, KeyError) as error:
-        raise DownloadError(f"{name}: the answer holds no candles ({error})") from error
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise DownloadError(f"{name}: the answer holds no candles ({str(error)[:200]})") from error
     values = values[(values[:, 0] >= span[0]) & (values[:, 0] < span[1])]
     values = values[np.unique(values[:, 0], return_index=True)[1]]
+    if not np.isfinite(values).all():
+        raise DownloadError(f"{name}: the answer holds values that are not finite numbers")
     amount = values[:, 5] * values[:, 1 : 1 + len(PRICES)].mean(axis=1)
     columns = [values[:, 0].astype(np.int64), *values[:, 1:].T, amount]
     return pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)

@@ -17,14 +17,20 @@ SCHEMA = pa.schema([("time", pa.int64()), *((name, pa.float64()) for name in FEA
 MICROSECONDS = 10**14  # open times from this value on are in µs (the archive since 2025-01-01), below it in ms
 
 BLOCK = 1 << 22  # bytes of CSV per block
+LONGEST_ROW = 512  # bytes of a candle in CSV or JSON; about 130 are usual
 
 
 class DamagedError(KronosError, ValueError):
     """Error for a response that holds no candles, or candles outside the requested range."""
 
 
-def from_zip(content: bytes, span: Range) -> pa.Table:
+def from_zip(content: bytes, span: Range, most: int) -> pa.Table:
     """Parse an archive file, streamed from the zip.
+
+    Args:
+        content: the zip.
+        span: range of the open times.
+        most: candles that the range may have.
 
     Raises:
         DamagedError: the zip is incomplete, does not hold one CSV of 12 columns, or has open times outside `span`.
@@ -32,6 +38,8 @@ def from_zip(content: bytes, span: Range) -> pa.Table:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             (name,) = archive.namelist()
+            if archive.getinfo(name).file_size > (most + 1) * LONGEST_ROW:
+                raise DamagedError(f"{name} is larger than {most} candles")
             with archive.open(name) as file:
                 header = not file.read(1).isdigit()
             with archive.open(name) as file:
@@ -46,8 +54,10 @@ def from_zip(content: bytes, span: Range) -> pa.Table:
                         null_values=[],
                     ),
                 )
-    except (zipfile.BadZipFile, pa.ArrowInvalid, EOFError, ValueError, OSError) as error:
-        raise DamagedError(" ".join(str(error).split())) from error
+    except DamagedError:
+        raise
+    except Exception as error:  # zipfile, its decompressors and pyarrow raise many types, such as for encrypted files
+        raise DamagedError(" ".join(str(error).split())[:300]) from error
     return _checked(table.rename_columns(SCHEMA.names).cast(SCHEMA), span)
 
 
@@ -63,8 +73,8 @@ def from_rest(rows: list[list[Any]], span: Range) -> pa.Table:
             pa.array([kind(row[i]) for row in rows], type_)
             for i, kind, type_ in zip(columns, [int] + [float] * 6, SCHEMA.types, strict=True)
         ]
-    except (TypeError, ValueError, IndexError, KeyError) as error:
-        raise DamagedError(f"not candles in the documented format ({error})") from error
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError, pa.ArrowException) as error:
+        raise DamagedError(f"not candles in the documented format ({str(error)[:200]})") from error
     return _checked(pa.Table.from_arrays(arrays, schema=SCHEMA), span)
 
 
@@ -84,6 +94,8 @@ def join(tables: list[pa.Table], spans: list[Range]) -> pa.Table:
 def _checked(table: pa.Table, span: Range) -> pa.Table:
     if any(column.null_count for column in table.columns):
         raise DamagedError("empty cells")
+    if not all(np.isfinite(table[name].to_numpy()).all() for name in FEATURES):
+        raise DamagedError("values that are not finite numbers")
     time = table["time"].to_numpy()
     if (time >= MICROSECONDS).any():
         time = np.where(time >= MICROSECONDS, time // 1000, time)

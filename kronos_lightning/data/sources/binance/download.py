@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kronos_lightning.data.sources.binance.candle_table import SCHEMA, DamagedError, from_rest, from_zip
+from kronos_lightning.data.sources.binance.candle_table import LONGEST_ROW, SCHEMA, DamagedError, from_rest, from_zip
 from kronos_lightning.data.sources.binance.endpoints import Endpoints
 from kronos_lightning.data.sources.binance.http import BadRequestError, Client, DownloadError
 from kronos_lightning.data.sources.binance.intervals import (
@@ -39,6 +39,9 @@ EARLIEST = to_ms(pd.Timestamp("2017-07-01"))  # Binance opened that month
 # Time after the end of a period within which its file is published; a file missing by then will not appear.
 PUBLISHED_WITHIN = {"monthly": 31 * DAY_MS, "daily": 3 * DAY_MS}
 API_LIMIT = 1000  # maximum number of candles in a response
+MOST_PAGES = 10  # responses for a range that would usually fit in one; after an outage candles may be shorter
+SPARE = 1000  # additional candles of a range, for the same reason
+LARGEST_TIME = 2**53  # of an open time in milliseconds
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +177,7 @@ class Job:
             raise
         except DownloadError:
             return []
-        listed = min(int(rows[0][0]), wanted[1]) if rows else wanted[1]
+        listed = min(rows[0][0], wanted[1]) if rows else wanted[1]
         if listed <= wanted[0]:
             return []
         self.series.add(FetchedPart(name="listing", kind=API, span=(wanted[0], listed), table=SCHEMA.empty_table()))
@@ -224,8 +227,9 @@ class Job:
         date = f"{pd.Timestamp(period[0], unit='ms'):{'%Y-%m' if kind == 'monthly' else '%Y-%m-%d'}}"
         name = f"{symbol}-{interval}-{date}"
         url = f"{self.endpoints.archive_url}/data/spot/{kind}/klines/{symbol}/{interval}/{name}.zip"
+        most = (period[1] - period[0]) // grid(self.series.interval) + SPARE
         for _ in range(2):  # files are replaced occasionally; the second attempt gets both new files
-            content = self.client.get(url)
+            content = self.client.get(url, most=(most + 1) * LONGEST_ROW)
             if content is None:
                 last_hope = self.endpoints.source == "archive" and kind == list(self.archives)[-1]
                 never = last_hope and self.now - period[1] > PUBLISHED_WITHIN[kind]
@@ -239,7 +243,7 @@ class Job:
                 continue
             try:
                 return FetchedPart(
-                    name=name, kind=kind, span=period, table=from_zip(content, period), checksum=checksum
+                    name=name, kind=kind, span=period, table=from_zip(content, period, most), checksum=checksum
                 )
             except DamagedError as error:
                 problem = str(error)
@@ -252,27 +256,32 @@ class Job:
         url = f"{self.endpoints.rest_url}/api/v3/klines"
         body = self.client.get(url, symbol=self.series.symbol, interval=self.series.interval, **parameters)
         try:
-            rows = json.loads(body or "")
-        except ValueError:
+            rows = json.loads(body or b"")
+        except (ValueError, RecursionError):
             rows = None
-        if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 12 for row in rows):
+        if not isinstance(rows, list) or not all(map(_is_candle, rows)):
             raise DownloadError(f"{url}: the answer is not a list of candles; check rest_url")
+        if len(rows) > parameters["limit"]:
+            raise DownloadError(f"{url}: {len(rows)} candles, {parameters['limit']} were asked for; check rest_url")
         return rows
 
     def _api(self, span: Range) -> FetchedPart:
         """Fetch the closed candles that open in `span`; the part's span ends before the first unfinished candle."""
         rows, end = self._klines(startTime=span[0], endTime=span[1] - 1, limit=API_LIMIT), span[1]
         while rows and len(rows) % API_LIMIT == 0:  # shorter candles after an outage: more than fit in one response
-            more = self._klines(startTime=int(rows[-1][0]) + 1, endTime=span[1] - 1, limit=API_LIMIT)
+            begin = rows[-1][0] + 1
+            more = self._klines(startTime=begin, endTime=span[1] - 1, limit=API_LIMIT)
             if not more:
                 break
             rows += more
+            if len(rows) > MOST_PAGES * API_LIMIT or more[-1][0] < begin:
+                raise DamagedError(f"{self._name}: the API gives candles from {iso(span[0])} on without end")
         now = min(self.now, self.client.exchange_time or self.now)
-        unfinished = [int(row[0]) for row in rows if int(row[6]) >= now]
+        unfinished = [row[0] for row in rows if row[6] >= now]
         end = min([end, *unfinished])
         name = f"api-{iso(span[0]).replace(' ', 'T').replace(':', '')}"
         return FetchedPart(
-            name=name, kind=API, span=(span[0], end), table=from_rest([row for row in rows if int(row[0]) < end], span)
+            name=name, kind=API, span=(span[0], end), table=from_rest([row for row in rows if row[0] < end], span)
         )
 
     def _ask_about_gaps(self, manifest: dict[str, Any] | None, table: pa.Table, span: Range) -> bool:
@@ -296,3 +305,9 @@ class Job:
         if failed:
             log.warning("%s: the gaps were not checked with the API", self._name)
         return bool(got)
+
+
+def _is_candle(row: Any) -> bool:
+    """Return True for a row of 12 columns with the times of its open and close."""
+    times = (row[0], row[6]) if isinstance(row, list) and len(row) == 12 else ()
+    return bool(times) and all(type(time) is int and 0 <= time < LARGEST_TIME for time in times)

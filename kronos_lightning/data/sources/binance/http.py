@@ -1,7 +1,9 @@
 """Polite HTTP client: time-outs, retries with back-off, the exchange's limits and bans, readable errors."""
 
+import itertools
 import json
 import logging
+import math
 import random
 import threading
 import time
@@ -17,6 +19,9 @@ from kronos_lightning.errors import KronosError
 
 LIMITED = {429, 418}  # 429: too many requests; 418: banned for continuing after 429
 SLOWEST = 1_000  # bytes per second; a slower response counts as stalled
+LARGEST = 8 * 2**20  # bytes of an answer, unless the request says otherwise
+SHORTEST_WAIT, USUAL_WAIT = 1.0, 60.0  # seconds; the limit is counted per minute
+MOST_WAITS = 20  # waits that one request may be asked for
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +55,16 @@ class Client:
         """Make every current and future request end with an error."""
         self._stop.set()
 
-    def get(self, url: str, **parameters: Any) -> bytes | None:
+    def get(self, url: str, most: int = LARGEST, **parameters: Any) -> bytes | None:
         """Return the body at `url`, or None if it does not exist (404).
 
+        Args:
+            url: address without its query.
+            most: bytes that the body may have.
+            parameters: the query.
+
         Raises:
-            DownloadError: the request was refused, or no complete response arrived within the retries.
+            DownloadError: the request was refused, no complete response arrived within the retries, or it is too long.
         """
         service, failure = "/".join(url.split("/", 4)[:4]), ""  # host and first folder
         if service in self._dead:
@@ -65,7 +75,7 @@ class Client:
             if attempt:
                 self._sleep(min(60.0, self.endpoints.backoff * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5))
             try:
-                response, body = self._ask(service, url, parameters)
+                response, body = self._ask(service, url, parameters, most)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 failure = _plain_text(error)
                 continue
@@ -93,40 +103,46 @@ class Client:
             self._dead.setdefault(service, reason)
         raise DownloadError(reason)
 
-    def _ask(self, service: str, url: str, parameters: dict[str, Any]) -> tuple[requests.Response, bytes]:
+    def _ask(self, service: str, url: str, parameters: dict[str, Any], most: int) -> tuple[requests.Response, bytes]:
         """Send a request and return the response, after any wait that the exchange asks for."""
         waited = 0.0
-        while True:
+        for count in itertools.count(1):
             self._wait_for_turn()
             with self._lock:
                 self.requests += 1
             timeouts = self.endpoints.connect_timeout, self.endpoints.read_timeout
             with self._session().get(url, params=parameters, timeout=timeouts, stream=True) as response:
-                body = self._read(response)
-            with suppress(KeyError, ValueError):
+                body = self._read(response, most)
+            with suppress(KeyError, ValueError, TypeError, OverflowError):
                 self.exchange_time = int(parsedate_to_datetime(response.headers["Date"]).timestamp() * 1000)
             if response.status_code not in LIMITED:
                 return response, body
             wait = _retry_after(response)
             waited += wait
             what = "too many requests" if response.status_code == 429 else "banned for too many requests"
-            if waited > self.endpoints.longest_wait_seconds:
+            if waited > self.endpoints.longest_wait_seconds or count > MOST_WAITS:
                 self._give_up(
                     service,
-                    f"{url}: {what} (status {response.status_code}), the exchange asks to wait {wait:.0f} s; "
-                    f"longest_wait_seconds is {self.endpoints.longest_wait_seconds:.0f}. Run again later; "
-                    f"downloaded data is kept",
+                    f"{url}: {what} (status {response.status_code}), the exchange asks to wait {wait:g} s "
+                    f"(wait {count}); longest_wait_seconds is {self.endpoints.longest_wait_seconds:g}. "
+                    f"Run again later; downloaded data is kept",
                 )
             log.warning("Binance: %s (status %d), waiting %.0f s as requested", what, response.status_code, wait)
             self._hold(wait)
+        raise AssertionError  # the loop has no end
 
-    def _read(self, response: requests.Response) -> bytes:
+    def _read(self, response: requests.Response, most: int) -> bytes:
         """Read the whole body; raise an error if the body is incomplete or arrives too slowly."""
         parts, size, started = [], 0, time.monotonic()
         while part := response.raw.read1(1 << 16, decode_content=True):  # available data, without waiting for the rest
             parts.append(part)
             size += len(part)
             elapsed = time.monotonic() - started
+            if size > most:
+                raise DownloadError(
+                    f"{response.url.partition('?')[0]}: the answer has more than {most} bytes, which is not what was "
+                    f"asked for; check rest_url and archive_url"
+                )
             if self._stop.is_set():
                 raise DownloadError("stopped")
             if elapsed > self.endpoints.read_timeout and size < SLOWEST * elapsed:
@@ -136,7 +152,7 @@ class Client:
     def _mind_the_weight(self, response: requests.Response) -> None:
         """Pause all threads until the end of the minute if its request weight has reached `weight_per_minute`."""
         used = response.headers.get("X-MBX-USED-WEIGHT-1M", "")
-        if used.isdigit() and int(used) >= self.endpoints.weight_per_minute:
+        if used.isascii() and used.isdecimal() and len(used) < 10 and int(used) >= self.endpoints.weight_per_minute:
             wait = 60 - time.time() % 60
             log.info("Binance: weight %s of this minute used, waiting %.0f s", used, wait)
             self._hold(wait)
@@ -164,10 +180,12 @@ class Client:
 
 
 def _retry_after(response: requests.Response) -> float:
+    """Return the seconds that the exchange asks to wait; at least `SHORTEST_WAIT`, so that nothing makes it hammer."""
     try:
-        return max(0.0, float(response.headers["Retry-After"]))
+        wait = float(response.headers["Retry-After"])
     except (KeyError, ValueError):
-        return 60.0  # the limit is counted per minute
+        return USUAL_WAIT
+    return max(SHORTEST_WAIT, wait) if math.isfinite(wait) else USUAL_WAIT
 
 
 def _refusal(response: requests.Response, body: bytes) -> str:
@@ -175,8 +193,8 @@ def _refusal(response: requests.Response, body: bytes) -> str:
     status = response.status_code
     try:
         answer = json.loads(body)
-        code, message = answer.get("code"), str(answer.get("msg"))
-    except (ValueError, AttributeError):
+        code, message = answer.get("code"), str(answer.get("msg"))[:200]
+    except (ValueError, AttributeError, RecursionError):
         code, message = None, response.reason
     asked = response.url.partition("?")[0]
     if status == 451:

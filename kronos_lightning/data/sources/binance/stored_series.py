@@ -6,18 +6,21 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.data.sources.binance.candle_table import SCHEMA, join
 from kronos_lightning.data.sources.binance.http import DownloadError
 from kronos_lightning.data.sources.binance.intervals import IRREGULAR, Range, grid, to_ms, union
+from kronos_lightning.settings import Stored, read_stored
+from kronos_lightning.settings.stored import Date
 from kronos_lightning.storage import atomic_path, clear_leftovers, sha256
 
 API = "api"  # kind of the parts that do not come from the archive
@@ -41,6 +44,40 @@ class FetchedPart:
     span: Range
     table: pa.Table
     checksum: str | None = None
+
+
+class PartMetadata(Stored):
+    """Metadata of a part on disk; see `FetchedPart`."""
+
+    name: str
+    kind: str
+    span: Annotated[list[int], Field(min_length=2, max_length=2)]
+    checksum: str | None
+    fetched: str
+
+
+class StoredPiece(Stored):
+    """Origin of candles of the series."""
+
+    name: str
+
+
+Spans = list[Annotated[list[Date], Field(min_length=2, max_length=2)]]
+
+
+class SeriesManifest(Stored):
+    """Content of ``SYMBOL_INTERVAL.manifest.json``."""
+
+    symbol: str
+    interval: str
+    candles: int
+    first: Date
+    last: Date
+    gaps: list[dict[str, str | int]]
+    covered: Annotated[Spans, Field(min_length=1)]
+    asked_api: Spans
+    pieces: list[StoredPiece]
+    files: dict[str, str]
 
 
 class StoredSeries:
@@ -69,9 +106,11 @@ class StoredSeries:
             DownloadError: there are files that this program did not write, or files of another series.
         """
         try:
-            manifest: dict[str, Any] | None = json.loads(self.manifest_path.read_text())
-        except (FileNotFoundError, ValueError):
-            manifest = None
+            found = read_stored(self.manifest_path, SeriesManifest, DownloadError, "downloading again")
+        except DownloadError as error:
+            log.warning("%s", error)
+            found = None
+        manifest = None if found is None else found.content()
         if manifest is None and (self.csv_path.exists() or self.parquet_path.exists()) and not self.parts_path.exists():
             raise DownloadError(
                 f"{self.csv_path} or its Parquet was not written by this command (there is no {self.manifest_path}); "
@@ -81,7 +120,7 @@ class StoredSeries:
             return None
         if (manifest["symbol"], manifest["interval"]) != (self.symbol, self.interval):
             raise DownloadError(f"{self.csv_path} holds {manifest['symbol']} {manifest['interval']}")
-        if sha256(self.parquet_path) != manifest["files"][self.parquet_path.name]:
+        if sha256(self.parquet_path) != manifest["files"].get(self.parquet_path.name):
             log.warning("%s does not match its manifest; downloading it again", self.parquet_path)
             return None
         return manifest
@@ -119,8 +158,10 @@ class StoredSeries:
         for path in sorted(self.parts_path.glob("[!.]*.parquet")):
             try:
                 table = pq.read_table(path)
-                metadata = json.loads(table.schema.metadata[b"part"])
-            except (pa.ArrowInvalid, OSError, KeyError, TypeError):
+                metadata = PartMetadata.model_validate_json(table.schema.metadata[b"part"]).content()
+                if metadata["name"] != path.stem or table.schema.remove_metadata() != SCHEMA:
+                    raise ValueError(f"it holds {metadata['name']}")
+            except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
                 log.warning("%s: damaged; downloading it again", path)
                 path.unlink()
                 continue
@@ -187,7 +228,7 @@ class StoredSeries:
 
     def _is_whole(self, manifest: dict[str, Any]) -> bool:
         """Return True if the CSV is unchanged since it was written."""
-        return self.csv_path.is_file() and sha256(self.csv_path) == manifest["files"][self.csv_path.name]
+        return self.csv_path.is_file() and sha256(self.csv_path) == manifest["files"].get(self.csv_path.name)
 
     def _files(self) -> list[Path]:
         return [self.manifest_path, self.csv_path, self.parquet_path]
