@@ -212,6 +212,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
         with zipfile.ZipFile(path) as archive:
             if (name := archive.testzip()) is not None:
                 return None, f"{name} does not match its checksum"
+            if any(entry.external_attr for entry in archive.infolist()):  # torch would read a folder as noise
+                return None, "an entry is marked as a folder"
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -59,7 +59,7 @@ def read_sweep(folder):
 
 FILES = {
     "training.json": (RECORD, lambda d: (trained_until(read_record(d)), trained_with_volume(d))),
-    "run_info.json": (INFO, lambda d: (read_info(d), read_state(d), find_finished(d, KEY))),
+    "run_info.json": (INFO, lambda d: (read_info(d), read_state(d), find_finished(d, KEY, "predictor"))),
     "config.json": (CONFIG, configuration),
     "calibration.json": (CALIBRATION, Calibration.load),
     "sweep.json": (SWEEP, read_sweep),

@@ -1,12 +1,10 @@
 """Resuming takes the last checkpoint that is whole, whatever happened to the others."""
 
-import random
-
 import pytest
 import torch
 
 from kronos_lightning.runs.directory import RunError
-from kronos_lightning.runs.resume import find_resume, is_whole
+from kronos_lightning.runs.resume import find_resume
 
 
 @pytest.fixture
@@ -17,19 +15,6 @@ def run(tmp_path):
     for step, name in enumerate(("previous.ckpt", "last.ckpt")):
         torch.save({"global_step": step, "state_dict": weights, "resume": {"random": [weights]}}, folder / name)
     return tmp_path
-
-
-def test_every_changed_bit_is_noticed_or_changes_no_content(run):
-    path = run / "checkpoints" / "last.ckpt"
-    content, drawn = path.read_bytes(), random.Random(5)
-    expected = torch.load(path, weights_only=True)
-    for bit in drawn.sample(range(8 * len(content)), 2000):
-        damaged = bytearray(content)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
-        if is_whole(path):
-            found = torch.load(path, weights_only=True)
-            assert str(found) == str(expected), bit
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "text", "folder of the archive", "pickle"])
