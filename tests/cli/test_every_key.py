@@ -82,7 +82,7 @@ def run(name, arguments, monkeypatch, capsys):
 KEYS = [(name, key) for name in CHECKS for key, _ in leaves(composed(name, *REQUIRED.get(name, [])))]
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(KEYS), NUMBERS | ODD)
 def test_a_bad_value_ends_in_one_line(monkeypatch, capsys, key, value):
     name, dotted = key
