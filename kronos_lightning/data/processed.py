@@ -10,6 +10,7 @@ from typing import Any
 
 from kronos_lightning.data.formats import CandleError
 from kronos_lightning.data.windows import WindowArrays
+from kronos_lightning.settings.text import printable
 from kronos_lightning.storage import Lock, atomic_directory, sha256
 
 MANIFEST = "manifest.json"
@@ -97,7 +98,7 @@ class ProcessedCandles:
 def differing(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """Describe the symbols of which both fingerprints are known and differ; empty text if there is none."""
     texts = (
-        f"{symbol} (fingerprint {before[symbol][:16]} before, {now[symbol][:16]} now)"
+        f"{symbol} (fingerprint {printable(before[symbol][:16])} before, {now[symbol][:16]} now)"
         for symbol in now
         if symbol in before and before[symbol] != now[symbol]
     )

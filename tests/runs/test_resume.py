@@ -5,6 +5,7 @@ import torch
 
 from kronos_lightning.runs.directory import RunError
 from kronos_lightning.runs.resume import find_resume
+from kronos_lightning.training.checkpoints import CONTENT
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def run(tmp_path):
     folder.mkdir()
     weights = {f"layer.{i}": torch.arange(float(6 * i)) for i in range(1, 3)}
     for step, name in enumerate(("previous.ckpt", "last.ckpt")):
-        torch.save({"global_step": step, "state_dict": weights, "resume": {"random": [weights]}}, folder / name)
+        torch.save(dict.fromkeys(CONTENT) | {"global_step": step, "state_dict": weights, "resume": {"random": [weights]}}, folder / name)
     return tmp_path
 
 
