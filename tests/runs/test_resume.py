@@ -14,7 +14,8 @@ def run(tmp_path):
     folder.mkdir()
     weights = {f"layer.{i}": torch.arange(float(6 * i)) for i in range(1, 3)}
     for step, name in enumerate(("previous.ckpt", "last.ckpt")):
-        torch.save(dict.fromkeys(CONTENT) | {"global_step": step, "state_dict": weights, "resume": {"random": [weights]}}, folder / name)
+        content = {"global_step": step, "state_dict": weights, "resume": {"random": [weights]}}
+        torch.save(dict.fromkeys(CONTENT) | content, folder / name)
     return tmp_path
 
 
@@ -33,5 +34,5 @@ def test_damage_of_any_kind_means_the_previous_checkpoint(run, damage):
     path.write_bytes(contents[damage])
     assert find_resume("auto", run) == run / "checkpoints" / "previous.ckpt"
     (run / "checkpoints" / "previous.ckpt").unlink()
-    with pytest.raises(RunError, match=r"last.ckpt: damaged; set resume=PATH"):
+    with pytest.raises(RunError, match=r"last.ckpt: damaged .*; set resume=PATH"):
         find_resume("auto", run)
