@@ -132,7 +132,7 @@ def exported(cwd, hub):
 
 
 def files_in(directory):
-    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    return {str(path.relative_to(directory)) for path in directory.rglob("[!.]*") if path.is_file()}
 
 
 def test_a_model_directory_is_a_plain_checkpoint_with_all_that_belongs_to_it(exported, cwd):
