@@ -113,7 +113,7 @@ def _set_aside(path: Path, expected: bool) -> None:
     if aside is None:
         return
     if expected:
-        log.info("The earlier %s was moved to %s", path, aside)
+        log.info("The earlier folder was moved to %s", aside)
     else:
         log.warning("%s was in the way (of another origin, or with files of your own): moved to %s", path, aside)
 

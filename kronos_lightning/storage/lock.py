@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from filelock import FileLock, Timeout
 from kronos_lightning.errors import KronosError
 
 from .names import LOCK
+
+ATTEMPTS, PAUSE = 40, 0.05  # to read who holds a lock: attempts, and seconds between them
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +64,14 @@ class Lock(AbstractContextManager["Lock"]):
 
     def holder(self) -> str:
         """Describe the process that holds the lock."""
-        try:
-            content = json.loads(self.path.read_text())
-            host = "" if content["host"] == socket.gethostname() else f" on {content['host']}"
-            return f"process {content['pid']}{host} since {content['since']}"
-        except (OSError, ValueError, KeyError, TypeError):  # it is just being written
-            return "another process"
+        for _ in range(ATTEMPTS):
+            try:
+                content = json.loads(self.path.read_text())
+                host = "" if content["host"] == socket.gethostname() else f" on {content['host']}"
+                return f"process {content['pid']}{host} since {content['since']}"
+            except (OSError, ValueError, KeyError, TypeError):  # the holder is just writing it
+                time.sleep(PAUSE)
+        return "another process"
 
 
 def _sign(descriptor: int) -> None:

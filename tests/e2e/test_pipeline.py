@@ -233,7 +233,7 @@ def test_two_processes_forecast_what_one_does(trained):
         assert result.stdout.count("Scoreboard") == 1
         paths.append(np.load(cwd / "there" / "paths.npy"))
     (aside,) = cwd.glob("there.*")
-    assert f"The earlier report was moved to {aside.name}" in result.stderr
+    assert f"The earlier folder was moved to {aside.name}" in result.stderr
     np.testing.assert_array_equal(np.load(aside / "paths.npy"), paths[0])
     np.testing.assert_array_equal(paths[0], paths[1])
     batched_otherwise = np.load(cwd / "outputs" / "backtest_results" / "sample" / "paths.npy")

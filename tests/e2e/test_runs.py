@@ -26,7 +26,7 @@ def test_a_folder_that_holds_no_run_is_not_taken_for_one(tmp_path):
     assert "error: run_dir=thesis: contains chapter.tex but no run" in result.stderr
     assert (tmp_path / "thesis" / "chapter.tex").exists()
     result = command("train.py", *QUICK_TRAIN, "run_dir=.", cwd=tmp_path, check=False)
-    assert "error: run_dir=.: a run needs its own folder" in result.stderr
+    assert "error: run_dir=.: the results need a folder of their own" in result.stderr
     damaged = tmp_path / "damaged"
     (damaged / "checkpoints").mkdir(parents=True)
     (damaged / "run_info.json").write_text("{")

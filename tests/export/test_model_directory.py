@@ -16,7 +16,6 @@ from kronos_lightning import Forecaster, Kronos
 from kronos_lightning.data.sources.synthetic import synthetic_candles
 from kronos_lightning.export import model_card, model_directory
 from kronos_lightning.runs.directory import RunError
-from kronos_lightning.storage import MARKER
 from tests.helpers.commands import QUICK_EVALUATE, QUICK_TRAIN, command
 from tests.helpers.paths import published_config
 
@@ -133,7 +132,7 @@ def exported(cwd, hub):
 
 
 def files_in(directory):
-    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()} - {MARKER}
+    return {str(path.relative_to(directory)) for path in directory.rglob("[!.]*") if path.is_file()}
 
 
 def test_a_model_directory_is_a_plain_checkpoint_with_all_that_belongs_to_it(exported, cwd):
