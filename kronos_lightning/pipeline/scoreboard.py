@@ -53,12 +53,17 @@ class Board:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Results of an evaluation. parts: one per fold of a walk-forward, else one."""
+    """Results of an evaluation.
+
+    parts: one per fold of a walk-forward, else one.
+    baselines: closes of the baselines' paths ``(N, S, h)``, by name.
+    """
 
     settings: Evaluation
     candles: Candles
     parts: Sequence[RangeForecasts]
     whole: RangeForecasts
+    baselines: dict[str, np.ndarray]
     board: Board
     trading: Trading
 

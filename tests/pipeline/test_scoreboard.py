@@ -160,7 +160,9 @@ def folded():
     baselines = baseline_paths(SETTINGS, candles, whole.sampled)
     found = score_all(SETTINGS, candles, whole, baselines)
     trading = trade(SETTINGS, candles, whole.calibrated)
-    return EvaluationResult(settings=SETTINGS, candles=candles, parts=parts, whole=whole, board=found, trading=trading)
+    return EvaluationResult(
+        settings=SETTINGS, candles=candles, parts=parts, whole=whole, baselines={}, board=found, trading=trading
+    )
 
 
 def test_the_folds_of_a_walk_forward_are_joined_into_one_table(folded):
