@@ -10,7 +10,7 @@ from kronos_lightning.runs.builders import build_datamodule
 
 from .backtesting import trade
 from .forecasting import baseline_paths, forecast_range, join
-from .scoreboard import EvaluationResult, score_all
+from .scoreboard import EvaluationResult, best_on, score_all
 
 
 def evaluate(cfg: DictConfig) -> EvaluationResult | None:
@@ -30,13 +30,14 @@ def evaluate(cfg: DictConfig) -> EvaluationResult | None:
     if not trainer.is_global_zero:
         return None
     whole = join(parts)
-    baselines = baseline_paths(settings, candles, whole.forecasts)
+    baselines, validation = baseline_paths(settings, candles, whole.forecasts), whole.validation
+    chosen = None if validation is None else best_on(validation, baseline_paths(settings, candles, validation))
     return EvaluationResult(
         settings=settings,
         candles=candles,
         parts=parts,
         whole=whole,
         baselines=baselines,
-        board=score_all(settings, candles, whole, baselines),
-        trading=trade(settings, candles, whole.forecasts, whole.validation),
+        board=score_all(settings, candles, whole, baselines, chosen),
+        trading=trade(settings, candles, whole.forecasts, validation),
     )

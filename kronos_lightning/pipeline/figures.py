@@ -37,7 +37,8 @@ def figures(result: EvaluationResult) -> Figures:
         values = {part: getattr(scores, part) for part in vars(scores) if part != "truth"}
         found |= {f"scores/{name}: {part}": Figure(known=ends, values=array) for part, array in values.items()}
     if result.trading.search is not None:
-        found["thresholds"] = _settled([result.trading.search, result.trading.strategy.parameters], cutoffs)
+        chosen = result.trading.strategy.parameters, result.board.verdict.other
+        found["choices on validation"] = _settled([result.trading.search, *chosen], cutoffs)
     for label, trading in (("", result.trading), (EVERY, _trade_all(result))):
         found |= _trading(label, trading, result.forecasts)
     return found

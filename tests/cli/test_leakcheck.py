@@ -64,7 +64,15 @@ def test_the_command_proves_each_step_and_leaves_a_certificate(tmp_path, argumen
     assert content["leaks"] is False
     assert set(verdicts.values()) == {"proved"}, verdicts
     assert {"split targets", "predictor's record", "tokenizer's record", "training windows", "tokens", "logits"} | {
-        *("sampled", "calibrated", "calibrated: calibration", "adaptive", "validation", "thresholds", "scores"),
+        *(
+            "sampled",
+            "calibrated",
+            "calibrated: calibration",
+            "adaptive",
+            "validation",
+            "choices on validation",
+            "scores",
+        ),
         *("signals", "backtest", "fills", "fill prices", "baseline drift", "baseline garch", "baseline har"),
     } <= set(verdicts)
     assert len(np.unique(part["cutoffs"])) >= 3
