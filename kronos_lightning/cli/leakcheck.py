@@ -2,8 +2,9 @@
 
 python -m kronos_lightning.evaluation.leakcheck [overrides]
 
-It changes every candle after a cutoff of your own test range. Features, tokens, logits, forecasts, baselines, signals,
-fills and equity up to that cutoff must stay bit-identical. It exits with code 2 if one of them changed.
+It writes the candles of your test range to files, changed after a cutoff, and evaluates each in a process of its own.
+Every forecast, score, signal, fill and equity that was known at the cutoff must stay bit-identical. It exits with code
+2 if one of them changed.
 """
 
 import json
@@ -11,8 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.table import Table
 
 from kronos_lightning.cli.entry import command
@@ -20,11 +20,18 @@ from kronos_lightning.config.validation import check_evaluation, fold_configs
 from kronos_lightning.evaluation.leakcheck.proof import FUTURES
 from kronos_lightning.pipeline.leakcheck import Certificate, certify
 from kronos_lightning.plotting.terminal import Terminal
-from kronos_lightning.runs.builders import build_datamodule
 from kronos_lightning.runs.directory import write_json
+
+from .figures import in_fresh_process
 
 SUFFIX = "_leak_certificate.json"  # next to the report's folder, because each evaluation replaces that folder
 STYLES = {"proved": "green", "leak": "bold red", "unproved": "yellow"}
+
+NOT_COVERED = (
+    "what your source does before the candles are read (its file is read once, and defects are treated once); how "
+    "training chose the weights, except for the ranges that checkpoints record; figures of the whole test range, such "
+    "as mean scores and the choice of the best baseline, which use all of it by definition"
+)
 
 log = logging.getLogger("leakcheck")
 
@@ -34,12 +41,7 @@ def main(cfg: DictConfig) -> None:
     """Prove each test range, print and write the certificate; exit with code 2 if something looks ahead."""
     whole, parts = check_evaluation(cfg), []
     for fold in fold_configs(cfg):
-        settings = check_evaluation(fold)
-        datamodule = build_datamodule(settings.data)
-        datamodule.prepare_data()
-        options = OmegaConf.to_container(fold.trainer, resolve=True)
-        options |= {"devices": 1, "strategy": "auto", "enable_progress_bar": False}
-        parts.append(certify(settings, datamodule, instantiate(options)))
+        parts.append(certify(fold, in_fresh_process))
         print_summary(parts[-1])
     output, leaks = Path(whole.evaluation.output_dir), any(part.named("leak") for part in parts)
     path = output.with_name(output.name + SUFFIX)
@@ -67,13 +69,14 @@ def print_summary(certificate: Certificate) -> None:
 
     mutated = ", ".join(one.name for one in certificate.named("proved") if one.cutoffs)
     console.print(
-        f"Proved on {len(cutoffs)} cutoffs from {cutoffs[0]} to {cutoffs[-1]} (fills on every other, calibration on "
-        f"the first), {len(FUTURES)} other futures after each: no later candle reaches {mutated or 'nothing here'}."
+        f"Proved with {len(cutoffs)} candle files, changed after {cutoffs[0]} to {cutoffs[-1]} and evaluated from the "
+        f"file to the equity in processes of their own: no later candle reaches {mutated or 'nothing here'}.",
+        markup=False,
     )
     for one in certificate.named("proved"):
         if not one.cutoffs:
             console.print(f"Proved from files: {one.name}: {one.detail}.")
-    console.print("Not covered: the temperature search and the checkpoints of compare.")
+    console.print(f"Not covered: {NOT_COVERED}.")
     for verdict, word in (("unproved", "Not proved"), ("leak", "LEAK")):
         for one in certificate.named(verdict):
             console.print(f"{word}: {one.name}: {one.detail}.", style=STYLES[verdict])

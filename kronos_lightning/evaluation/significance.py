@@ -4,7 +4,7 @@ Forecasts that overlap in time are correlated; both tests here allow for it. Sha
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy import stats
 MIN_INDEPENDENT_CUTOFFS = 16  # minimum number of independent cutoffs for a test
 LONGER = 2  # block length in overlaps: blocks of one overlap would miss correlation across their ends
 ALPHA = 0.05
+POWER = 0.8
 
 Kernel = Literal["bartlett", "rectangular"]
 KERNELS: tuple[Kernel, ...] = ("bartlett", "rectangular")
@@ -39,6 +40,9 @@ class Comparison:
     skill: 1 − mean loss / mean loss of the other; positive is better.
     lower, upper: 95 % block-bootstrap interval of the skill; NaN with too few cutoffs.
     statistic, p_value: Diebold–Mariano; a negative statistic is better. NaN with too few cutoffs.
+    corrected: p-value corrected for the number of comparisons of its family, see `corrected`; alone it is the p-value.
+    family: number of these comparisons.
+    detectable: skill that such a sample shows with 80 % power at the two-sided 5 % level; NaN with too few cutoffs.
     """
 
     other: str
@@ -47,6 +51,9 @@ class Comparison:
     upper: float
     statistic: float
     p_value: float
+    corrected: float
+    detectable: float
+    family: int = 1
 
     @property
     def is_tested(self) -> bool:
@@ -55,13 +62,13 @@ class Comparison:
 
     @property
     def better(self) -> bool:
-        """True if both tests agree that it is better."""
-        return self.is_tested and self.p_value < ALPHA and self.lower > 0
+        """True if both tests agree that it is better, the p-value after correction."""
+        return self.is_tested and self.corrected < ALPHA and self.lower > 0
 
     @property
     def worse(self) -> bool:
-        """True if both tests agree that it is worse."""
-        return self.is_tested and self.p_value < ALPHA and self.upper < 0
+        """True if both tests agree that it is worse, the p-value after correction."""
+        return self.is_tested and self.corrected < ALPHA and self.upper < 0
 
     @property
     def text(self) -> str:
@@ -86,13 +93,36 @@ def compare(loss: np.ndarray, other: np.ndarray, name: str, bootstrap: Bootstrap
     n, mean, overlap = len(loss), other.mean(), bootstrap.overlap
     skill = float(1 - loss.mean() / mean) if mean > 0 else np.nan
     if n < MIN_INDEPENDENT_CUTOFFS * max(overlap, round(n ** (1 / 3))) or np.isnan(skill):
-        unknown = dict.fromkeys(("lower", "upper", "statistic", "p_value"), np.nan)
-        return Comparison(other=name, skill=skill, **unknown)
+        unknown = dict.fromkeys(("lower", "upper", "statistic", "p_value", "corrected", "detectable"), np.nan)
+        return Comparison(other=name, skill=skill, family=1, **unknown)
     lower, upper = _interval(bootstrap, lambda one, two: 1 - one.mean() / two.mean(), loss, other)
     # Each kernel underestimates the variance in some cases; the larger p-value counts.
     tests = [diebold_mariano(loss, other, overlap, kernel) for kernel in KERNELS]
     statistic, p_value = max(tests, key=lambda found: found[1])
-    return Comparison(other=name, skill=skill, lower=lower, upper=upper, statistic=statistic, p_value=p_value)
+    error = max(standard_error(loss - other, overlap, kernel) for kernel in KERNELS)
+    return Comparison(
+        other=name,
+        skill=skill,
+        lower=lower,
+        upper=upper,
+        statistic=statistic,
+        p_value=p_value,
+        corrected=p_value,
+        detectable=float((stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER)) * error / mean),
+    )
+
+
+def corrected(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+    """Correct the p-values of comparisons that answer one question for their number, by Holm's method (1979).
+
+    Comparisons that were not tested do not count.
+    """
+    tested = sorted((name for name in comparisons if comparisons[name].is_tested), key=lambda n: comparisons[n].p_value)
+    result, floor, count = dict(comparisons), 0.0, len(tested)
+    for i, name in enumerate(tested):
+        floor = max(floor, min(1.0, (count - i) * comparisons[name].p_value))
+        result[name] = replace(comparisons[name], corrected=floor, family=count)
+    return result
 
 
 def against_best(loss: np.ndarray, others: Mapping[str, np.ndarray], bootstrap: Bootstrap) -> Comparison:
@@ -119,8 +149,15 @@ def diebold_mariano(
     n, mean = len(difference), difference.mean()
     if not np.ptp(difference):
         return (0.0, 1.0) if mean == 0 else (float(np.sign(mean) * np.inf), 0.0)
+    statistic = float(mean / standard_error(difference, overlap, kernel))
+    return statistic, float(2 * stats.t.sf(abs(statistic), n - 1))
+
+
+def standard_error(difference: np.ndarray, overlap: int, kernel: Kernel = "bartlett") -> float:
+    """Compute the standard error of the mean of correlated loss differences ``(N,)``; see `diebold_mariano`."""
+    n = len(difference)
     lags = min(max(overlap - 1, int(np.ceil(n ** (1 / 3)))), n - 1)
-    centred = difference - mean
+    centred = difference - difference.mean()
     covariances = np.array([centred[k:] @ centred[: n - k] for k in range(lags + 1)]) / n
     weights = 1 - np.arange(1, lags + 1) / (lags + 1)
     variance = (covariances[0] + 2 * weights @ covariances[1:]) / n
@@ -128,8 +165,7 @@ def diebold_mariano(
         flat = (covariances[0] + 2 * covariances[1:overlap].sum()) / n
         variance = flat if flat > 0 else variance
     correction = (n + 1 - 2 * overlap + overlap * (overlap - 1) / n) / n
-    statistic = float(mean / np.sqrt(variance) * np.sqrt(correction))
-    return statistic, float(2 * stats.t.sf(abs(statistic), n - 1))
+    return float(np.sqrt(variance / correction))
 
 
 def block_length(n: int, overlap: int) -> int:

@@ -1,48 +1,46 @@
-"""Proof that nothing looks ahead, on cutoffs of your own test range.
+"""Proof that nothing looks ahead: real evaluations of candle files whose later candles were changed.
 
-Changes every candle after a cutoff and compares features, tokens, logits, forecasts, baselines, signals, fills and
-equity up to that cutoff bit by bit.
+The candles of a test range are written to a file, once as they are, once changed from every cutoff of a choice on, and
+once changed throughout. Each file is evaluated end to end in a process of its own, and every figure that was known at
+the cutoff has to be the same bit by bit. What no evaluation shows, the networks' training windows and the records of
+files and checkpoints, is checked on its own.
 """
 
 import logging
+import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pandas as pd
-from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
 
-from kronos_lightning.backtest import Backtest, ThresholdStrategy
-from kronos_lightning.backtest.engine import END
 from kronos_lightning.config.schema import Evaluation
+from kronos_lightning.config.validation import check_evaluation
 from kronos_lightning.data import CandleDataModule, Candles
 from kronos_lightning.data.datamodule import SPLITS
+from kronos_lightning.data.formats import FEATURES, LayoutSection
 from kronos_lightning.data.windows import window_starts
 from kronos_lightning.evaluation.calibration import MIN_CALIBRATION_CUTOFFS
 from kronos_lightning.evaluation.leakcheck import subjects
-from kronos_lightning.evaluation.leakcheck.proof import FUTURES, Arrays, ProofResult, Subject, cached, prove
-from kronos_lightning.evaluation.leakcheck.splits import check_calibration, check_record, check_splits
-from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
-from kronos_lightning.forecast import Forecaster, ForecastSet
-from kronos_lightning.forecast.calibration import Calibration, CalibrationError
-from kronos_lightning.runs.checkpoint_lookup import Sources, find_forecaster
-from kronos_lightning.runs.directory import best_model
-from kronos_lightning.runs.provenance import describe, read_record
+from kronos_lightning.evaluation.leakcheck.figures import Figures, Mutation, judge
+from kronos_lightning.evaluation.leakcheck.proof import ALL, FUTURES, ProofResult, mutate, prove
+from kronos_lightning.evaluation.leakcheck.splits import check_record, check_splits
+from kronos_lightning.runs.builders import build_datamodule
+from kronos_lightning.runs.checkpoint_lookup import Sources, find_compared_forecaster, find_forecaster
+from kronos_lightning.runs.provenance import describe, trained_until
 from kronos_lightning.settings import end_of
 
-from .backtesting import Trading, trade
-from .forecasting import adaptively_corrected, build_baselines, fit_calibration
 from .notices import PRETRAINING_END
 
-PAIRS = 4  # places in the test range, with two neighbouring cutoffs each, whose outcomes overlap
+CUTOFFS = 32  # maximum number of cutoffs of an evaluation in the proof
+PLACES = 6  # cutoffs after which the candles are changed, each in an evaluation of its own
 PATHS = 5  # maximum number of sample paths per cutoff
-ANY_MOVE = {"buy_threshold": 0.0, "sell_threshold": 0.0, "search_thresholds": [0.0]}  # every move signals
-FORCED = {"parameters": "configured", "side": "long_short"}
-NO_EXIT = {"stop_loss": None, "take_profit": None}
-CHEAP = {"random_runs": 1, "intrabar_csv": None}  # no effect on signals, fills and equity; files cannot mutate
+SEARCHED = 6  # cutoffs for the search of temperature and top-p
+
+Run = Callable[[DictConfig], Figures]  # an evaluation in a process of its own
 
 log = logging.getLogger("leakcheck")
 
@@ -52,7 +50,7 @@ class Certificate:
     """Findings on one test range.
 
     label: of the data.
-    cutoffs: open times of the last known candles.
+    cutoffs: open times of the last candles that were not changed.
     findings: one per subject.
     metadata: versions, revision, fingerprints of the candles, settings, checkpoints.
     """
@@ -72,260 +70,187 @@ class Certificate:
         return [finding for finding in self.findings if finding.verdict == verdict]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pipeline:
-    """Steps of evaluate.py as functions of the candles, on few cutoffs with few paths.
+def certify(cfg: DictConfig, run: Run, places: int = PLACES) -> Certificate:
+    """Check everything that can be proved on one test range.
 
-    forecast: forecasts of the test range. validate: forecasts of the validation range.
-    calibration: None = forecasts are used as sampled.
+    Args:
+        cfg: configuration of evaluate.py, for one fold.
+        run: evaluates a configuration from its candle file on, without anything in memory from an earlier evaluation.
+        places: number of cutoffs after which the candles are changed.
+
+    Raises:
+        KronosError: the evaluation itself is impossible.
     """
-
-    settings: Evaluation
-    forecaster: Forecaster
-    forecast: Callable[[Candles], ForecastSet]
-    validate: Callable[[Candles], ForecastSet]
-    calibration: Calibration | None
-
-    @property
-    def forced_strategy(self) -> dict[str, Any]:
-        """Configuration of a strategy whose every signal is an order."""
-        node = self.settings.strategy
-        if issubclass(get_class(node["_target_"]), ThresholdStrategy):
-            return node | ANY_MOVE
-        return {"_target_": f"{ThresholdStrategy.__module__}.ThresholdStrategy", "signal": "median"} | ANY_MOVE
-
-    def fit(self, candles: Candles) -> tuple[Calibration, np.ndarray]:
-        """Fit calibration and conformity scores on the validation range."""
-        return fit_calibration(self.settings, candles.symbol, self.validate(candles), self.forecaster.sampling)
-
-    def calibrated(self, forecasts: ForecastSet) -> ForecastSet:
-        """Return forecasts as the backtest gets them."""
-        return forecasts if self.calibration is None else forecasts.calibrated(self.calibration)
-
-    def trades(
-        self, validation: ForecastSet | None, strategy: dict[str, Any] | None = None, **changes: Any
-    ) -> Callable[[Candles], Trading]:
-        """Build the backtest as a function of the candles, with another strategy and changed settings."""
-        backtest = self.settings.backtest.model_copy(update=CHEAP | changes)
-        evaluation = self.settings.evaluation.model_copy(update={"bootstrap_samples": 2})
-        chosen = {"backtest": backtest, "evaluation": evaluation, "strategy": strategy or self.settings.strategy}
-        settings = self.settings.model_copy(update=chosen)
-        earlier = None if validation is None else self.calibrated(validation)
-
-        def traded(candles: Candles) -> Trading:
-            return trade(settings, candles, self.calibrated(self.forecast(candles)), earlier)
-
-        return cached(traded)
-
-
-def certify(settings: Evaluation, datamodule: CandleDataModule, trainer: L.Trainer) -> Certificate:
-    """Check everything that can be proved on one test range."""
-    (candles,), data = datamodule.read(), settings.data
-    forecaster, sources = find_forecaster(settings, datamodule)
-    kept = Calibration.load(sources.directory) if sources.directory is not None else None
-    if kept is not None:
-        sampling = forecaster.with_calibration(kept).sampling
-        forecaster = replace(forecaster, sampling=sampling)  # the pipeline applies the calibration itself
-    masks = datamodule.target_masks(candles.frame["timestamps"])
-
-    def forecasts_of(mask: np.ndarray, at_most: int) -> Callable[[Candles], ForecastSet]:
-        def forecast(candles: Candles) -> ForecastSet:
-            batch, paths = settings.evaluation.cutoffs_per_batch, min(PATHS, settings.forecast.num_paths)
-            cutoffs = Cutoffs(
-                candles, mask, lookback=data.lookback, horizon=data.horizon, max_cutoffs=at_most, batch_size=batch
-            )
-            return rolling_forecasts(cutoffs, forecaster, paths, settings.seed, trainer)
-
-        return cached(forecast)
-
-    places = pairs(candles, masks["test"], data.lookback, data.horizon)
-    known = len(window_starts(candles.frame["segment"].to_numpy(), masks["val"], data.lookback, data.horizon))
-    # At equal distance, and enough to calibrate.
-    enough = -(-known // max(1, known // MIN_CALIBRATION_CUTOFFS))
-    test, val = forecasts_of(places, 2 * PAIRS), forecasts_of(masks["val"], enough)
-    pipeline = Pipeline(settings=settings, forecaster=forecaster, forecast=test, validate=val, calibration=kept)
-    original = test(candles)
-    rows = candles.rows_at(original.cutoffs).tolist()
-    findings = records(settings, datamodule, candles, sources, kept, original)
-
-    log.info("Proof on %d cutoffs, %d futures each", len(rows), len(FUTURES))
-    scores = None
-    if settings.calibration.fit:
-        fitting = calibration_fit(pipeline)
-        try:
-            fitted, scores = pipeline.fit(candles)
-            pipeline = replace(pipeline, calibration=kept or fitted)
-            findings += prove([fitting], candles, rows[:1], settings.seed)
-        except CalibrationError as error:
-            findings.append(ProofResult.unproved(fitting.name, fitting.what, str(error)))
-    proved = model_subjects(pipeline) + trading_subjects(pipeline, candles)
-    proved += baseline_subjects(settings, candles)
-    findings += prove(proved, candles, rows, settings.seed)
-    findings += prove(fill_subjects(pipeline), candles, rows[::2], settings.seed)
-    if scores is not None:
-        adaptive = adaptive_correction(pipeline, fitted, scores)
-        try:
-            findings += prove([adaptive], candles, rows, settings.seed)
-        except CalibrationError as error:
-            findings.append(ProofResult.unproved(adaptive.name, adaptive.what, str(error)))
-    status = "leak" if any(one.verdict == "leak" for one in findings) else "no leak found"
-    metadata = describe(datamodule, settings.seed, status=status, settings=settings.model_dump(mode="json"))
-    times = [f"{time:%Y-%m-%d %H:%M}" for time in pd.to_datetime(original.cutoffs)]
-    metadata |= {"sources": asdict(sources)}
-    return Certificate(label=data.label, cutoffs=times, findings=findings, metadata=metadata)
-
-
-def pairs(candles: Candles, target: np.ndarray, lookback: int, horizon: int) -> np.ndarray:
-    """Return a bool mask of the candles forecast by pairs of neighbouring cutoffs at a few places of a range."""
-    starts = window_starts(candles.frame["segment"].to_numpy(), target, lookback, horizon)
-    chosen = starts[np.unique(np.linspace(0, max(len(starts) - 2, 0), PAIRS).astype(int))]
-    firsts = chosen[:, None] + lookback + np.arange(horizon + 1)
-    return target & np.isin(np.arange(len(candles)), firsts)
-
-
-def model_subjects(pipeline: Pipeline) -> list[Subject]:
-    """Build the subjects from candles to calibrated forecasts."""
-    data, forecaster = pipeline.settings.data, pipeline.forecaster
-    found = [
-        subjects.features(data.lookback, data.horizon, data.clip, forecaster.representation),
+    settings = check_evaluation(cfg)
+    datamodule = build_datamodule(settings.data)
+    datamodule.prepare_data()
+    (candles,), (forecaster, sources) = datamodule.read(), find_forecaster(settings, datamodule)
+    with tempfile.TemporaryDirectory(prefix="leakcheck_") as folder:
+        door = _Door(cfg, datamodule, candles, sources, run, Path(folder))
+        original = door.evaluate(candles)
+        rows = chosen_rows(candles, original, places)
+        log.info("Proof: %d evaluations with changed candles, each from the file to the equity", len(rows) + 1)
+        mutated = {door.mutation(i, row): door.evaluate(door.changed(i, row)) for i, row in enumerate(rows)}
+        findings = judge(original, mutated, door.evaluate(mutate(candles, ALL, FUTURES[0], settings.seed)))
+        if any(one.verdict == "leak" for one in findings) and not same(original, door.evaluate(candles)):
+            reason = "two evaluations of the same candles already differ, so that nothing can be concluded"
+            findings = [ProofResult.unproved(one.name, one.what, reason) for one in findings]
+    data = settings.data
+    networks = [
         subjects.training_windows(forecaster, data.lookback, data.horizon),
         subjects.tokens(forecaster, data.lookback, data.horizon),
         subjects.logits(forecaster, data.lookback, data.horizon),
-        subjects.forecasts("forecasts", "sample paths of every cutoff so far", pipeline.forecast),
     ]
-    if pipeline.calibration is not None:
-        calibrated = cached(lambda candles: pipeline.calibrated(pipeline.forecast(candles)))
-        found.append(subjects.forecasts("calibrated forecasts", "the same, calibrated", calibrated))
-    return found
+    findings += prove(networks, candles, rows, settings.seed)
+    findings = records(settings, datamodule, candles, sources) + findings
+    status = "leak" if any(one.verdict == "leak" for one in findings) else "no leak found"
+    metadata = describe(datamodule, settings.seed, status=status, settings=settings.model_dump(mode="json"))
+    metadata |= {"sources": asdict(sources)}
+    times = [f"{pd.Timestamp(candles.times[row]):%Y-%m-%d %H:%M}" for row in rows]
+    return Certificate(label=data.label, cutoffs=times, findings=findings, metadata=metadata)
 
 
-def baseline_subjects(settings: Evaluation, candles: Candles) -> list[Subject]:
-    """Build the subjects of the scoreboard's baselines."""
-    found = build_baselines(settings, candles.interval)
-    return [subjects.baseline(name, one, settings.data.horizon, PATHS) for name, one in found.items()]
-
-
-def calibration_fit(pipeline: Pipeline) -> Subject:
-    """Build the subject of the calibration fitted on validation, checked at the first cutoff of the test."""
-
-    def at(candles: Candles, row: int) -> Arrays:
-        found, scores = pipeline.fit(candles)
-        return {
-            "widening": np.array(found.widening),
-            "platt": np.array([found.slope, found.intercept]),
-            "scores": scores,
-        }
-
-    return Subject(
-        name="calibration", what="interval widths and probabilities, fitted on the validation range", function=at
+def same(original: Figures, repeated: Figures) -> bool:
+    """Return True if two evaluations of the same candles gave the same figures."""
+    end = Mutation(
+        cutoff=np.datetime64("2262-01-01"), following=np.datetime64("2262-01-01"), future="", keeps_open=True
     )
+    return not any(one.verdict == "leak" for one in judge(original, {end: repeated}, repeated))
 
 
-def adaptive_correction(pipeline: Pipeline, fitted: Calibration, scores: np.ndarray) -> Subject:
-    """Build the subject of the adaptive correction, which learns from the test's own outcomes once they are known."""
+def chosen_rows(candles: Candles, original: Figures, places: int) -> list[int]:
+    """Choose the rows after which candles are changed: some cutoffs, and some after which a position is opened.
 
-    def corrected(candles: Candles) -> ForecastSet:
-        found = pipeline.forecast(candles)
-        return found.with_paths(adaptively_corrected(found, fitted, scores))
-
-    return subjects.forecasts("adaptive correction", "closes corrected by the outcomes known so far", cached(corrected))
-
-
-def trading_subjects(pipeline: Pipeline, candles: Candles) -> list[Subject]:
-    """Build the subjects of signals and backtest, as configured and with every forecast traded."""
-    searched = pipeline.settings.backtest.parameters == "validation"
-    validation = pipeline.validate(candles) if searched else None
-    configured, forced = pipeline.trades(validation), pipeline.trades(None, pipeline.forced_strategy, **FORCED)
-
-    def signals(candles: Candles, row: int) -> Arrays:
-        forecasts = pipeline.calibrated(pipeline.forecast(candles))
-        known = forecasts.cutoffs <= subjects.time_of(candles, row)
-        named = {"as configured": configured, "every forecast traded": forced}
-        found = {}
-        for name, trades in named.items():
-            strategy = trades(candles).strategy
-            found[f"signals, {name}"] = strategy.signals(forecasts)[known]
-            if isinstance(strategy, ThresholdStrategy):  # its expected return shows more than its signals
-                found[f"expected return, {name}"] = strategy.expected_return(forecasts)[known]
-        return found | {"P(up)": forecasts.probability_up[known]}
-
-    def backtest(candles: Candles, row: int) -> Arrays:
-        found = {}
-        for name, trades in (("as configured", configured), ("every forecast traded", forced)):
-            run, n = _until(trades(candles), candles, row)
-            for series in ("equity", "position", "halted"):
-                found[f"{series}, {name}"] = getattr(run, series)[:n]
-            found[f"trades, {name}"] = run.trades[run.trades["exit"] < n]
-        return found
-
-    return [
-        Subject(
-            name="signals",
-            what="BUY, SELL or HOLD, what they are decided by, and the calibrated P(up)",
-            function=signals,
-        ),
-        Subject(
-            name="backtest",
-            what="equity, position, halts and trades, as configured and with every forecast traded",
-            function=backtest,
-        ),
-    ]
-
-
-def fill_subjects(pipeline: Pipeline) -> list[Subject]:
-    """Build the subjects of orders decided at a close and filled at the next open: only that price may matter.
-
-    Without stop loss and take profit, because those are filled inside a candle.
+    The first cutoff is always among them: nothing that was settled before the test may change with it.
     """
-    forced = pipeline.trades(None, pipeline.forced_strategy, **FORCED, **NO_EXIT)
-
-    def filled(candles: Candles, row: int) -> Arrays:
-        run, n = _until(forced(candles), candles, row)
-        trades = run.trades[(run.trades["exit"] <= n) & (run.trades["reason"] != END)]
-        return {"position": run.position[: n + 1], "trades": trades}
-
-    def prices(candles: Candles, row: int) -> Arrays:
-        run, n = _until(forced(candles), candles, row)
-        return {"entry price": run.trades["entry_price"][run.trades["entry"] == n]}
-
-    what = "positions and trades at the next open, the rest of its candle changed"
-    hidden = "entry prices, which must not be known when the order is decided"
-    return [
-        Subject(name="fills", what=what, function=filled, knows="open"),
-        Subject(name="fill prices", what=hidden, function=prices, knows="nothing"),
-    ]
+    cutoffs = original["sampled/paths"].known
+    opened = [figure.known for name, figure in original.items() if name.endswith("entry price")]
+    before = candles.times[candles.rows_at(np.unique(np.concatenate(opened))) - 1]
+    before = before[(before >= cutoffs[0]) & (before <= cutoffs[-1])]
+    few = places - min(places // 2, len(before))
+    times = np.concatenate([_spread(cutoffs, few), _spread(before, places - few)])
+    return [int(row) for row in np.unique(candles.rows_at(times))]
 
 
-def _until(trading: Trading, candles: Candles, row: int) -> tuple[Backtest, int]:
-    """Return a backtest and the number of its candles up to a row."""
-    run = trading.run
-    return run, int(run.stamps.searchsorted(candles.frame["timestamps"].iloc[row], side="right"))
+def _spread(times: np.ndarray, count: int) -> np.ndarray:
+    return times[np.unique(np.linspace(0, max(len(times) - 1, 0), count).astype(int))] if len(times) else times
+
+
+class _Door:
+    """Evaluations of changed candles as they would come in: from a file, with the settings of the user.
+
+    They differ from the user's own evaluation in size alone: the first cutoffs of the test range, close enough for
+    their outcomes to overlap, with few paths, and a calibration on few cutoffs.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        datamodule: CandleDataModule,
+        candles: Candles,
+        sources: Sources,
+        run: Run,
+        folder: Path,
+    ):
+        self.cfg, self.candles, self.run, self.folder, self.count = cfg, candles, run, folder, 0
+        settings = check_evaluation(cfg)
+        self.seed = settings.seed
+        self.changes = small(settings, datamodule, candles) | pinned(settings, sources)
+
+    def mutation(self, i: int, row: int) -> Mutation:
+        """Describe the i-th change; every second one keeps the open of the next candle, at which orders are filled."""
+        times = self.candles.times
+        return Mutation(
+            cutoff=times[row], following=times[row + 1], future=FUTURES[i % len(FUTURES)].name, keeps_open=i % 2 == 1
+        )
+
+    def changed(self, i: int, row: int) -> Candles:
+        """Return the candles with the i-th change."""
+        return mutate(self.candles, row, FUTURES[i % len(FUTURES)], self.seed, keep_open=i % 2 == 1)
+
+    def evaluate(self, candles: Candles) -> Figures:
+        """Write the candles to a file and evaluate it."""
+        self.count += 1
+        path = self.folder / str(self.count) / f"{candles.symbol.replace('/', '_')}.parquet"
+        path.parent.mkdir()
+        candles.frame[["timestamps", *FEATURES]].to_parquet(path, index=False)
+        cfg = self.cfg.copy()
+        places = {"data.csv_path": str(path), "data.processed_dir": str(path.parent / "processed")}
+        for key, value in (self.changes | places | {"evaluation.output_dir": str(path.parent / "report")}).items():
+            OmegaConf.update(cfg, key, value, force_add=True)
+        log.info("Evaluation %d", self.count)
+        return self.run(cfg)
+
+
+def small(settings: Evaluation, datamodule: CandleDataModule, candles: Candles) -> dict[str, Any]:
+    """Return the settings of a small evaluation of a candle file, by key."""
+    data, stamps = settings.data, candles.frame["timestamps"]
+    mask = datamodule.target_masks(stamps)["test"]
+    starts = window_starts(candles.frame["segment"].to_numpy(), mask, data.lookback, data.horizon)
+    most = settings.evaluation.max_cutoffs or len(starts)
+    stride = max(1, min(-(-len(starts) // most), data.horizon // 2))
+    count = min(CUTOFFS, most, -(-len(starts) // stride))
+    last = starts[min(len(starts), count * stride) - 1] + data.lookback + data.horizon - 1
+    ranges = {f"data.{split}_time_range": list(datamodule.ranges[split]) for split in SPLITS}
+    ranges["data.test_time_range"][1] = f"{stamps.iloc[last]:%Y-%m-%d %H:%M:%S}"
+    dates = {"data.fold": None, "data.dataset_begin_time": None, "data.dataset_end_time": None}
+    fitted = min(settings.calibration.max_cutoffs or MIN_CALIBRATION_CUTOFFS, MIN_CALIBRATION_CUTOFFS)
+    known = len(
+        window_starts(
+            candles.frame["segment"].to_numpy(), datamodule.target_masks(stamps)["val"], data.lookback, data.horizon
+        )
+    )
+    if fitted == MIN_CALIBRATION_CUTOFFS:  # at equal distance, and enough to calibrate
+        fitted = -(-known // max(1, known // MIN_CALIBRATION_CUTOFFS))
+    return {
+        **ranges,
+        **dates,
+        **dict.fromkeys(f"data.{key}" for key in LayoutSection.model_fields),
+        "data.on_defect": "ignore",  # a jump to other prices looks like a defect
+        "evaluation.max_cutoffs": count,
+        "evaluation.bootstrap_samples": 2,
+        "calibration.max_cutoffs": max(1, fitted),
+        "calibration.search_cutoffs": min(SEARCHED, settings.calibration.search_cutoffs),
+        "forecast.num_paths": min(PATHS, settings.forecast.num_paths),
+        "backtest.random_runs": 1,
+        "backtest.intrabar_csv": None,  # a file that is not changed
+        "trainer.devices": 1,
+        "trainer.strategy": "auto",
+        "trainer.enable_progress_bar": False,
+    }
+
+
+def pinned(settings: Evaluation, sources: Sources) -> dict[str, str]:
+    """Return the folders of the networks: changed candles are not those that a run was trained on.
+
+    With a tokenizer that was named, an evaluation does not store its calibration with the checkpoint.
+    """
+    if sources.directory is None:
+        return {"predictor": "published"}
+    kept = sources.tokenizer_directory if settings.tokenizer == "auto" else None
+    return {"predictor": str(sources.directory)} | ({} if kept is None else {"tokenizer": str(kept)})
 
 
 def records(
-    settings: Evaluation,
-    datamodule: CandleDataModule,
-    candles: Candles,
-    sources: Sources,
-    calibration: Calibration | None,
-    forecasts: ForecastSet,
+    settings: Evaluation, datamodule: CandleDataModule, candles: Candles, sources: Sources
 ) -> list[ProofResult]:
-    """Check what files and checkpoints record: splits, training data, calibration, pretraining, intrabar candles."""
+    """Check what files and checkpoints record: splits, training of every network, pretraining, intrabar candles."""
     files = {split: pd.read_parquet(datamodule.path(split), columns=["timestamps", "target"]) for split in SPLITS}
     first = files["test"].loc[files["test"]["target"], "timestamps"].min()
     found = check_splits(files, candles.frame["timestamps"], settings.data.embargo)
-    if sources.directory is not None:
-        found.append(check_record("predictor", sources.info, first))
-    if settings.tokenizer not in ("auto", "published"):
-        found.append(check_record("tokenizer", read_record(best_model(Path(settings.tokenizer))), first))
-    elif sources.directory is not None and settings.tokenizer == "auto":
-        found.append(check_record("tokenizer", read_record(sources.directory.parent / "tokenizer"), first))
-    if calibration is not None:
-        found.append(check_calibration(calibration.metadata, pd.Timestamp(forecasts.cutoffs[0], tz="UTC")))
+    members = dict.fromkeys(member for name in settings.compare for member in name.split("+"))
+    every = {"": sources} | {
+        f" of {name}": find_compared_forecaster(settings, name, sources, datamodule)[1] for name in members
+    }
+    for name, one in every.items():
+        if one.directory is not None:
+            found.append(check_record(f"predictor{name}", trained_until(one.info), first))
+        if one.tokenizer_directory is not None:
+            found.append(check_record(f"tokenizer{name}", trained_until(one.tokenizer_info), first))
     if not (candles.synthetic or sources.started_at_random) and first < end_of(PRETRAINING_END):
         detail = f"the test begins at {first}, the published weights may have seen candles up to {PRETRAINING_END}"
         found.append(ProofResult.unproved("pretraining", "training data of the initial weights", detail))
     if settings.backtest.intrabar_csv is not None:
-        detail = "they come from a file that is not mutated; the backtest was proved without them"
+        detail = "they come from a file that is not changed; the backtest was proved without them"
         found.append(ProofResult.unproved("intrabar candles", "what came first inside a candle", detail))
     return found

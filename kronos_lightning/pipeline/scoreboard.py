@@ -9,8 +9,9 @@ import pandas as pd
 from kronos_lightning.config.schema import Evaluation
 from kronos_lightning.data import Candles
 from kronos_lightning.evaluation.metrics import Scores, Truth, forecast_metrics, score
-from kronos_lightning.evaluation.significance import Bootstrap, Comparison, against_best, compare
+from kronos_lightning.evaluation.significance import Bootstrap, Comparison, against_best, compare, corrected
 from kronos_lightning.forecast import ForecastSet
+from kronos_lightning.forecast.distribution import crps
 
 from .backtesting import Trading
 from .forecasting import RangeForecasts, overlap
@@ -25,20 +26,23 @@ class Board:
     scores: by name: the model (calibrated if there is a calibration), then the model as sampled and with the adaptive
         correction, the other checkpoints of `compare`, the baselines.
     baselines: names of the baselines.
-    verdict: comparison of the model with the best baseline.
-    vs_best_baseline: comparison of every other forecaster with that baseline.
-    vs_checkpoints: comparison of the model with each other checkpoint, both as sampled.
+    verdict: comparison of the model with the best baseline on validation; without forecasts of that range, on test.
+    on_test: comparison of the model with the best baseline on the test cutoffs, which nobody knew beforehand.
+    vs_best_baseline: comparison of every other forecaster with the baseline of the verdict; those of the compared
+        checkpoints are corrected for their number.
+    vs_checkpoints: comparison of the model with each other checkpoint, both as sampled, corrected for their number.
     """
 
     scores: dict[str, Scores]
     baselines: tuple[str, ...]
     verdict: Comparison
+    on_test: Comparison
     vs_best_baseline: dict[str, Comparison]
     vs_checkpoints: dict[str, Comparison]
 
     @property
     def best(self) -> str:
-        """Name of the best baseline."""
+        """Name of the best baseline, with which everything is compared: that of the verdict."""
         return self.verdict.other
 
     def table(self) -> pd.DataFrame:
@@ -47,18 +51,31 @@ class Board:
         for name, scores in self.scores.items():
             found = self.verdict if name == MODEL else self.vs_best_baseline[name]
             test = {"skill": found.skill, "skill_lower": found.lower, "skill_upper": found.upper}
-            rows.append({"forecaster": name, **test, "p_value": found.p_value, **forecast_metrics(scores)})
+            rows.append(
+                {
+                    "forecaster": name,
+                    **test,
+                    "p_value": found.p_value,
+                    "p_holm": found.corrected,
+                    **forecast_metrics(scores),
+                }
+            )
         return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Results of an evaluation. parts: one per fold of a walk-forward, else one."""
+    """Results of an evaluation.
+
+    parts: one per fold of a walk-forward, else one.
+    baselines: closes of the baselines' paths ``(N, S, h)``, by name.
+    """
 
     settings: Evaluation
     candles: Candles
     parts: Sequence[RangeForecasts]
     whole: RangeForecasts
+    baselines: dict[str, np.ndarray]
     board: Board
     trading: Trading
 
@@ -73,8 +90,29 @@ def bootstrap_of(settings: Evaluation, forecasts: ForecastSet) -> Bootstrap:
     return Bootstrap(overlap=overlap(forecasts), samples=settings.evaluation.bootstrap_samples, seed=settings.seed)
 
 
-def score_all(settings: Evaluation, candles: Candles, part: RangeForecasts, baselines: dict[str, np.ndarray]) -> Board:
-    """Score the forecasters of a part and the baselines' paths on the same cutoffs."""
+def best_on(forecasts: ForecastSet, baselines: dict[str, np.ndarray]) -> str:
+    """Return the name of the baseline with the lowest CRPS, from paths ``(N, S, h)`` on the cutoffs of forecasts."""
+    last, actual = forecasts.last_close, forecasts.actual_close / forecasts.last_close[:, None]
+    losses = {name: crps(paths / last[:, None, None], actual).mean() for name, paths in baselines.items()}
+    return min(losses, key=losses.__getitem__)
+
+
+def score_all(
+    settings: Evaluation,
+    candles: Candles,
+    part: RangeForecasts,
+    baselines: dict[str, np.ndarray],
+    chosen: str | None = None,
+) -> Board:
+    """Score the forecasters of a part and the baselines' paths on the same cutoffs.
+
+    Args:
+        settings: the whole configuration.
+        candles: all candles.
+        part: forecasts of the test range.
+        baselines: closes of their paths on the same cutoffs, by name.
+        chosen: best baseline on the validation range, for the verdict; None = the best on these cutoffs.
+    """
     truth = Truth.of(part.sampled, candles)
     sampled = score(part.sampled.close_paths, truth)
     scores = {MODEL: sampled}
@@ -88,17 +126,21 @@ def score_all(settings: Evaluation, candles: Candles, part: RangeForecasts, base
     measures = {name: score(paths, truth) for name, paths in baselines.items()}
     bootstrap = bootstrap_of(settings, part.sampled)
     losses = {name: one.loss for name, one in measures.items()}
-    verdict = against_best(scores[MODEL].loss, losses, bootstrap)
+    on_test = against_best(scores[MODEL].loss, losses, bootstrap)
+    known = chosen is not None and chosen != on_test.other
+    verdict = compare(scores[MODEL].loss, losses[str(chosen)], str(chosen), bootstrap) if known else on_test
     everyone = scores | others | measures
     best = measures[verdict.other].loss
     vs_best_baseline = {
         name: compare(one.loss, best, verdict.other, bootstrap) for name, one in everyone.items() if name != MODEL
     }
-    vs_checkpoints = {name: compare(sampled.loss, one.loss, name, bootstrap) for name, one in others.items()}
+    vs_best_baseline |= corrected({name: vs_best_baseline[name] for name in others})
+    vs_checkpoints = corrected({name: compare(sampled.loss, one.loss, name, bootstrap) for name, one in others.items()})
     return Board(
         scores=everyone,
         baselines=tuple(measures),
         verdict=verdict,
+        on_test=on_test,
         vs_best_baseline=vs_best_baseline,
         vs_checkpoints=vs_checkpoints,
     )

@@ -94,14 +94,17 @@ def _board_table(board: Board) -> ReportTable:
         compared = [signed(test.skill), interval, p_value(test.p_value).removeprefix("p = ").removeprefix("p ")]
         if name == board.best:
             compared = ["best baseline", "", ""]
+        elif test.family > 1:
+            compared[2] += f" ({number(test.corrected)})"
         rows.append([name, number(row["crps"]), *compared, *(_format(key, row[key]) for key in BOARD)])
     columns = ["Forecaster", "CRPS %", "Skill", "95 % interval", "p (DM)"]
     columns += ["MAE", "Direction", "IC", "Cov. 90", "Width 90 %", "Brier"]
     majority = metrics.majority_direction(board.scores[MODEL].truth)
     notes = [
-        f"Skill: 1 − CRPS / CRPS of {board.best}, the best baseline on these cutoffs; its interval from blocks of "
-        f"neighbouring cutoffs; DM: p-value of the Diebold–Mariano test. Always saying the commoner direction is right "
-        f"in {majority:.1%}.",
+        f"Skill: 1 − CRPS / CRPS of {board.best}, the best baseline of the verdict (on these cutoffs: "
+        f"{board.on_test.other}); its interval from blocks of neighbouring cutoffs; DM: p-value of the Diebold–Mariano "
+        f"test, in parentheses corrected for the number of compared checkpoints (Holm). Always saying the commoner "
+        f"direction is right in {majority:.1%}.",
     ]
     return ReportTable(title="Scoreboard, best CRPS first", columns=columns, rows=rows, notes=notes)
 

@@ -59,6 +59,8 @@ def metrics(result: EvaluationResult) -> dict[str, Any]:
         "impossible_candles": asdict(validity(forecasts.paths)),
         "best_baseline": board.best,
         "against_best_baseline": asdict(board.verdict),
+        "best_baseline_on_test": board.on_test.other,
+        "against_best_baseline_on_test": asdict(board.on_test),
         "against_others_as_sampled": {name: asdict(one) for name, one in board.vs_checkpoints.items()},
         "majority_direction": majority_direction(board.scores[MODEL].truth),
         "figures": {name: forecast_metrics(one) for name, one in board.scores.items()},

@@ -17,12 +17,22 @@ def sentences(result: EvaluationResult) -> tuple[list[str], str]:
     board, verdict = result.board, result.board.verdict
     model, truth = board.scores[MODEL], board.scores[MODEL].truth
     values = forecast_metrics(model)
-    lines = [f"Forecast: {verdict.text}, the best baseline here. {_test_text(verdict)}"]
+    where = "on validation" if result.whole.validation is not None else "here"
+    if board.on_test.other == verdict.other and result.whole.validation is not None:
+        where = "on validation and on test"
+    lines = [f"Forecast: {verdict.text}, the best baseline {where}. {_test_text(verdict)}"]
+    if board.on_test.other != verdict.other:
+        lines.append(f"Against the best baseline on test: {board.on_test.text}. {_test_text(board.on_test)}")
     if SAMPLED in board.vs_best_baseline:
         sampled = board.vs_best_baseline[SAMPLED]
         lines.append(f"Without calibration, which no baseline has: {sampled.text}. {_test_text(sampled)}")
     for comparison in board.vs_checkpoints.values():
         lines.append(f"As sampled, against another checkpoint: {comparison.text}. {_test_text(comparison)}")
+    if verdict.is_tested:
+        lines.append(
+            f"Power: {len(model.loss)} cutoffs like these show a skill of {verdict.detectable:.1%} against "
+            f"{verdict.other} in four of five cases (two-sided 5 %); a smaller one can be missed."
+        )
     coverage = f"Intervals: the 90 % interval held {values['coverage_90']:.1%} of the actual closes"
     if SAMPLED in board.scores:
         coverage += f" after calibration, {forecast_metrics(board.scores[SAMPLED])['coverage_90']:.1%} before"
@@ -61,5 +71,6 @@ def trading_sentence(trading: Trading) -> str:
 def _test_text(found: Comparison) -> str:
     if np.isnan(found.skill):
         return "Skill undefined."
-    test = f" (95 % interval {found.lower:+.1%} to {found.upper:+.1%}, Diebold–Mariano {p_value(found.p_value)})"
+    holm = f", {p_value(found.corrected)} corrected for {found.family} comparisons" if found.family > 1 else ""
+    test = f" (95 % interval {found.lower:+.1%} to {found.upper:+.1%}, Diebold–Mariano {p_value(found.p_value)}{holm})"
     return f"Skill on CRPS {found.skill:+.1%}{test if found.is_tested else ''}."

@@ -1,7 +1,12 @@
 """Better, worse, or no edge: the verdict errs as rarely as it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 from statsmodels.tsa.stattools import diebold_mariano_test
 
 from kronos_lightning.evaluation.metrics import score
@@ -11,6 +16,7 @@ from kronos_lightning.evaluation.significance import (
     against_best,
     block_length,
     compare,
+    corrected,
     diebold_mariano,
     mean_interval,
 )
@@ -147,3 +153,42 @@ def test_the_bootstrap_depends_on_its_seed_alone():
     values = np.random.default_rng(0).random(60)
     one, again, other = (mean_interval(values, Bootstrap(overlap=2, samples=100, seed=seed)) for seed in (1, 1, 2))
     assert one == again != other
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_the_correction_for_several_comparisons_equals_that_of_statsmodels(p_values):
+    one = compare(*np.random.default_rng(0).exponential(size=(2, 50)), "other", ALONE)
+    family = {str(i): replace(one, p_value=p) for i, p in enumerate(p_values)}
+    untested = {"few": replace(one, p_value=np.nan)}
+    found = corrected(family | untested)
+    np.testing.assert_allclose(
+        [found[name].corrected for name in family], multipletests(p_values, method="holm")[1], atol=1e-12
+    )
+    assert found["few"] == untested["few"]
+    assert {found[name].family for name in family} == {len(p_values)}
+
+
+def test_a_difference_that_holds_alone_does_not_hold_among_many():
+    found = compare(losses(0, known=0.3), losses(0), "the baseline", ALONE)
+    alone = replace(found, p_value=0.01, corrected=0.01)
+    assert alone.better
+    many = corrected({"first": alone} | {str(i): replace(alone, p_value=0.5) for i in range(9)})
+    assert many["first"].corrected == pytest.approx(0.1)
+    assert many["first"].text == "no edge, no difference shown to the baseline"
+
+
+@pytest.mark.parametrize("overlap", [1, 4])
+def test_a_skill_as_large_as_the_detectable_one_is_found_in_four_of_five_samples(overlap):
+    rng, n, found = np.random.default_rng(overlap), 600, []
+    for _ in range(200):
+        noise = np.convolve(rng.normal(size=n + overlap - 1), np.ones(overlap) / np.sqrt(overlap), mode="valid")
+        detectable = compare(
+            10 + noise, np.full(n, 10.0), "other", replace(ALONE, overlap=overlap, samples=2)
+        ).detectable
+        found.append((detectable, noise))
+    size = np.mean([detectable for detectable, _ in found])
+    missed = np.mean(
+        [diebold_mariano(10 + noise - 10 * size, np.full(n, 10.0), overlap)[1] >= 0.05 for _, noise in found]
+    )
+    assert missed == pytest.approx(0.2, abs=0.08)

@@ -25,7 +25,7 @@ from kronos_lightning.pipeline.forecasting import (
     store_calibration,
 )
 from kronos_lightning.pipeline.notices import all_notices, notices
-from kronos_lightning.pipeline.scoreboard import ADAPTIVE, MODEL, SAMPLED, EvaluationResult, by_fold, score_all
+from kronos_lightning.pipeline.scoreboard import ADAPTIVE, MODEL, SAMPLED, EvaluationResult, best_on, by_fold, score_all
 from kronos_lightning.reporting.evaluation_report import report
 from kronos_lightning.reporting.files import hyperparameters, tables, write
 from kronos_lightning.runs.checkpoint_lookup import Sources
@@ -104,6 +104,29 @@ def test_other_checkpoints_stand_in_the_same_table_and_the_model_beside_each(mar
     assert table.loc["untuned", "skill"] == pytest.approx(1 - table.loc["untuned", "crps"] / table.loc["garch", "crps"])
 
 
+def test_the_comparisons_with_checkpoints_are_corrected_for_their_number(market):
+    noise = np.random.default_rng(3).normal(0, 1e-4, (4, *market.truth.shape[::2]))
+    others = {f"other {i}": market.truth * np.exp(one)[:, None] for i, one in enumerate(noise)}
+    found = board(market, market.truth, **others)
+    smallest = min(found.vs_checkpoints.values(), key=lambda one: one.p_value)
+    assert smallest.family == 4
+    assert smallest.corrected == pytest.approx(min(1.0, 4 * smallest.p_value))
+    assert found.table().set_index("forecaster").loc["other 0", "p_holm"] == found.vs_best_baseline["other 0"].corrected
+
+
+def test_the_verdict_is_against_the_best_baseline_on_validation_and_the_best_on_test_is_told(market):
+    forecasts = forecasts_on(market.candles, market.rows, market.truth)
+    found = score_all(SETTINGS, market.candles, uncalibrated(forecasts), market.baselines, "last_price_60")
+    assert (found.best, found.verdict.other, found.on_test.other) == ("last_price_60", "last_price_60", "garch")
+    assert found.verdict.better
+    assert not found.on_test.better
+    assert board(market, market.truth).verdict == found.on_test
+
+
+def test_the_best_baseline_is_chosen_by_its_crps(market):
+    assert best_on(market.forecasts, market.baselines) == "garch"
+
+
 def calibrated_part(seed, spread):
     """A part whose paths are too narrow, calibrated on other walks."""
     validation, test = walks(120, seed=seed, spread=spread), walks(150, seed=seed + 100, spread=spread)
@@ -160,7 +183,9 @@ def folded():
     baselines = baseline_paths(SETTINGS, candles, whole.sampled)
     found = score_all(SETTINGS, candles, whole, baselines)
     trading = trade(SETTINGS, candles, whole.calibrated)
-    return EvaluationResult(settings=SETTINGS, candles=candles, parts=parts, whole=whole, board=found, trading=trading)
+    return EvaluationResult(
+        settings=SETTINGS, candles=candles, parts=parts, whole=whole, baselines={}, board=found, trading=trading
+    )
 
 
 def test_the_folds_of_a_walk_forward_are_joined_into_one_table(folded):

@@ -8,8 +8,7 @@ Shape letter: T candles.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
-from typing import Literal, NamedTuple, Self, TypeVar
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,6 @@ ALL = -1  # the row after which every candle is mutated
 
 Arrays = Mapping[str, np.ndarray]
 Verdict = Literal["proved", "leak", "unproved"]
-R = TypeVar("R")
 
 
 class InconclusiveProof(ValueError):
@@ -51,25 +49,21 @@ class Subject:
 
     name, what: for people; `what` says which values are compared.
     function: maps all candles, including later ones, and a row t to named arrays.
-    knows: information that the arrays may depend on. "close": the candles up to t. "open": these and the open of t + 1,
-        as for a fill. "nothing": the arrays must not be known at the close of t, like the price of that fill, so they
-        have to change; empty arrays mean that there is nothing to compare.
     """
 
     name: str
     what: str
     function: Callable[[Candles, int], Arrays]
-    knows: Literal["close", "open", "nothing"] = "close"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """First value that a later candle changed, or array that stayed the same although it had to change.
+    """First value that a later candle changed, or value that stayed the same although it had to change.
 
     index: position in the array; empty if the whole array is meant.
     """
 
-    cutoff: pd.Timestamp
+    cutoff: pd.Timestamp | np.datetime64
     future: str
     array: str
     index: tuple[int, ...]
@@ -80,8 +74,8 @@ class Difference:
         at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
         became = f"became {self.mutated}" if self.mutated != self.original else "stayed so"
         return (
-            f"{self.array}{at} at {self.cutoff:%Y-%m-%d %H:%M} was {self.original} and {became} when the later candles "
-            f"were {self.future}"
+            f"{self.array}{at} at {pd.Timestamp(self.cutoff):%Y-%m-%d %H:%M} was {self.original} and {became} when the "
+            f"later candles were {self.future}"
         )
 
 
@@ -127,22 +121,16 @@ def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int],
     for row in cutoffs:
         stamp = candles.frame["timestamps"].iloc[row]
         known = {subject.name: subject.function(candles, row) for subject in subjects}
-        for future, opens in product(FUTURES, sorted({subject.knows == "open" for subject in subjects})):
-            copy = mutate(candles, row, future, seed, opens)
+        for future in FUTURES:
+            copy = mutate(candles, row, future, seed)
             if compare(_next_close(candles, row), _next_close(copy, row)) is None:
                 raise InconclusiveProof(f"the candles after row {row} of {len(candles)} could not be changed")
             for subject in subjects:
                 given, name = known[subject.name], subject.name
-                size = sum(array.size for array in given.values())
-                if (subject.knows == "open") != opens or name in leaks or (subject.knows == "nothing" and size == 0):
+                if name in leaks:
                     continue
-                counted[name] += size
-                found = compare(given, subject.function(copy, row))
-                if subject.knows == "nothing":
-                    array = next(iter(given))
-                    constant = str(given[array])
-                    found = (array, (), constant, constant) if found is None else None
-                if found is not None:
+                counted[name] += sum(array.size for array in given.values())
+                if (found := compare(given, subject.function(copy, row))) is not None:
                     array, index, before, after = found
                     leaks[name] = Difference(
                         cutoff=stamp, future=future.name, array=array, index=index, original=before, mutated=after
@@ -156,8 +144,6 @@ def prove(subjects: Sequence[Subject], candles: Candles, cutoffs: Sequence[int],
             verdict, detail = "leak", str(first)
         elif count == 0:
             verdict, detail = "unproved", "there was nothing to compare"
-        elif subject.knows == "nothing":
-            verdict, detail = "proved", "changed, so it was not known"
         elif compare(subject.function(candles, last), subject.function(everything, last)) is None:
             verdict, detail = "unproved", "it did not change even when all candles changed"
         else:
@@ -228,18 +214,6 @@ def compare(original: Arrays, mutated: Arrays) -> tuple[str, tuple[int, ...], st
             index = tuple(int(i) for i in np.unravel_index(unlike.argmax(), a.shape))
             return name, index, str(a[index]), str(b[index])
     return None
-
-
-def cached(function: Callable[[Candles], R]) -> Callable[[Candles], R]:
-    """Cache the results of a function by the fingerprint of the candles."""
-    results: dict[str, R] = {}
-
-    def lookup(candles: Candles) -> R:
-        if candles.fingerprint not in results:
-            results[candles.fingerprint] = function(candles)
-        return results[candles.fingerprint]
-
-    return lookup
 
 
 def _next_close(candles: Candles, row: int) -> Arrays:

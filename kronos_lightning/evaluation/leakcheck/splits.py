@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 from itertools import combinations, pairwise
-from typing import Any
 
 import pandas as pd
 
 from kronos_lightning.data.datamodule import SPLITS
-from kronos_lightning.settings import end_of
 
 from .proof import ProofResult, Verdict
 
@@ -43,31 +41,21 @@ def check_splits(files: Mapping[str, pd.DataFrame], stamps: pd.Series, embargo: 
     return [*found, _finding("split windows", what, count, "; ".join(problems), "all before the next split's targets")]
 
 
-def check_record(name: str, info: Mapping[str, Any] | None, first: pd.Timestamp) -> ProofResult:
+def check_record(name: str, seen: pd.Timestamp | None, first: pd.Timestamp) -> ProofResult:
     """Check that a network's training and validation ranges end before the first forecast candle.
 
     Args:
         name: tokenizer or predictor.
-        info: training metadata of its checkpoint; None = there is none.
+        seen: end of all candles that it and its ancestors were trained or selected on; None = its checkpoint does not
+            record them.
         first: open time of the first forecast candle.
     """
     what = "ranges of training and validation, as recorded in its checkpoint"
-    if info is None:
+    if seen is None:
         why = "the checkpoint does not record its training data"
         return ProofResult.unproved(f"{name}'s record", what, why)
-    seen = max(end_of(info["data"]["ranges"][split][1]) for split in ("train", "val"))
     problem = f"it was trained on candles up to {seen}, the test range begins at {first}" if first < seen else ""
     return _finding(f"{name}'s record", what, 2, problem, f"ends by {seen}, before {first}")
-
-
-def check_calibration(metadata: Mapping[str, Any], first_cutoff: pd.Timestamp) -> ProofResult:
-    """Check that a stored calibration was fitted on outcomes known at the first cutoff of the test."""
-    fitted_to = pd.Timestamp(metadata["fitted_to"], tz="UTC")
-    problem = (
-        f"fitted on candles up to {fitted_to}, the first cutoff is {first_cutoff}" if fitted_to > first_cutoff else ""
-    )
-    what = "outcomes that the calibration stored with the checkpoint was fitted on"
-    return _finding("calibration's record", what, 1, problem, f"ends with {fitted_to}, known at {first_cutoff}")
 
 
 def _finding(name: str, what: str, values: int, problem: str, proved: str) -> ProofResult:

@@ -1,34 +1,17 @@
-"""Subjects of the leak check in a forecast, from the features to the baselines.
+"""Subjects of the leak check inside the networks, in windows that hold later candles, as in training.
 
-Shape letters: L lookback, h horizon, W rows of a training window, N cutoffs, S sample paths, C = 6 features.
+An evaluation never shows a network candles after its cutoff, so that only training could use a non-causal layer.
+
+Shape letters: L lookback, h horizon.
 """
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 
 from kronos_lightning.data import Candles
-from kronos_lightning.data.representation import AnyRepresentation
 from kronos_lightning.data.windows import CandleWindows, WindowBatch
-from kronos_lightning.evaluation.baselines import Baseline
-from kronos_lightning.evaluation.rolling import Cutoffs
-from kronos_lightning.forecast import Forecaster, ForecastSet
+from kronos_lightning.forecast import Forecaster
 
 from .proof import Arrays, Subject
-
-
-def features(lookback: int, horizon: int, clip: float, representation: AnyRepresentation) -> Subject:
-    """Build the subject of the forecaster's inputs at a cutoff."""
-
-    def at(candles: Candles, row: int) -> Arrays:
-        target = _after(row, horizon, len(candles))
-        batch = Cutoffs(candles, target, lookback=lookback, horizon=horizon, max_cutoffs=None, batch_size=1)[0]
-        stamp = torch.cat([batch.stamp, batch.future_stamp], dim=1)
-        x, scale = representation.normalise(batch.context, lookback, clip, stamp)
-        return _arrays(context=batch.context, x=x, stamp=batch.stamp, future=batch.future_stamp, **scale._asdict())
-
-    return Subject(name="features", what="candles, time features and normalised context of the forecasts", function=at)
 
 
 def training_windows(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
@@ -80,37 +63,6 @@ def logits(forecaster: Forecaster, lookback: int, horizon: int) -> Subject:
         what="next-token logits at every position of the context, later tokens in the same pass",
         function=at,
     )
-
-
-def forecasts(name: str, what: str, forecast: Callable[[Candles], ForecastSet]) -> Subject:
-    """Build the subject of the sample paths of all cutoffs up to a row, made together with those of later cutoffs."""
-
-    def at(candles: Candles, row: int) -> Arrays:
-        found = forecast(candles)
-        known = found.cutoffs <= time_of(candles, row)
-        return {"paths": found.paths[known], "last close": found.last_close[known]}
-
-    return Subject(name=name, what=what, function=at)
-
-
-def baseline(name: str, forecaster: Baseline, horizon: int, num_paths: int) -> Subject:
-    """Build the subject of a baseline's sample paths."""
-
-    def at(candles: Candles, row: int) -> Arrays:
-        return {"paths": forecaster.sample_paths(candles, np.array([row]), horizon, num_paths)}
-
-    return Subject(name=f"baseline {name}", what="sample paths, fitted on all candles at hand", function=at)
-
-
-def time_of(candles: Candles, row: int) -> np.datetime64:
-    """Return the open time of a candle, in the type that forecast sets use."""
-    time: np.datetime64 = candles.times[row]
-    return time
-
-
-def _after(row: int, count: int, length: int) -> np.ndarray:
-    """Mark the `count` rows after `row`: bool ``(length,)``."""
-    return np.isin(np.arange(length), np.arange(row + 1, row + 1 + count))
 
 
 def _window(candles: Candles, row: int, lookback: int, horizon: int, forecaster: Forecaster) -> WindowBatch:

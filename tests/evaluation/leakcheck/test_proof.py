@@ -13,7 +13,7 @@ from kronos_lightning.data.formats import FEATURES
 from kronos_lightning.evaluation.leakcheck import Subject, prove
 from kronos_lightning.evaluation.leakcheck.proof import ALL, FUTURES, InconclusiveProof, compare, mutate
 from tests.helpers.candles import utc
-from tests.helpers.leaks import CANDLES, CUTOFFS, feature, verdict
+from tests.helpers.leaks import CANDLES, CUTOFFS, feature
 
 
 def test_a_finding_tells_where_it_first_differed():
@@ -46,16 +46,6 @@ def test_what_cannot_change_is_not_proved(function, reason):
 def test_where_no_candle_comes_after_the_cutoff_the_proof_is_void():
     with pytest.raises(InconclusiveProof, match="row 599 of 600"):
         prove([Subject(name="x", what="", function=feature(lambda close: close))], CANDLES, [599], 1)
-
-
-def test_what_must_not_be_known_is_a_leak_where_it_stays():
-    def next_open(candles, row):
-        return {"open": candles.frame["open"].to_numpy()[row + 1 : row + 2]}
-
-    assert verdict(Subject(name="x", what="", function=next_open, knows="nothing")) == "proved"
-    assert verdict(Subject(name="x", what="", function=next_open, knows="open")) == "proved"
-    assert verdict(Subject(name="x", what="", function=next_open, knows="close")) == "leak"
-    assert verdict(Subject(name="x", what="", function=feature(lambda close: close), knows="nothing")) == "leak"
 
 
 @settings(max_examples=30, deadline=None)

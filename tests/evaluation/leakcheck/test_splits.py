@@ -1,9 +1,9 @@
-"""Splits that overlap, and networks and calibrations that know the test range, are caught."""
+"""Splits that overlap, and networks that know the test range, are caught."""
 
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.evaluation.leakcheck.splits import check_calibration, check_record, check_splits
+from kronos_lightning.evaluation.leakcheck.splits import check_record, check_splits
 from tests.helpers.candles import utc
 from tests.helpers.leaks import CANDLES
 
@@ -37,11 +37,7 @@ def test_windows_that_hold_candles_a_later_split_forecasts_are_caught():
     assert "val windows hold candles up to 2023-01-09 08:00" in windows.detail
 
 
-def test_a_network_or_calibration_that_knows_the_test_is_caught_and_a_silent_one_is_not_proved():
-    info = {"data": {"ranges": {"train": ["2023-01-01", "2023-02-01"], "val": ["2023-02-02", "2023-02-10"]}}}
-    assert check_record("predictor", info, utc("2023-02-11")).verdict == "proved"
-    assert check_record("predictor", info, utc("2023-02-10 23:00")).verdict == "leak"
+def test_a_network_that_knows_the_test_is_caught_and_a_silent_one_is_not_proved():
+    assert check_record("predictor", utc("2023-02-11"), utc("2023-02-11")).verdict == "proved"
+    assert check_record("predictor", utc("2023-02-11"), utc("2023-02-10 23:00")).verdict == "leak"
     assert check_record("predictor", None, utc("2023-02-11")).verdict == "unproved"
-    metadata = {"fitted_to": "2023-02-10T23:00:00"}
-    assert check_calibration(metadata, utc("2023-02-10 23:00")).verdict == "proved"
-    assert check_calibration(metadata, utc("2023-02-10 22:00")).verdict == "leak"

@@ -1,0 +1,43 @@
+"""Evaluation from the configuration to its results: what evaluate.py runs, and what the leak certificate checks."""
+
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from kronos_lightning.config.validation import check_evaluation, fold_configs
+from kronos_lightning.runs.builders import build_datamodule
+
+from .backtesting import trade
+from .forecasting import baseline_paths, forecast_range, join
+from .scoreboard import EvaluationResult, best_on, score_all
+
+
+def evaluate(cfg: DictConfig) -> EvaluationResult | None:
+    """Forecast each fold, score the forecasts and the baselines, and backtest.
+
+    Returns:
+        The results; None in every process of a trainer but the first.
+    """
+    settings = check_evaluation(cfg)
+    trainer: Any = instantiate(cfg.trainer, _convert_="all")
+    parts = []
+    for fold in map(check_evaluation, fold_configs(cfg)):
+        datamodule = build_datamodule(fold.data)
+        datamodule.prepare_data()
+        (candles,) = datamodule.read()
+        parts.append(forecast_range(fold, datamodule, candles, trainer))
+    if not trainer.is_global_zero:
+        return None
+    whole = join(parts)
+    baselines, validation = baseline_paths(settings, candles, whole.forecasts), whole.validation
+    chosen = None if validation is None else best_on(validation, baseline_paths(settings, candles, validation))
+    return EvaluationResult(
+        settings=settings,
+        candles=candles,
+        parts=parts,
+        whole=whole,
+        baselines=baselines,
+        board=score_all(settings, candles, whole, baselines, chosen),
+        trading=trade(settings, candles, whole.forecasts, validation),
+    )
