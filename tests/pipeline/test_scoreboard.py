@@ -13,7 +13,6 @@ from kronos_lightning.config.validation import check_evaluation
 from kronos_lightning.data.candles import Candles
 from kronos_lightning.evaluation.metrics import forecast_metrics
 from kronos_lightning.forecast import ForecastSet
-from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.forecast.sampling import Sampling
 from kronos_lightning.pipeline.backtesting import trade
 from kronos_lightning.pipeline.forecasting import (
@@ -22,7 +21,6 @@ from kronos_lightning.pipeline.forecasting import (
     baseline_paths,
     fit_calibration,
     join,
-    store_calibration,
 )
 from kronos_lightning.pipeline.notices import all_notices, notices
 from kronos_lightning.pipeline.scoreboard import ADAPTIVE, MODEL, SAMPLED, EvaluationResult, best_on, by_fold, score_all
@@ -375,51 +373,3 @@ def test_what_holds_for_a_compared_checkpoint_alone_is_told_with_its_name(real):
     untuned = Sources(predictor="new", tokenizer="kept", info=None, random=True)
     found = told(real, forecasts("2024-07-01"), trained(real), untuned=untuned)
     assert found == ["untuned: RANDOM WEIGHTS: the predictor was never trained."]
-
-
-@pytest.mark.parametrize(
-    ("cutoffs", "paths", "replaced"), [(24, 50, False), (60, 4, False), (90, 8, False), (60, 50, True)]
-)
-def test_a_smaller_calibration_does_not_replace_a_larger_one_unless_asked(tmp_path, caplog, cutoffs, paths, replaced):
-    def store(cutoffs, paths, slope, **options):
-        calibration = Calibration(
-            temperature=1.0,
-            top_p=1.0,
-            widening=((0.0,) * 4,),
-            slope=slope,
-            intercept=0.0,
-            interval="1h",
-            metadata={"symbol": "BTCUSDT", "cutoffs": cutoffs, "num_paths": paths},
-        )
-        store_calibration(calibration, Sources(predictor="x", tokenizer="y", info=None, directory=tmp_path), **options)
-        return Calibration.load(tmp_path).slope
-
-    store(60, 50, 1.0)
-    assert store(cutoffs, paths, 2.0) == (2.0 if replaced else 1.0)
-    message = f"({cutoffs} cutoffs, {paths} paths) is stored in the report's folder only"
-    assert (message in caplog.text) is not replaced
-    assert store(cutoffs, paths, 3.0, overwrite=True) == 3.0
-
-
-def test_a_calibration_stays_beside_a_checkpoint_that_knows_its_market(tmp_path, caplog):
-    caplog.set_level("INFO")
-
-    def kept(symbol):
-        calibration = Calibration(
-            temperature=1.0,
-            top_p=1.0,
-            widening=((0.0,) * 4,),
-            slope=1.0,
-            intercept=0.0,
-            interval="1h",
-            metadata={"symbol": symbol},
-        )
-        info = {"data": {"fingerprints": {"BTCUSDT": "a", "ETHUSDT": "b"}}}
-        store_calibration(calibration, Sources(predictor="x", tokenizer="y", info=info, directory=tmp_path))
-        return Calibration.load(tmp_path)
-
-    assert kept("BTCUSDT").metadata["symbol"] == "BTCUSDT"
-    assert kept("DOGEUSDT").metadata["symbol"] == "BTCUSDT"
-    assert "this checkpoint was not trained on DOGEUSDT" in caplog.text
-    assert kept("ETHUSDT").metadata["symbol"] == "ETHUSDT"
-    assert "for ETHUSDT (was for BTCUSDT)" in caplog.text
