@@ -48,7 +48,9 @@ def all_notices(candles: Candles, parts: Sequence[RangeForecasts]) -> list[str]:
 def _notices(candles: Candles, forecasts: ForecastSet, sources: Sources) -> list[str]:
     found, first = [], pd.Timestamp(forecasts.stamps[0, 0], tz="UTC")
     if candles.synthetic:
-        found.append("SYNTHETIC CANDLES: made by a generator. No result here says anything about a market.")
+        found.append(
+            f"SYNTHETIC CANDLES: {candles.source}, made by a generator. No result here says anything about a market."
+        )
     elif not sources.started_at_random and first < end_of(PRETRAINING_END):
         found.append(
             f"CONTAMINATED: the test range begins before {PRETRAINING_END}, and the published weights' pretraining may "

@@ -9,7 +9,7 @@ from kronos_lightning.data import CandleWindows
 from kronos_lightning.training import token_cache as cache
 from tests.helpers.candles import frame_with_gap
 from tests.helpers.configuration import composed
-from tests.helpers.data import data_module
+from tests.helpers.data import SETTINGS, data_module
 from tests.helpers.training import HORIZON, LOOKBACK, predictor_module, quiet
 
 CPU = torch.device("cpu")
@@ -100,7 +100,7 @@ def test_the_folder_keeps_the_files_used_last(tmp_path, tokenizer, windows, monk
 
 def data_of(tmp_path, **changes):
     settings = {
-        "synthetic": {"candles": 400, "start": "2023-01-01", "seed": 3, "start_price": 100.0, "volatility": 0.8},
+        "synthetic": SETTINGS["synthetic"] | {"candles": 400},
         "train_time_range": ["2023-01-01", "2023-01-10"], "val_time_range": ["2023-01-11", "2023-01-13"],
         "test_time_range": ["2023-01-14", "2023-01-17"], "lookback": LOOKBACK, "horizon": HORIZON, "batch_size": 40,
         "processed_dir": str(tmp_path / "p"),

@@ -10,6 +10,8 @@ from scipy.signal import lfilter
 from kronos_lightning.data.candles import Candles
 from kronos_lightning.settings import Count, Positive, Section, as_utc, parse_interval
 
+from .planting import DESCRIPTIONS, Planted, follow_momentum, shape_wicks, telling_shapes
+
 SUBSTEPS = 48  # intrabar price moves per candle, which determine high and low
 SYMBOL = "SYNTHETIC"
 
@@ -22,6 +24,7 @@ class SyntheticSection(Section):
     seed: Annotated[int, Field(ge=0)]
     start_price: Positive
     volatility: Positive
+    planted: Planted
 
 
 class Synthetic(Section):
@@ -46,7 +49,13 @@ class Synthetic(Section):
 
 
 def synthetic_candles(
-    candles: int, interval: str, start: str, seed: int, start_price: float, volatility: float
+    candles: int,
+    interval: str,
+    start: str,
+    seed: int,
+    start_price: float,
+    volatility: float,
+    planted: Planted = "none",
 ) -> Candles:
     """Simulate synthetic candles with typical properties of BTC/USDT.
 
@@ -60,6 +69,7 @@ def synthetic_candles(
         seed: the same seed gives the same candles.
         start_price: open of the first candle, in quote units.
         volatility: average annual volatility (0.6 = 60% per year).
+        planted: what foretells the next candle beyond its volatility; see `planting`.
     """
     rng = np.random.default_rng(seed)
     step = parse_interval(interval)
@@ -68,11 +78,16 @@ def synthetic_candles(
     persistence = 0.97
     log_vol = lfilter([1.0], [1.0, -persistence], rng.normal(0.0, 0.5 * np.sqrt(1 - persistence**2), candles))
     candle_vol = volatility * np.sqrt(step / pd.Timedelta(days=365)) * rhythm * np.exp(log_vol - 0.125)
+    if planted == "candle_shape":
+        telling, factors = telling_shapes(candles, seed)
+        candle_vol = candle_vol * factors
 
     degrees = 4.0
     shocks = rng.standard_t(degrees, candles) / np.sqrt(degrees / (degrees - 2))
     jumps = (rng.random(candles) < 0.004) * rng.normal(0.0, 4.0, candles)
     returns = candle_vol * (shocks + jumps)
+    if planted == "momentum":
+        returns = follow_momentum(returns, candle_vol)
 
     # Inside a candle the price follows a Brownian bridge from 0 to the candle's return.
     walk = np.cumsum(rng.normal(0.0, 1.0, (candles, SUBSTEPS)), axis=1) / np.sqrt(SUBSTEPS)
@@ -84,6 +99,8 @@ def synthetic_candles(
     open_ = np.concatenate([[np.log(start_price)], close[:-1]])
     high = open_ + np.maximum(path.max(axis=1), 0.0)
     low = open_ + np.minimum(path.min(axis=1), 0.0)
+    if planted == "candle_shape":
+        high, low = shape_wicks(telling, (np.maximum(open_, close), np.minimum(open_, close)), high, low)
     prices = np.exp(np.stack([open_, high, low, close], axis=1)).round(2)
     activity = np.abs(returns) / candle_vol
     volume = 2.0e4 * (step / pd.Timedelta(days=1)) * rhythm * np.exp(0.8 * log_vol + 0.3 * activity)
@@ -94,7 +111,8 @@ def synthetic_candles(
     frame["volume"] = volume
     frame["amount"] = volume * prices.mean(axis=1)
     frame["segment"] = np.zeros(candles, dtype=np.int64)
-    return Candles(frame=frame, symbol=SYMBOL, interval=step, source=f"synthetic (seed {seed})", synthetic=True)
+    origin = f"synthetic (seed {seed})" if planted == "none" else f"synthetic (seed {seed}; {DESCRIPTIONS[planted]})"
+    return Candles(frame=frame, symbol=SYMBOL, interval=step, source=origin, synthetic=True)
 
 
 def _rhythm(stamps: pd.DatetimeIndex, step: pd.Timedelta) -> np.ndarray:
