@@ -14,6 +14,7 @@ from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_evaluation, fold_configs
 from kronos_lightning.data.files import archive, atomic_directory
 from kronos_lightning.pipeline.backtesting import trade
+from kronos_lightning.pipeline.decision_settings import decision_settings, store_decision
 from kronos_lightning.pipeline.forecasting import baseline_paths, forecast_range, join
 from kronos_lightning.pipeline.scoreboard import EvaluationResult, score_all
 from kronos_lightning.reporting.evaluation_report import print_tables, report
@@ -44,12 +45,15 @@ def main(cfg: DictConfig) -> None:
         settings=settings, candles=candles, parts=parts, whole=whole, board=board, trading=trading
     )
     page, output = report(result), Path(settings.evaluation.output_dir)
+    decision = decision_settings(result, page.verdict, page.notices)
     with atomic_directory(output) as directory:
         whole.forecasts.save(directory)
         write(result, directory)
+        decision.save(directory)
         page.write(directory)
         if (aside := archive(output)) is not None:
             log.info("The earlier report was moved to %s", aside)
+    store_decision(decision, settings.tokenizer, whole.sources)
     print_tables(page, Console())
     log.info("Report: %s", output / "report.html")
 

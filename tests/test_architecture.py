@@ -20,10 +20,21 @@ FLOORS = {  # from the ground up: each package, and all those that it imports
     "evaluation": {"settings", "data", "forecast"},  # forecasts of any origin: no network, no run
     "runs": {"settings", "model", "data", "forecast", "config", "training"},
     "export": {"model", "plotting", "data", "forecast", "runs"},
-    "pipeline": {"settings", "data", "backtest", "forecast", "config", "evaluation", "runs"},
+    "pipeline": {"settings", "model", "data", "backtest", "forecast", "config", "evaluation", "runs"},
     "sweeps": {"plotting", "data", "config", "runs"},
     "reporting": {"model", "plotting", "data", "backtest", "forecast", "config", "evaluation", "runs", "pipeline"},
-    "cli": {"settings", "data", "forecast", "config", "evaluation", "runs", "export", "pipeline", "reporting"},
+    "cli": {
+        "settings",
+        "data",
+        "backtest",
+        "forecast",
+        "config",
+        "evaluation",
+        "runs",
+        "export",
+        "pipeline",
+        "reporting",
+    },
 }
 LIBRARIES = {  # that a package does without
     "settings": {"torch", "lightning", "hydra", "omegaconf"},

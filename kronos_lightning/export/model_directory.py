@@ -15,6 +15,8 @@ from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.pretrained import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE
 from kronos_lightning.runs.directory import RunError, is_finished, read_info
 
+DECISION = "decision.json"  # of the pipeline, which is above this floor
+
 log = logging.getLogger("export")
 
 
@@ -51,7 +53,7 @@ def copy(run: Path, directory: Path, stage: str) -> None:
     for source, (target, network) in places.items():
         network.from_pretrained(source)
         target.mkdir(exist_ok=True)
-        for name in (CONFIG_FILE, WEIGHTS_FILE, RECORD_FILE, CALIBRATION):
+        for name in (CONFIG_FILE, WEIGHTS_FILE, RECORD_FILE, CALIBRATION, DECISION):
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
 

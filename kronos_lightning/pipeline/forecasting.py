@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -175,24 +176,35 @@ def store_calibration(calibration: Calibration, sources: Sources) -> None:
 
     A checkpoint without a local folder, or trained on other markets only, is skipped with a message.
     """
-    symbol, only = calibration.metadata["symbol"], "The calibration is stored in the report's folder only: "
-    if sources.directory is None:
-        log.info("%sthis checkpoint has no local folder", only)
+    symbol = calibration.metadata["symbol"]
+    if (directory := stored_with(sources, symbol, "The calibration")) is None:
         return
-    if sources.info is not None and symbol not in sources.info["data"]["fingerprints"]:
-        log.info("%sthis checkpoint was not trained on %s", only, symbol)
-        return
-    earlier = Calibration.load(sources.directory)
+    earlier = Calibration.load(directory)
     # Older files do not record the symbol.
     before = symbol if earlier is None else earlier.metadata.get("symbol", symbol)
     if before != symbol:
         log.warning("Replacing the stored calibration for %s (was for %s)", symbol, before)
     try:
-        calibration.save(sources.directory)
+        calibration.save(directory)
     except OSError as error:
         log.warning("The calibration could not be stored with the checkpoint: %s", error)
     else:
-        log.info("Calibration: %s", sources.directory / FILE)
+        log.info("Calibration: %s", directory / FILE)
+
+
+def stored_with(sources: Sources, symbol: str, what: str) -> Path | None:
+    """Return the folder of a checkpoint in which an evaluation on `symbol` stores its results.
+
+    None, with a message about `what`, if the checkpoint has no local folder or was trained on other markets only.
+    """
+    only = f"{what} is stored in the report's folder only: "
+    if sources.directory is None:
+        log.info("%sthis checkpoint has no local folder", only)
+        return None
+    if sources.info is not None and symbol not in sources.info["data"]["fingerprints"]:
+        log.info("%sthis checkpoint was not trained on %s", only, symbol)
+        return None
+    return sources.directory
 
 
 def build_baselines(settings: Evaluation, interval: pd.Timedelta) -> dict[str, Baseline]:
