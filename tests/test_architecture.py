@@ -21,6 +21,7 @@ FLOORS = {  # from the ground up: each package, and all those that it imports
     "runs": {"settings", "model", "data", "forecast", "config", "training"},
     "export": {"model", "plotting", "data", "forecast", "runs"},
     "pipeline": {"settings", "model", "data", "backtest", "forecast", "config", "evaluation", "runs"},
+    "serve": {"settings", "data", "backtest", "forecast", "config", "runs", "pipeline"},
     "sweeps": {"plotting", "data", "config", "runs"},
     "reporting": {"model", "plotting", "data", "backtest", "forecast", "config", "evaluation", "runs", "pipeline"},
     "cli": {

@@ -91,7 +91,7 @@ class Decision:
         """Return all but the paths, for a JSON file."""
         return {
             "cutoff": self.cutoff.isoformat(),
-            "target": self.stamps[-1].isoformat(),
+            "target_open": self.stamps[-1].isoformat(),
             "last_close": self.last_close,
             "predicted_price": self.predicted_price,
             "expected_return": self.expected_return,
