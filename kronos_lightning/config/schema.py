@@ -185,7 +185,7 @@ class Serving(Section):
     """Configuration of python -m kronos_lightning.serve."""
 
     checkpoint: str
-    evaluation: str | None
+    report: str | None
     candles: str | None
     host: Annotated[str, Field(min_length=1)]
     port: Annotated[int, Field(ge=0, le=65535)]

@@ -89,7 +89,7 @@ def model_name(model: LoadedModel) -> ModelName:
     )
 
 
-def model_answer(model: LoadedModel) -> ModelAnswer:
+def model_answer(model: LoadedModel, candles: bool, past_forecasts: bool) -> ModelAnswer:
     """Describe the served model."""
     until, calibration = model.trained_until, model.calibration
     about: dict[str, Any] | None = None
@@ -102,6 +102,8 @@ def model_answer(model: LoadedModel) -> ModelAnswer:
         decision=model.decision.model_dump(mode="json"),
         calibration=about,
         strategy=model.strategy.describe(),
+        candles=candles,
+        past_forecasts=past_forecasts,
     )
 
 

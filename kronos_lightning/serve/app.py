@@ -96,6 +96,10 @@ class Service:
             raise
         return await run_in_threadpool(prediction, decision, prepared, model, now)
 
+    def described(self) -> ModelAnswer:
+        """Describe the model in use and what the service can show."""
+        return model_answer(self.models.current, self.candles is not None, self.stored is not None)
+
     def _candles(self, request: PredictRequest, symbol: str) -> pd.DataFrame:
         if request.candles is not None:
             return table(request.candles)
@@ -161,7 +165,7 @@ def _information(service: Service) -> APIRouter:
     @router.get("/v1/model", responses=_responses(401, 429))
     async def model() -> ModelAnswer:
         """Describe the model: hashes, settings of its decisions, calibration, verdict of the last evaluation."""
-        return model_answer(service.models.current)
+        return service.described()
 
     @router.post("/admin/reload", responses=_responses(401, 403, 409, 413, 415, 429))
     async def reload(request: Request) -> ModelAnswer:
@@ -175,7 +179,7 @@ def _information(service: Service) -> APIRouter:
             raise
         service.metrics.reloads.labels("ok").inc()
         service.metrics.use(found.id)
-        return model_answer(found)
+        return service.described()
 
     @router.get("/v1/candles", responses=_responses(401, 404, 422, 429))
     async def candles(limit: Annotated[int, Query(ge=1, le=2000)] = 200) -> list[KnownCandle]:
@@ -204,7 +208,7 @@ def _information(service: Service) -> APIRouter:
 
 def _stored(service: Service) -> StoredForecasts:
     if service.stored is None:
-        raise ServiceError(404, "no_evaluation", "this service shows no evaluation", "Start with evaluation=DIR.")
+        raise ServiceError(404, "no_evaluation", "this service shows no evaluation", "Start with report=DIR.")
     return service.stored
 
 

@@ -41,7 +41,7 @@ class StoredForecasts:
         try:
             forecasts = ForecastSet.load(directory)
         except (OSError, KeyError, ValueError) as error:
-            raise ServeError(f"evaluation={directory}: no forecasts of an evaluation there ({error})") from error
+            raise ServeError(f"report={directory}: no forecasts of an evaluation there ({error})") from error
         came = forecasts.actual[..., : len(PRICES)].reshape(-1, len(PRICES))
         known = pd.DataFrame(came, columns=list(PRICES), index=pd.DatetimeIndex(forecasts.stamps.ravel()))
         settings = DecisionSettings.of(directory)

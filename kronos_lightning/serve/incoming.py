@@ -157,9 +157,9 @@ def _check_stamps(stamps: pd.Series, step: pd.Timedelta, name: str) -> None:
     if found < pd.Timedelta(0):
         raise refused(f"{place}is before candles[{i}] ({first.isoformat()})", "Send the oldest candle first.")
     if not (distance == distance[0]).all():
-        raise refused(f"{place}is {found} after candles[{i}]; candles of {name} are expected",
+        raise refused(f"{place}is {_distance(found)} after candles[{i}]; candles of {name} are expected",
                       "Send only the candles after the last gap; nothing is filled in.")  # fmt: skip
-    other = interval_name(found)
+    other = _distance(found)
     raise refused(f"{place}: the candles are {other} apart, not {name}", f"Send candles of {name}, or set interval.")
 
 
@@ -187,6 +187,10 @@ def _digest(frame: pd.DataFrame) -> str:
     names = [name for name in FEATURES if name in frame]
     digest.update(np.ascontiguousarray(frame[names].to_numpy(np.float64)).tobytes())
     return digest.hexdigest()
+
+
+def _distance(step: pd.Timedelta) -> str:
+    return interval_name(step) if step >= pd.Timedelta("1s") else str(step)
 
 
 def _duration(seconds: float) -> str:

@@ -166,7 +166,10 @@ class ErrorAnswer(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """Served model: identity, settings of its decisions, calibration and the last evaluation."""
+    """Served model: identity, settings of its decisions, calibration and the last evaluation.
+
+    candles, past_forecasts: True if the service has candles of a file, or forecasts of an evaluation.
+    """
 
     id: str
     loaded_at: datetime
@@ -174,6 +177,8 @@ class ModelAnswer(BaseModel):
     decision: dict[str, Any]
     calibration: dict[str, Any] | None
     strategy: str
+    candles: bool
+    past_forecasts: bool
 
 
 class Health(BaseModel):

@@ -1,5 +1,6 @@
 """Pages for people: the dashboard, the reference of the endpoints, and the one-time entry of a key."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,8 @@ from .messages import Message
 
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 STATIC = {"dashboard.js": "text/javascript", "fan.js": "text/javascript", "texts.js": "text/javascript",
-          "style.css": "text/css", "icon.svg": "image/svg+xml"}  # fmt: skip
+          "style.css": "text/css", "plotly.css": "text/css", "icon.svg": "image/svg+xml"}  # fmt: skip
+STYLE_ID = re.compile(r'getElementById\("([0-9a-f]{64})"\)')  # plotly writes no style whose element is there
 CACHED = {"Cache-Control": "public, max-age=86400"}
 
 
@@ -33,12 +35,14 @@ def add_pages(app: FastAPI, keys: Keys) -> None:
     """Add the pages to an application."""
     folder = Path(str(files("kronos_lightning.serve"))) / "dashboard"
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True)
+    styles = sorted(set(STYLE_ID.findall(PLOTLY.read_text(encoding="utf-8"))))
     app.add_middleware(GZipMiddleware, minimum_size=2000)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def dashboard(request: Request) -> HTMLResponse:
         version, allowed = kronos_lightning.__version__, not keys or keys.caller(dict(request.scope["headers"]))
-        return HTMLResponse(templates.get_template("page.html.jinja").render(version=version, locked=not allowed))
+        page = templates.get_template("page.html.jinja")
+        return HTMLResponse(page.render(version=version, locked=not allowed, own_styles=styles))
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def reference() -> HTMLResponse:
