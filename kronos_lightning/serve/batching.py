@@ -56,6 +56,7 @@ class Batcher:
         measured: Callable[[int, float], None] = lambda size, seconds: None,
     ):
         self.max_batch, self.wait, self.threads, self.measured = max_batch, wait, threads, measured
+        self.busy = False  # True while a batch is forecast
         self._waiting: queue.Queue[Job | None] = queue.Queue(max_queue)
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
@@ -105,7 +106,9 @@ class Batcher:
             closing = closing or ended
             batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
             if batch:
+                self.busy = True
                 self._forecast(batch)
+                self.busy = False
 
     def _gather(self, left: list[Job]) -> tuple[list[Job], list[Job], bool]:
         """Return a batch, the other jobs that were taken, and True if the end was asked for."""

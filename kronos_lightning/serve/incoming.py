@@ -130,7 +130,7 @@ def table(candles: Sequence[Candle]) -> pd.DataFrame:
     for i, one in enumerate(candles):
         if not EARLIEST <= one.timestamp < LATEST:
             raise refused(f"candles[{i}].timestamp: {one.timestamp.isoformat()}", "Send times from 1970 to 2199.")
-    columns: dict[str, object] = {"timestamps": pd.DatetimeIndex([one.timestamp for one in candles]).tz_convert("UTC")}
+    columns: dict[str, object] = {"timestamps": pd.to_datetime([one.timestamp for one in candles], utc=True)}
     for name in FEATURES:
         columns[name] = np.array([getattr(one, name) for one in candles], dtype=np.float64)
     frame = pd.DataFrame(columns)

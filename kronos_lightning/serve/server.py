@@ -56,8 +56,8 @@ def serve(settings: Serving) -> None:
     Raises:
         KronosError: the settings do not allow a start.
     """
-    service = build_service(settings)
     _log_json_lines()
+    service = build_service(settings)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(service),
