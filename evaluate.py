@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.validation import check_evaluation
+from kronos_lightning.pipeline.decision_settings import decision_settings, store_decision
 from kronos_lightning.pipeline.evaluating import evaluate
 from kronos_lightning.plotting.terminal import Terminal
 from kronos_lightning.reporting.evaluation_report import print_tables, report
@@ -28,10 +29,13 @@ def main(cfg: DictConfig) -> None:
         if (result := evaluate(cfg)) is None:
             return
         page = report(result)
+        decision = decision_settings(result, page.verdict, page.notices)
         with atomic_directory(output, keep=True) as directory:
             result.forecasts.save(directory)
             write(result, directory)
+            decision.save(directory)
             page.write(directory)
+        store_decision(decision, result.settings.tokenizer, result.whole.sources)
     print_tables(page, Terminal())
     log.info("Report: %s", output / "report.html")
 

@@ -24,6 +24,7 @@ COMMANDS = {  # other than training: title of the section, and how the command i
     "download": ("Download", "python -m kronos_lightning.data.binance"),
     "doctor": ("Doctor", "python -m kronos_lightning.data.doctor"),
     "export": ("Export", "python -m kronos_lightning.export"),
+    "serve": ("Serve", "python -m kronos_lightning.serve"),
 }
 SHARING = {"evaluate", "forecast"}  # commands with sections of training
 LEFT_OUT = {"_target_"}  # the name of a class; the key above it says what the class is for

@@ -21,7 +21,8 @@ FLOORS = {  # from the ground up: each package, and all those that it imports
     "evaluation": {"settings", "data", "forecast"},  # forecasts of any origin: no network, no run
     "runs": {"settings", "storage", "model", "data", "forecast", "config", "training"},
     "export": {"settings", "storage", "model", "plotting", "data", "forecast", "runs"},
-    "pipeline": {"settings", "storage", "data", "backtest", "forecast", "config", "evaluation", "runs"},
+    "pipeline": {"settings", "storage", "model", "data", "backtest", "forecast", "config", "evaluation", "runs"},
+    "serve": {"settings", "data", "backtest", "forecast", "config", "runs", "pipeline"},
     "sweeps": {"settings", "storage", "plotting", "config", "runs"},
     "reporting": {
         "storage",
@@ -40,6 +41,7 @@ FLOORS = {  # from the ground up: each package, and all those that it imports
         "storage",
         "plotting",
         "data",
+        "backtest",
         "forecast",
         "config",
         "evaluation",
@@ -47,6 +49,7 @@ FLOORS = {  # from the ground up: each package, and all those that it imports
         "export",
         "pipeline",
         "reporting",
+        "serve",
     },
 }
 LIBRARIES = {  # that a package does without

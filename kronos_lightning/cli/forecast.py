@@ -3,14 +3,19 @@
 python -m kronos_lightning.forecast candles.csv horizon=24
 """
 
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.table import Table
 
+from kronos_lightning.backtest import ThresholdStrategy
 from kronos_lightning.cli.entry import command
 from kronos_lightning.config.schema import Forecasting
 from kronos_lightning.config.validation import check_forecasting
@@ -28,9 +33,11 @@ from kronos_lightning.forecast.distribution import (
     quantiles,
     validity,
 )
-from kronos_lightning.forecast.forecaster import Forecaster, series_generators
+from kronos_lightning.forecast.forecaster import Forecaster
 from kronos_lightning.forecast.plots import live_figure
 from kronos_lightning.forecast.series import Series, read_series
+from kronos_lightning.pipeline.decision_settings import DecisionSettings, as_evaluated
+from kronos_lightning.pipeline.signals import Decision, decide_at
 from kronos_lightning.plotting.terminal import Terminal
 from kronos_lightning.runs.checkpoint_lookup import Sources, load_forecaster
 from kronos_lightning.runs.directory import best_model
@@ -42,6 +49,8 @@ LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 MAX_TABLE_STEPS = 24  # maximum number of steps in the terminal's table
 STAMP = "%Y-%m-%d %H:%M UTC"
 USUAL_LOOKBACK = 360  # candles; for a predictor that does not record its lookback
+SAMPLING = {"forecast.temperature", "forecast.top_p"}  # that a calibration sets
+UNEVALUATED = ThresholdStrategy(signal="median", buy_threshold=0.0, sell_threshold=0.0, search_thresholds=[0.0])
 PLOTTED = 120  # maximum number of known candles in the plot
 
 log = logging.getLogger("forecast")
@@ -53,14 +62,19 @@ def main(cfg: DictConfig) -> None:
     settings = check_forecasting(cfg)
     candles = read_market(settings)
     directory = None if settings.predictor == "published" else best_model(Path(settings.predictor))
+    evaluated = None if directory is None else DecisionSettings.load(directory)
+    overrides: Mapping[str, Any] = {}
+    if evaluated is not None:
+        settings, overrides = as_evaluated(settings, evaluated, given_keys())
     forecaster, sources = load_forecaster(settings, directory, settings.predictor, Inputs(clip=settings.clip))
     lookback = settings.lookback or trained_lookback(sources)
     series = last_series(candles, lookback, settings)
-    if settings.calibrated:
+    if settings.calibrated and not overrides.keys() & SAMPLING:
         forecaster = calibrated(forecaster, sources, candles.interval, lookback)
     forecaster.to(best_device(settings.device))
-    generators = series_generators(settings.seed, [series.stamps[-1]])
-    paths = forecaster.sample_series([series], settings.forecast.num_paths, generators)[0]
+    strategy = UNEVALUATED if evaluated is None else evaluated.build_strategy()
+    decision = decide_at(series, forecaster, strategy, settings.forecast.num_paths, settings.seed)
+    paths = decision.paths
 
     output = Path(settings.output_dir) / candles.symbol
     with atomic_directory(output, origin=str(Path(settings.candles).resolve())) as folder:
@@ -68,13 +82,24 @@ def main(cfg: DictConfig) -> None:
             folder / "quantiles.csv", index=False
         )
         np.save(folder / "paths.npy", paths)
+        if evaluated is not None:
+            told = decision.summary() | {"overrides": overrides}
+            (folder / "signal.json").write_text(json.dumps(told, indent=2, allow_nan=False))
         known, title = (
             series.last(PLOTTED),
             f"{candles.symbol}: {len(paths)} sample paths after {series.stamps[-1]:{STAMP}}",
         )
         live_figure(known.values, paths, known.stamps.append(series.future), title).savefig(folder / "fan.png", dpi=120)
     print_summary(series, paths, settings, sources, forecaster.calibration)
-    log.info("Written to %s: quantiles.csv, paths.npy, fan.png", output)
+    if evaluated is not None:
+        print_signal(decision, evaluated, candles.interval, overrides)
+    also = "" if evaluated is None else ", signal.json"
+    log.info("Written to %s: quantiles.csv, paths.npy, fan.png%s", output, also)
+
+
+def given_keys() -> set[str]:
+    """Return the keys that the user has set on the command line."""
+    return {text.partition("=")[0].lstrip("+~") for text in HydraConfig.get().overrides.task}
 
 
 def read_market(settings: Forecasting) -> Candles:
@@ -137,6 +162,21 @@ def calibrated(forecaster: Forecaster, sources: Sources, interval: pd.Timedelta,
         return forecaster
     log.info("Calibration: %s", sources.directory / FILE)
     return forecaster.with_calibration(calibration)
+
+
+def print_signal(
+    decision: Decision, evaluated: DecisionSettings, interval: pd.Timedelta, overrides: Mapping[str, Any]
+) -> None:
+    """Print the signal of the evaluated strategy and what is not as in the evaluation."""
+    console = Terminal()
+    limits = ", ".join(f"{name} {value:+g}" for name, value in decision.thresholds.items())
+    reason = f"{decision.statistic or 'median'} {decision.compared:+.4g}" + (f"; {limits}" if limits else "")
+    console.print(f"Signal: {decision.signal} ({reason}), as in the evaluation on {evaluated.symbol}.")
+    if parse_interval(evaluated.interval) != interval:
+        console.print(f"NOT COMPARABLE: the evaluation was on candles of {evaluated.interval}.", style="bold yellow")
+    if overrides:
+        changed = ", ".join(f"{key}={value}" for key, value in overrides.items())
+        console.print(f"NOT COMPARABLE: other settings than in the evaluation: {changed}.", style="bold yellow")
 
 
 def print_summary(

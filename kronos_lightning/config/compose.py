@@ -21,7 +21,7 @@ def compose(name: str, *overrides: str) -> DictConfig:
     """Compose a command's configuration: ``compose("train", "data=btc", "stage.learning_rate=1e-4")``.
 
     Args:
-        name: train, evaluate, forecast, download, doctor or export.
+        name: train, evaluate, forecast, download, doctor, export or serve.
         overrides: Hydra overrides, as on the command line.
     """
     register_resolvers()

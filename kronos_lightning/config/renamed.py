@@ -38,6 +38,7 @@ RENAMED = {  # by command
     "download": DOWNLOAD,
     "doctor": {"sessions": "calendar=sessions (or 24x7)"},
     "export": {},
+    "serve": {},
 }
 SETTINGS = {"tokenizer": "frozen_tokenizer", "loss_on": "loss_rows"}  # in run_info.json of earlier versions
 

@@ -179,3 +179,21 @@ class Forecasting(LayoutSection):
         if self.interval is not None:
             parse_interval(self.interval)
         return self
+
+
+class Serving(Section):
+    """Configuration of python -m kronos_lightning.serve."""
+
+    checkpoint: str
+    report: str | None
+    candles: str | None
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=0, le=65535)]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    threads: Count
+    max_batch: Count
+    batch_wait: Annotated[float, Field(ge=0, le=1)]
+    max_queue: Count
+    max_body: Count
+    rate_limit: str | None
+    strategy: str | None

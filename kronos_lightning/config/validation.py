@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from kronos_lightning.config.monitors import METRICS, NOT_MONITORABLE, SAMPLE_PATH_METRICS
 from kronos_lightning.config.resolvers import ddp_start_method
-from kronos_lightning.config.schema import Doctor, Download, Evaluation, Export, Forecasting, Training
+from kronos_lightning.config.schema import Doctor, Download, Evaluation, Export, Forecasting, Serving, Training
 from kronos_lightning.data.settings import DataSection
 from kronos_lightning.errors import KronosError
 from kronos_lightning.settings import Section, as_list
@@ -170,6 +170,11 @@ def check_doctor(cfg: DictConfig) -> Doctor:
 def check_export(cfg: DictConfig) -> Export:
     """Validate the configuration of python -m kronos_lightning.export; raise `ConfigError` if it is invalid."""
     return _validate(Export, _plain(cfg))
+
+
+def check_serving(cfg: DictConfig) -> Serving:
+    """Validate the configuration of python -m kronos_lightning.serve; raise `ConfigError` if it is invalid."""
+    return _validate(Serving, _plain(cfg))
 
 
 def _check_source(data: DataSection) -> None:

@@ -19,7 +19,7 @@ from kronos_lightning.data import CandleError, Candles
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import CLOSE, FEATURES
 from kronos_lightning.data.windows import ShardSampler, window_starts
-from kronos_lightning.forecast import Forecaster, ForecastSet, series_generators
+from kronos_lightning.forecast import Forecaster, ForecastSet, cutoff_name, series_generators
 
 
 class CutoffBatch(NamedTuple):
@@ -126,7 +126,7 @@ class RollingModule(L.LightningModule):
 
     def predict_step(self, batch: CutoffBatch, batch_idx: int) -> None:
         rows = batch.cutoff.tolist()
-        generators = series_generators(self.seed, [self.times[row] for row in rows])
+        generators = series_generators(self.seed, [cutoff_name(self.times[row]) for row in rows])
         paths = self.forecaster.sample_windows(
             batch.context, batch.stamp, batch.future_stamp, self.num_paths, generators
         )

@@ -17,6 +17,8 @@ from kronos_lightning.storage import MARKER, sha256
 
 from .records import ExportedRun, Measured, RunConfig
 
+DECISION = "decision.json"  # of the pipeline, which is above this floor
+
 log = logging.getLogger("export")
 
 
@@ -66,7 +68,7 @@ def copy(run: Path, directory: Path, stage: str) -> None:
     for source, (target, network) in places.items():
         network.from_pretrained(source)
         target.mkdir(exist_ok=True)
-        for name in (CONFIG_FILE, WEIGHTS_FILE, RECORD_FILE, CALIBRATION):
+        for name in (CONFIG_FILE, WEIGHTS_FILE, RECORD_FILE, CALIBRATION, DECISION):
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
 

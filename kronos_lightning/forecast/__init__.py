@@ -1,6 +1,7 @@
 """Forecasts as sample paths of whole candles."""
 
 from kronos_lightning.forecast.compat import KronosPredictor
+from kronos_lightning.forecast.cutoffs import cutoff_name
 from kronos_lightning.forecast.device import best_device
 from kronos_lightning.forecast.distribution import (
     Validity,
@@ -21,6 +22,7 @@ __all__ = [
     "Sampling",
     "Validity",
     "best_device",
+    "cutoff_name",
     "expected_volatility",
     "probability_touch",
     "probability_up",

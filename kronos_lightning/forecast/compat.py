@@ -1,6 +1,7 @@
 """`KronosPredictor` with the published code's forecasting interface, so that its users change only one import."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 
@@ -101,10 +102,8 @@ class KronosPredictor:
             _series(*one, pred_len, f"series {i}")
             for i, one in enumerate(zip(df_list, x_timestamp_list, y_timestamp_list, strict=True))
         ]
-        self._forecaster.sampling = Sampling(
-            temperature=T, top_k=int(top_k or 0), top_p=1.0 if top_p is None else top_p
-        )
-        paths = self._forecaster.sample_series(series, sample_count)
+        sampling = Sampling(temperature=T, top_k=int(top_k or 0), top_p=1.0 if top_p is None else top_p)
+        paths = self._forecaster.with_sampling(sampling).sample_series(series, sample_count)
         if verbose:
             seconds = time.perf_counter() - started
             log.info("%d series, %d candles x %d path(s): %.2f s", len(series), pred_len, sample_count, seconds)
@@ -123,6 +122,7 @@ def _series(df: pd.DataFrame, known: Stamps, future: Stamps, horizon: int, label
     stamps = _as_written(known, f"{label}, x_timestamp")
     to_come = _as_written(future, f"{label}, y_timestamp", future=True)
     values = candle_values(df, label)
+    exact = float(df["close"].iloc[-1]) if len(df) else math.nan
     if len(stamps) != len(values):
         raise CandleError(f"{label}: {len(stamps)} x_timestamp for {len(values)} candles")
     if len(to_come) != horizon:
@@ -133,7 +133,7 @@ def _series(df: pd.DataFrame, known: Stamps, future: Stamps, horizon: int, label
         raise CandleError(f"{label}: x_timestamp must increase from row to row; sort the candles, oldest first")
     if not to_come.is_monotonic_increasing or to_come.has_duplicates or to_come[0] <= stamps[-1]:
         raise CandleError(f"{label}: y_timestamp must increase and begin after the last candle ({stamps[-1]})")
-    return Series(values=values, stamps=stamps, future=to_come)
+    return Series(values=values, stamps=stamps, future=to_come, last_close=exact)
 
 
 def _as_written(stamps: Stamps, label: str, future: bool = False) -> pd.DatetimeIndex:

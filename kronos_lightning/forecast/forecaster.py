@@ -3,6 +3,7 @@
 Shape letters: N series, S sample paths, T known candles, h horizon, C = 6 features, Q quantile levels.
 """
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
 from kronos_lightning.data.representation import LEVELS, AnyRepresentation, Levels, WindowScale, read_representation
@@ -27,6 +28,7 @@ from kronos_lightning.forecast.decoding import (
 )
 from kronos_lightning.forecast.device import best_device
 from kronos_lightning.forecast.distribution import check_levels, quantile_table, quantiles, repair
+from kronos_lightning.forecast.folding import FoldCache, weight_versions
 from kronos_lightning.forecast.fused import transformer_blocks
 from kronos_lightning.forecast.sampling import Generators, Sampling, draw_uniforms, series_generators
 from kronos_lightning.forecast.series import Series, Stamps, read_series, rows_by_id
@@ -44,7 +46,7 @@ class Forecaster:
 
     Weights are folded for forecasting at the first call, on the predictor's device, and again when they have changed
     (by training or loading; writing to ``parameter.data`` goes unnoticed). Dropout is always off. Forecasting does not
-    change the networks.
+    change the networks, and threads may share a forecaster.
 
     max_context: maximum number of candles that the predictor sees; earlier candles are cut off before normalisation.
     clip: bound of the normalised values, as in training.
@@ -79,8 +81,8 @@ class Forecaster:
     calibration: Calibration | None = None
     volume: bool = True
     representation: AnyRepresentation = LEVELS
-    _folded: tuple[tuple[object, ...], FusedTokenizer, FusedPredictor] | None = field(
-        default=None, init=False, repr=False
+    _folded: FoldCache[tuple[FusedTokenizer, FusedPredictor]] = field(
+        default_factory=FoldCache, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
@@ -131,6 +133,12 @@ class Forecaster:
         """Return the same forecaster with the sampling and the corrections of a calibration."""
         sampling = Sampling(temperature=calibration.temperature, top_k=self.sampling.top_k, top_p=calibration.top_p)
         return replace(self, sampling=sampling, calibration=calibration)
+
+    def with_sampling(self, sampling: Sampling) -> Self:
+        """Return the same forecaster with another sampling; both share the folded networks."""
+        other = copy.copy(self)
+        other.sampling = sampling
+        return other
 
     def to(self, device: torch.device | str) -> Self:
         """Move both networks to a device."""
@@ -348,10 +356,10 @@ class Forecaster:
         """Return the networks folded for forecasting, from their current weights."""
         device = next(self.predictor.parameters()).device
         options = device, self.dtype, self.rotary_fine_token, self.compile
-        state = options, _versions(self.tokenizer), _versions(self.predictor)
-        if self._folded is None or self._folded[0] != state:
-            self._folded = state, FusedTokenizer(self.tokenizer, device), FusedPredictor(self.predictor, *options)
-        return self._folded[1:]
+        state = options, weight_versions(self.tokenizer), weight_versions(self.predictor)
+        return self._folded.get(
+            state, lambda: (FusedTokenizer(self.tokenizer, device), FusedPredictor(self.predictor, *options))
+        )
 
     def _fitting(self, known: int, horizon: int, num_paths: int) -> tuple[int, int]:
         """Return the numbers of series and of paths per series that fit into `WORKING_MEMORY`."""
@@ -386,14 +394,3 @@ class Forecaster:
         candles = repair(candles) if self.repair else candles
         candles = candles if self.calibration is None else self.calibration.apply(candles, last_close)
         return torch.from_numpy(candles).to(paths.device)
-
-
-def _versions(network: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Return a key that changes with a network's weights: its parameters and their numbers of writes."""
-    found: list[nn.Parameter | None] = []
-    modules = [network]
-    while modules:  # network.parameters() takes several times as long, which would slow down short forecasts
-        module = modules.pop()
-        modules.extend(filter(None, module._modules.values()))
-        found.extend(module._parameters.values())
-    return tuple((id(p), 0 if p is None or p.is_inference() else p._version) for p in found)

@@ -339,9 +339,10 @@ class FusedStack:
         """Return the rotary factors of positions 0 … length−1 for all blocks, computed once."""
         if not self.blocks:
             return None
-        if self._rotations is None or len(self._rotations) < length:
-            self._rotations = self.blocks[0].attention.rotations(length)
-        return self._rotations[:length]
+        rotations = self._rotations  # read once: another thread may put a shorter table in its place
+        if rotations is None or len(rotations) < length:
+            self._rotations = rotations = self.blocks[0].attention.rotations(length)
+        return rotations[:length]
 
     def new_caches(self, n: int, known: int, paths: int, capacity: int) -> list[KVCache]:
         """Create empty KV caches for all blocks; see `KVCache`."""

@@ -4,14 +4,14 @@ Shape letters: T known candles, h horizon, C = 6 features.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kronos_lightning.data.candles import time_features
-from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
+from kronos_lightning.data.formats import FEATURES, PRICES, CandleError
 from kronos_lightning.data.formats.stamps import parse_stamps
 
 Stamps = pd.DatetimeIndex | pd.Series | Sequence[Any]
@@ -24,20 +24,17 @@ class Series:
     values: known candles, float32 ``(T, C)``.
     stamps: open times of the known candles, ``(T,)``.
     future: open times of the future candles, ``(h,)``.
+    last_close: close of the last known candle as it was given, not rounded to float32.
     """
 
     values: np.ndarray
     stamps: pd.DatetimeIndex
     future: pd.DatetimeIndex
+    last_close: float
 
     def last(self, count: int) -> "Series":
         """Return the series with only the last `count` known candles."""
-        return Series(values=self.values[-count:], stamps=self.stamps[-count:], future=self.future)
-
-    @property
-    def last_close(self) -> float:
-        """Close of the last known candle."""
-        return float(self.values[-1, CLOSE])
+        return replace(self, values=self.values[-count:], stamps=self.stamps[-count:])
 
     def features(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the time features of known ``(T, 5)`` and future ``(h, 5)`` candles, int8."""
@@ -76,14 +73,15 @@ def read_series(
         raise CandleError(f"{label}: {len(stamps)} candle(s); at least 2 are needed, some hundred are better")
     if stamps.has_duplicates:
         raise CandleError(f"{label}: duplicate timestamp {stamps[stamps.duplicated()][0]}; keep one row per candle")
+    last_close = float(frame["close"].iloc[order[-1]])
     if future is None:
-        return Series(values=values, stamps=stamps, future=_continued(stamps, horizon, label))
+        return Series(values=values, stamps=stamps, future=_continued(stamps, horizon, label), last_close=last_close)
     future = as_stamps(future, f"{label}, future timestamps", future=True).tz_convert("UTC")
     if len(future) != horizon:
         raise CandleError(f"{label}: {len(future)} future timestamps for a horizon of {horizon}")
     if not future.is_monotonic_increasing or future.has_duplicates or future[0] <= stamps[-1]:
         raise CandleError(f"{label}: future timestamps must increase and begin after the last candle ({stamps[-1]})")
-    return Series(values=values, stamps=stamps, future=future)
+    return Series(values=values, stamps=stamps, future=future, last_close=last_close)
 
 
 def candle_values(frame: pd.DataFrame, label: str) -> np.ndarray:

@@ -189,16 +189,12 @@ def store_calibration(calibration: Calibration, sources: Sources, overwrite: boo
     A checkpoint without a local folder, or trained on other markets only, is skipped with a message. So is one whose
     stored calibration was fitted on more cutoffs or paths, unless `overwrite` is True: other commands use it.
     """
-    symbol, only = calibration.metadata["symbol"], "The calibration is stored in the report's folder only: "
-    if sources.directory is None:
-        log.info("%sthis checkpoint has no local folder", only)
-        return
-    if sources.info is not None and symbol not in sources.info["data"]["fingerprints"]:
-        log.info("%sthis checkpoint was not trained on %s", only, symbol)
+    symbol = calibration.metadata["symbol"]
+    if (directory := stored_with(sources, symbol, "The calibration")) is None:
         return
     try:
-        with Lock(sources.directory / FILE, wait=True):
-            _replace(sources.directory, calibration, overwrite)
+        with Lock(directory / FILE, wait=True):
+            _replace(directory, calibration, overwrite)
     except OSError as error:
         log.warning("The calibration could not be stored with the checkpoint: %s", error)
 
@@ -224,6 +220,21 @@ def _replace(directory: Path, calibration: Calibration, overwrite: bool) -> None
 def fitted_on(calibration: Calibration) -> tuple[int, int]:
     """Return the numbers of cutoffs and paths that a calibration was fitted on; 0 if an old file does not say."""
     return calibration.metadata.get("cutoffs", 0), calibration.metadata.get("num_paths", 0)
+
+
+def stored_with(sources: Sources, symbol: str, what: str) -> Path | None:
+    """Return the folder of a checkpoint in which an evaluation on `symbol` stores its results.
+
+    None, with a message about `what`, if the checkpoint has no local folder or was trained on other markets only.
+    """
+    only = f"{what} is stored in the report's folder only: "
+    if sources.directory is None:
+        log.info("%sthis checkpoint has no local folder", only)
+        return None
+    if sources.info is not None and symbol not in sources.info["data"]["fingerprints"]:
+        log.info("%sthis checkpoint was not trained on %s", only, symbol)
+        return None
+    return sources.directory
 
 
 def build_baselines(settings: Evaluation, interval: pd.Timedelta) -> dict[str, Baseline]:

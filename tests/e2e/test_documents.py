@@ -37,6 +37,7 @@ MODULES = {  # configuration and reading of the command line
     "kronos_lightning.data.doctor": ("doctor", lambda arguments: quote_files(arguments, "candles")),
     "kronos_lightning.export": ("export", lambda arguments: quote_files(arguments, "run")),
     "kronos_lightning.data.binance": ("download", as_lists),
+    "kronos_lightning.serve": ("serve", lambda arguments: quote_files(arguments, "checkpoint")),
     "kronos_lightning.evaluation.leakcheck": ("evaluate", lambda arguments: arguments),
 }
 

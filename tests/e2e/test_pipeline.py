@@ -103,6 +103,7 @@ def test_evaluation_leaves_forecasts_scoreboard_report_and_plots(trained):
     cwd, _, evaluated = trained
     folder = cwd / "outputs" / "backtest_results" / "sample"
     results = {"forecasts.parquet", "paths.npy", "metrics.json", "report.html", "trades.csv", "calibration.json"}
+    results |= {"decision.json"}
     tables = {f"{name}.csv" for name in ("scoreboard", "by_step", "by_month", "by_regime")}
     plots = {f"{name}.png" for name in ("fan_charts", "by_step", "pit", "reliability", "skill_over_time", "equity",
                                            "random_strategies", "costs", "search")}  # fmt: skip

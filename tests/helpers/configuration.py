@@ -7,6 +7,7 @@ from kronos_lightning.config.validation import (
     check_evaluation,
     check_export,
     check_forecasting,
+    check_serving,
     check_training,
 )
 
@@ -17,6 +18,7 @@ CHECKS = {
     "download": check_download,
     "doctor": check_doctor,
     "export": check_export,
+    "serve": check_serving,
 }
 
 __all__ = ["CHECKS", "composed"]

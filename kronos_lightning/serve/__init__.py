@@ -1,0 +1,1 @@
+"""Prediction service: the decisions of an evaluated checkpoint over HTTP, with a dashboard."""
