@@ -22,7 +22,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+WHOLE = BeforeValidator(_whole)
 Stamp = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_is_text, json_schema_input_type=datetime)]
 Price = Annotated[float, Field(ge=1e-12, lt=1e9)]
 
@@ -74,8 +74,8 @@ class PredictRequest(Message):
 
     candles: Annotated[list[Candle], Field(min_length=2, max_length=MAX_CANDLES)] | None = None
     interval: Served | None = None
-    horizon: Annotated[Whole, Field(ge=1, le=MAX_HORIZON)] | None = None
-    num_paths: Annotated[Whole, Field(ge=1, le=MAX_PATHS)] | None = None
+    horizon: Annotated[int, Field(ge=1, le=MAX_HORIZON), WHOLE] | None = None
+    num_paths: Annotated[int, Field(ge=1, le=MAX_PATHS), WHOLE] | None = None
 
 
 class Thresholds(BaseModel):

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import httpx
+import uvicorn
 from starlette.testclient import TestClient
 
 from kronos_lightning.serve.access import Keys, RateLimit
@@ -52,6 +54,23 @@ def service_of(folder, **changes):
 def client_of(service, **options):
     with TestClient(create_app(service), base_url=ORIGIN, raise_server_exceptions=False, **options) as client:
         yield client
+
+
+@contextmanager
+def listening(service):
+    """A service in a thread of this process on a free port; yields its address."""
+    options = {"host": "127.0.0.1", "port": 0, "log_config": None, "access_log": False}
+    server = uvicorn.Server(uvicorn.Config(create_app(service), **options))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
 
 
 @contextmanager
