@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(whole, cwd):
     (cwd / "damaged" / "run_info.json").unlink()
     result = command("train.py", *arguments, "resume=auto", cwd=cwd, check=False)
     assert result.returncode == 1
-    assert "last.ckpt: damaged; set resume=PATH to another" in result.stderr
+    assert "last.ckpt: damaged (BadZipFile: File is not a zip file); set resume=PATH to" in result.stderr
 
 
 def test_a_run_killed_after_early_stopping_had_spoken_trains_no_further(cwd):
