@@ -12,6 +12,7 @@ from kronos_lightning.forecast.distribution import (
 )
 from kronos_lightning.forecast.forecast_set import ForecastSet
 from kronos_lightning.forecast.forecaster import Forecaster
+from kronos_lightning.forecast.risk import TailRisk, drawdowns, tail_risk
 from kronos_lightning.forecast.sampling import Sampling, series_generators
 
 __all__ = [
@@ -19,12 +20,15 @@ __all__ = [
     "Forecaster",
     "KronosPredictor",
     "Sampling",
+    "TailRisk",
     "Validity",
     "best_device",
+    "drawdowns",
     "expected_volatility",
     "probability_touch",
     "probability_up",
     "quantiles",
     "series_generators",
+    "tail_risk",
     "validity",
 ]
