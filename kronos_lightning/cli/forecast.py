@@ -35,6 +35,7 @@ from kronos_lightning.forecast.distribution import (
 )
 from kronos_lightning.forecast.forecaster import Forecaster
 from kronos_lightning.forecast.plots import live_figure
+from kronos_lightning.forecast.risk import RISK_LEVELS, drawdowns, tail_risk
 from kronos_lightning.forecast.series import Series, read_series
 from kronos_lightning.pipeline.decision_settings import DecisionSettings, as_evaluated
 from kronos_lightning.pipeline.signals import Decision, decide_at
@@ -81,6 +82,7 @@ def main(cfg: DictConfig) -> None:
         quantile_table(paths, series.future, LEVELS, timestamp_column="timestamps").to_csv(
             folder / "quantiles.csv", index=False
         )
+        risk_table(series, paths).to_csv(folder / "risk.csv", index=False)
         np.save(folder / "paths.npy", paths)
         if evaluated is not None:
             told = decision.summary() | {"overrides": overrides}
@@ -94,7 +96,7 @@ def main(cfg: DictConfig) -> None:
     if evaluated is not None:
         print_signal(decision, evaluated, candles.interval, overrides)
     also = "" if evaluated is None else ", signal.json"
-    log.info("Written to %s: quantiles.csv, paths.npy, fan.png%s", output, also)
+    log.info("Written to %s: quantiles.csv, risk.csv, paths.npy, fan.png%s", output, also)
 
 
 def given_keys() -> set[str]:
@@ -202,6 +204,7 @@ def print_summary(
         f"{settings.touch_up:.1%} first {touch.up[0]:.0%}, neither {touch.neither[0]:.0%}. "
         f"Expected volatility {expected_volatility(paths[None], last)[0]:.3%} a candle."
     )
+    console.print(_risk_text(paths, last))
     console.print(f"Candle validity: {validity(paths[None])}.")
     if sources.random or sources.random_tokenizer:
         console.print("RANDOM WEIGHTS: the model is untrained, so this forecast is meaningless.", style="bold yellow")
@@ -218,6 +221,30 @@ def print_summary(
             f"{fitted['fitted_to'][:10]}: sample paths, with a separate correction for P(up)."
             + (f" Steps beyond {known} are treated like step {known}." if len(series.future) > known else "")
         )
+
+
+def risk_table(series: Series, paths: np.ndarray) -> pd.DataFrame:
+    """Build a table of value at risk and expected shortfall by step, as shares of the last close."""
+    columns: dict[str, np.ndarray | pd.DatetimeIndex] = {"timestamps": series.future}
+    for level in RISK_LEVELS:
+        found = tail_risk(paths[None], np.array([series.last_close]), level)
+        columns[f"value_at_risk_{level:g}"] = found.value_at_risk[0]
+        columns[f"expected_shortfall_{level:g}"] = found.expected_shortfall[0]
+    return pd.DataFrame(columns)
+
+
+def _risk_text(paths: np.ndarray, last: np.ndarray) -> str:
+    """Return the sentence on the risk of a long position over the horizon."""
+    found = [tail_risk(paths[None], last, level) for level in RISK_LEVELS]
+    tails = ", ".join(
+        f"{one.value_at_risk[0, -1]:.2%} at {one.level:.0%} (mean loss then {one.expected_shortfall[0, -1]:.2%})"
+        for one in found
+    )
+    middle, most = np.quantile(drawdowns(paths[None], last)[0], (0.5, 0.95))
+    return (
+        f"Risk of a long position after {paths.shape[1]} candles: value at risk {tails}. Drawdown on the way: median "
+        f"{middle:.2%}, in one of twenty paths over {most:.2%}."
+    )
 
 
 if __name__ == "__main__":

@@ -137,9 +137,12 @@ class Evaluation(Common):
     tokenizer: str
     predictor: str
     compare: list[str]
+    seeds: list[str]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Evaluation":
+        if self.seeds and len({*self.seeds, self.predictor, *self.compare}) < len(self.seeds) + 1 + len(self.compare):
+            raise ValueError("seeds: list each folder once, without that of predictor and those of compare")
         for name in self.compare:
             members = name.split("+")
             if not all(members) or len(set(members)) < len(members) or self.compare.count(name) > 1:

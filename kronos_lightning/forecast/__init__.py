@@ -13,6 +13,7 @@ from kronos_lightning.forecast.distribution import (
 )
 from kronos_lightning.forecast.forecast_set import ForecastSet
 from kronos_lightning.forecast.forecaster import Forecaster
+from kronos_lightning.forecast.risk import TailRisk, drawdowns, tail_risk
 from kronos_lightning.forecast.sampling import Sampling, series_generators
 
 __all__ = [
@@ -20,13 +21,16 @@ __all__ = [
     "Forecaster",
     "KronosPredictor",
     "Sampling",
+    "TailRisk",
     "Validity",
     "best_device",
     "cutoff_name",
+    "drawdowns",
     "expected_volatility",
     "probability_touch",
     "probability_up",
     "quantiles",
     "series_generators",
+    "tail_risk",
     "validity",
 ]

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class RangeForecasts:
     validation: calibrated forecasts of the validation range.
     compared: closes of the other checkpoints' paths ``(N, S, h)``, by name.
     compared_sources: origin of the other checkpoints, by name.
+    seeds: closes of the trainings with other seeds, calibrated like the model ``(N, S, h)``, by name.
     """
 
     sources: Sources
@@ -59,6 +60,7 @@ class RangeForecasts:
     validation: ForecastSet | None
     compared: dict[str, np.ndarray]
     compared_sources: dict[str, Sources]
+    seeds: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def forecasts(self) -> ForecastSet:
@@ -86,6 +88,7 @@ def forecast_range(
     pools = {name: list(enumerate(name.split("+"))) for name in settings.compare}
     members = dict.fromkeys(member for pool in pools.values() for _, member in pool)
     others = {member: find_compared_forecaster(settings, member, sources, datamodule) for member in members}
+    reseeded = {name: find_compared_forecaster(settings, name, sources, datamodule) for name in settings.seeds}
     run = _Runner(settings, datamodule, candles, trainer)
     validation = calibrated = adaptive = None
     if settings.calibration.fit:
@@ -112,7 +115,8 @@ def forecast_range(
         adaptive=adaptive,
         validation=validation,
         compared={name: np.concatenate([closes[one] for one in pool], axis=1) for name, pool in pools.items()},
-        compared_sources={member: found for member, (_, found) in others.items()},
+        compared_sources={member: found for member, (_, found) in (others | reseeded).items()},
+        seeds={name: run.like_the_model(name, cutoffs, other) for name, (other, _) in reseeded.items()},
     )
 
 
@@ -130,6 +134,7 @@ def join(parts: Sequence[RangeForecasts]) -> RangeForecasts:
         adaptive=np.concatenate(adaptive) if adaptive else None,
         validation=parts[0].validation,  # the only validation range before every test candle
         compared={name: np.concatenate([part.compared[name] for part in parts]) for name in last.compared},
+        seeds={name: np.concatenate([part.seeds[name] for part in parts]) for name in last.seeds},
     )
 
 
@@ -307,6 +312,16 @@ class _Runner:
         return rolling_forecasts(
             cutoffs, forecaster, settings.forecast.num_paths, settings.seed + stream * STREAM, self.trainer
         )
+
+    def like_the_model(self, what: str, cutoffs: Cutoffs, forecaster: Forecaster) -> np.ndarray:
+        """Forecast with another training of the model, calibrated in the same way; return closes ``(N, S, h)``."""
+        if not self.settings.calibration.fit:
+            return self.forecast(what, cutoffs, forecaster).close_paths
+        forecaster = self.best_sampling(what, forecaster)
+        known = self.cutoffs("val", self.settings.calibration.max_cutoffs)
+        seen = self.forecast(f"{what}, validation", known, forecaster)
+        calibration, _ = fit_calibration(self.settings, self.candles.symbol, seen, forecaster.sampling)
+        return self.forecast(what, cutoffs, forecaster).calibrated(calibration).close_paths
 
     def best_sampling(self, what: str, forecaster: Forecaster) -> Forecaster:
         """Return the forecaster with the temperature and top-p of lowest CRPS on validation.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from kronos_lightning.config.schema import Evaluation
 from kronos_lightning.data import Candles
 from kronos_lightning.evaluation.metrics import Scores, Truth, forecast_metrics, score
+from kronos_lightning.evaluation.risk import RiskReport, assess
 from kronos_lightning.evaluation.significance import Bootstrap, Comparison, against_best, compare, corrected
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.forecast.distribution import crps
@@ -17,6 +19,22 @@ from .backtesting import Trading
 from .forecasting import RangeForecasts, overlap
 
 MODEL, SAMPLED, ADAPTIVE = "model", "model, as sampled", "model, adaptive"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverSeeds:
+    """Skill of the model and of trainings with other seeds, all against the baseline of the verdict.
+
+    skills: by name. mean: comparison of their mean loss with that baseline.
+    """
+
+    skills: dict[str, float]
+    mean: Comparison
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the skill over the seeds."""
+        return float(np.std(list(self.skills.values()), ddof=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +49,7 @@ class Board:
     vs_best_baseline: comparison of every other forecaster with the baseline of the verdict; those of the compared
         checkpoints are corrected for their number.
     vs_checkpoints: comparison of the model with each other checkpoint, both as sampled, corrected for their number.
+    over_seeds: skill over the seeds of the training; None without other seeds.
     """
 
     scores: dict[str, Scores]
@@ -39,6 +58,7 @@ class Board:
     on_test: Comparison
     vs_best_baseline: dict[str, Comparison]
     vs_checkpoints: dict[str, Comparison]
+    over_seeds: OverSeeds | None = None
 
     @property
     def best(self) -> str:
@@ -83,6 +103,12 @@ class EvaluationResult:
     def forecasts(self) -> ForecastSet:
         """Forecasts of the model, calibrated if there is a calibration."""
         return self.whole.forecasts
+
+    @cached_property
+    def risk(self) -> RiskReport:
+        """Risk that these forecasts state, against what happened; stop and target are those of the backtest."""
+        rules = self.settings.backtest
+        return assess(self.forecasts, overlap(self.forecasts), rules.stop_loss, rules.take_profit)
 
 
 def bootstrap_of(settings: Evaluation, forecasts: ForecastSet) -> Bootstrap:
@@ -129,13 +155,19 @@ def score_all(
     on_test = against_best(scores[MODEL].loss, losses, bootstrap)
     known = chosen is not None and chosen != on_test.other
     verdict = compare(scores[MODEL].loss, losses[str(chosen)], str(chosen), bootstrap) if known else on_test
-    everyone = scores | others | measures
+    seeds = {name: score(paths, truth) for name, paths in part.seeds.items()}
+    everyone = scores | others | seeds | measures
     best = measures[verdict.other].loss
     vs_best_baseline = {
         name: compare(one.loss, best, verdict.other, bootstrap) for name, one in everyone.items() if name != MODEL
     }
     vs_best_baseline |= corrected({name: vs_best_baseline[name] for name in others})
     vs_checkpoints = corrected({name: compare(sampled.loss, one.loss, name, bootstrap) for name, one in others.items()})
+    over_seeds = None
+    if seeds:
+        skills = {MODEL: verdict.skill} | {name: vs_best_baseline[name].skill for name in seeds}
+        mean = np.mean([scores[MODEL].loss, *(one.loss for one in seeds.values())], axis=0)
+        over_seeds = OverSeeds(skills=skills, mean=compare(mean, best, verdict.other, bootstrap))
     return Board(
         scores=everyone,
         baselines=tuple(measures),
@@ -143,6 +175,7 @@ def score_all(
         on_test=on_test,
         vs_best_baseline=vs_best_baseline,
         vs_checkpoints=vs_checkpoints,
+        over_seeds=over_seeds,
     )
 
 

@@ -17,6 +17,7 @@ from .backtest_section import trading_plots, trading_tables
 from .files import sampling
 from .html import Report, ReportPlot, ReportTable
 from .plots import fan_charts, pit_chart, reliability_chart, skill_chart, step_chart
+from .risk_section import risk_chart, risk_table
 from .verdict import sentences
 
 CORRELATIONS = {"ic", "rank_ic", "price_correlation", "return_correlation"}
@@ -47,6 +48,7 @@ def report(result: EvaluationResult) -> Report:
             *calibration,
             _metrics_table(board),
             _regime_table(board),
+            risk_table(result.risk),
             *trading_tables(result.trading),
         ],
         plots=_plots(result, note),
@@ -79,6 +81,7 @@ def _plots(result: EvaluationResult, note: str) -> list[ReportPlot]:
         ("Error and coverage by step", "by_step", step_chart(shown, note)),
         ("Where the truth fell", "pit", pit_chart(shown, note)),
         ("Reliability of P(up)", "reliability", reliability_chart(shown, note)),
+        ("Risk", "risk", risk_chart(result.risk, note)),
         ("Skill over time", "skill_over_time", skill_chart(model, scores[best], best, note)),
     ]
     plots = [ReportPlot(title=title, name=name, figure=figure) for title, name, figure in found]

@@ -21,13 +21,14 @@ from kronos_lightning.pipeline.scoreboard import MODEL, EvaluationResult, by_fol
 from kronos_lightning.runs.checkpoint_lookup import Sources
 from kronos_lightning.storage import sha256
 
+from .risk_section import risk_metrics
 from .verdict import sentences
 
 
 def tables(result: EvaluationResult) -> dict[str, pd.DataFrame]:
     """Build the machine-readable tables, by file name without suffix."""
     scores = result.board.scores
-    found = {"scoreboard": result.board.table()}
+    found = {"scoreboard": result.board.table(), "risk": result.risk.by_step}
     for name, cut in (("by_step", None), ("by_month", "month"), ("by_regime", "regime")):
         parts = [
             (by_step(one) if cut is None else by_slice(one, cut)).assign(forecaster=who) for who, one in scores.items()
@@ -62,9 +63,13 @@ def metrics(result: EvaluationResult) -> dict[str, Any]:
         "best_baseline_on_test": board.on_test.other,
         "against_best_baseline_on_test": asdict(board.on_test),
         "against_others_as_sampled": {name: asdict(one) for name, one in board.vs_checkpoints.items()},
+        "over_seeds": None
+        if board.over_seeds is None
+        else asdict(board.over_seeds) | {"deviation": board.over_seeds.deviation},
         "majority_direction": majority_direction(board.scores[MODEL].truth),
         "figures": {name: forecast_metrics(one) for name, one in board.scores.items()},
         "calibration": whole.calibration.as_dict() if whole.calibration else None,
+        "risk": risk_metrics(result.risk),
         "trading": trading_metrics(result.trading),
     }
     return _without_nan(content)

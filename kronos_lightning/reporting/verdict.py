@@ -26,6 +26,16 @@ def sentences(result: EvaluationResult) -> tuple[list[str], str]:
     if SAMPLED in board.vs_best_baseline:
         sampled = board.vs_best_baseline[SAMPLED]
         lines.append(f"Without calibration, which no baseline has: {sampled.text}. {_test_text(sampled)}")
+    if board.over_seeds is not None:
+        seeds, low, high = (
+            board.over_seeds,
+            min(board.over_seeds.skills.values()),
+            max(board.over_seeds.skills.values()),
+        )
+        lines.append(
+            f"Over {len(seeds.skills)} training seeds: {seeds.mean.text} on average; skill {low:+.1%} to {high:+.1%}, "
+            f"standard deviation {seeds.deviation:.1%}. {_test_text(seeds.mean)}"
+        )
     for comparison in board.vs_checkpoints.values():
         lines.append(f"As sampled, against another checkpoint: {comparison.text}. {_test_text(comparison)}")
     if verdict.is_tested:

@@ -48,12 +48,16 @@ def test_the_command_tells_quantiles_probabilities_and_where_the_files_are(forec
     assert "Within 30 candles: falls 2.0% first" in result.stdout
     assert "Candle validity:" in result.stdout
     assert "not calibrated" in result.stdout
-    assert f"Written to outputs/forecasts/{HOURS.stem}: quantiles.csv, paths.npy, fan.png" in result.stderr
+    assert f"Written to outputs/forecasts/{HOURS.stem}: quantiles.csv, risk.csv, paths.npy, fan.png" in result.stderr
 
 
 def test_the_csv_holds_the_quantiles_of_the_paths_and_the_plot_can_be_opened(forecast):
-    folder, _ = forecast
+    folder, result = forecast
     table, paths = pd.read_csv(folder / "quantiles.csv"), np.load(folder / "paths.npy")
+    risk = pd.read_csv(folder / "risk.csv")
+    assert len(risk) == paths.shape[1]
+    assert (risk["expected_shortfall_0.05"] >= risk["value_at_risk_0.05"]).all()
+    assert f"{risk['value_at_risk_0.05'].iloc[-1]:.2%} at 5%" in " ".join(result.stdout.split())
     assert paths.shape == (100, 30, 6)
     assert list(table) == ["timestamps", "target_name", "predictions", *map(str, LEVELS)]
     close = table[table["target_name"] == "close"]

@@ -121,6 +121,18 @@ def test_the_verdict_is_against_the_best_baseline_on_validation_and_the_best_on_
     assert board(market, market.truth).verdict == found.on_test
 
 
+def test_the_skill_over_seeds_is_that_of_their_mean_loss(market):
+    noise = np.random.default_rng(3).normal(0, 3e-3, (2, *market.truth.shape[::2]))
+    others = {f"seed {i}": market.truth * np.exp(one)[:, None] for i, one in enumerate(noise)}
+    part = replace(uncalibrated(market.forecasts), seeds=others)
+    found = score_all(SETTINGS, market.candles, part, market.baselines)
+    skills = found.over_seeds.skills
+    assert list(skills) == [MODEL, "seed 0", "seed 1"]
+    assert found.over_seeds.mean.skill == pytest.approx(np.mean(list(skills.values())))
+    assert found.over_seeds.deviation == pytest.approx(np.std(list(skills.values()), ddof=1))
+    assert board(market, market.truth).over_seeds is None
+
+
 def test_the_best_baseline_is_chosen_by_its_crps(market):
     assert best_on(market.forecasts, market.baselines) == "garch"
 
@@ -205,9 +217,11 @@ def test_the_files_for_machines_hold_what_the_page_says(folded, tmp_path):
     assert content["notices"] == list(page.notices) == all_notices(folded.candles, folded.parts)
     board = pd.read_csv(tmp_path / "scoreboard.csv").set_index("forecaster")
     assert board.loc[MODEL, "crps"] == pytest.approx(content["figures"][MODEL]["crps"])
-    assert set(tables(folded)) == {"scoreboard", "by_step", "by_month", "by_regime", "by_fold"}
+    assert set(tables(folded)) == {"scoreboard", "risk", "by_step", "by_month", "by_regime", "by_fold"}
     steps = pd.read_csv(tmp_path / "by_step.csv")
     assert len(steps) == 5 * len(board)
+    assert len(pd.read_csv(tmp_path / "risk.csv")) == len(content["risk"]["by_step"]) == 2 * 5
+    assert content["risk"]["stop_before_target"]["down"] == SETTINGS.backtest.stop_loss
     assert len(pd.read_csv(tmp_path / "trades.csv")) == content["trading"]["backtest"]["trades"]
 
 
@@ -226,12 +240,13 @@ def test_tensorboard_lists_settings_and_final_metrics(folded, tmp_path):
 def test_plots_tables_and_verdict_of_the_report(folded, tmp_path):
     page = report(folded)
     page.write(tmp_path)
-    names = {"fan_charts", "by_step", "pit", "reliability", "skill_over_time", "equity", "costs"}
+    names = {"fan_charts", "risk", "by_step", "pit", "reliability", "skill_over_time", "equity", "costs"}
     assert names <= {path.stem for path in tmp_path.glob("*.png")}
     assert page.verdict[0].startswith("Forecast: ")
     assert page.verdict[1].startswith("Without calibration, which no baseline has: ")
     assert any("after calibration" in sentence for sentence in page.verdict)
-    assert "Calibration, fitted on validation, measured on test" in {table.title for table in page.tables}
+    titles = {table.title for table in page.tables}
+    assert {"Calibration, fitted on validation, measured on test", "Risk of a long position"} <= titles
 
 
 def test_every_date_below_the_skill_has_month_and_year(folded):
