@@ -140,8 +140,7 @@ class BootstrappedBaseline(Section, ABC):
         return paths
 
     def _generator(self, time: int) -> np.random.Generator:
-        digest = hashlib.sha256(f"{self.seed}|{self.name}|{time}".encode()).digest()
-        return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+        return generator_at(self.seed, self.name, time)
 
 
 class LastPrice(BootstrappedBaseline):
@@ -327,6 +326,12 @@ class GarchT(SeasonalVolatility):
             return model.simulate(variances[history.known[row] - begin], model.shocks(shape, rng))
 
         return sample
+
+
+def generator_at(seed: int, name: str, time: int) -> np.random.Generator:
+    """Build the generator of a baseline's draws at a cutoff, by the time of its candle in nanoseconds."""
+    digest = hashlib.sha256(f"{seed}|{name}|{time}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def recent_returns(history: History, shape: tuple[int, int], count: int) -> Sampler:

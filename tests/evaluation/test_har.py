@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.signal import lfilter
 from scoringrules import crps_ensemble
 
 from kronos_lightning.data import Candles
-from kronos_lightning.evaluation.baselines import GarchT, History
-from kronos_lightning.evaluation.har import Har, windows
+from kronos_lightning.evaluation.baselines import GarchT, History, LastPrice
+from kronos_lightning.evaluation.har import Design, Har, windows
 from kronos_lightning.evaluation.seasonality import fit_factor, slots
 
 HOUR = pd.Timedelta(hours=1)
@@ -21,11 +22,23 @@ SEASON += np.random.default_rng(1).normal(0, 0.6, 168)
 def seasonal_candles(n, seed):
     """Hours with a persistent volatility times that of the hour of the week; n candles and their true volatility."""
     rng = np.random.default_rng(seed)
-    times = pd.date_range("2021-01-04", periods=n, freq="h", tz="UTC", unit="ns")
     memory = np.zeros(n)
     for i in range(1, n):
         memory[i] = 0.98 * memory[i - 1] + rng.normal(0, 0.08)
-    sigma = 0.005 * np.exp(memory + SEASON[np.arange(n) % 168])  # it begins on a Monday
+    return simulated(memory + SEASON[np.arange(n) % 168], rng)  # it begins on a Monday
+
+
+def remembering_candles(n, seed):
+    """Hours whose log volatility has a memory of hours, days and weeks, without a season; candles and volatility."""
+    rng = np.random.default_rng(seed)
+    parts = [lfilter([1], [1, -kept], rng.normal(0, 0.3 * np.sqrt(1 - kept**2), n)) for kept in (0.8, 0.98, 0.998)]
+    return simulated(np.sum(parts, axis=0), rng)
+
+
+def simulated(log_volatility, rng):
+    """Hours from the logarithm of their volatility ``(n,)``, relative to half a per cent."""
+    n, sigma = len(log_volatility), 0.005 * np.exp(log_volatility)
+    times = pd.date_range("2021-01-04", periods=n, freq="h", tz="UTC", unit="ns")
     steps = rng.normal(0, 1, (n, 30)) * sigma[:, None] / np.sqrt(30)
     path = np.log(100) + np.cumsum(steps.ravel()).reshape(n, 30)
     opened = np.concatenate([[np.log(100)], path[:-1, -1]])
@@ -75,6 +88,33 @@ def test_har_finds_the_true_volatility(market):
     truth = market.sigma[market.cutoffs + 1]
     assert np.corrcoef(np.log(spread), np.log(truth))[0, 1] > 0.95
     assert abs(np.mean(np.log(spread / truth))) < 0.05
+
+
+def test_har_beats_a_constant_volatility_where_volatility_has_a_long_memory():
+    candles, sigma = remembering_candles(5000, seed=2)
+    cutoffs = np.arange(3000, 4990, 5)
+    close = candles.frame["close"].to_numpy()
+    actual = close[cutoffs[:, None] + np.arange(1, 5)] / close[cutoffs][:, None] - 1
+    kinds = {"har": Har(refit_every=500, seasonality="none", seed=1), "constant": LastPrice(count=5000, seed=1)}
+    paths = {name: kind.sample_paths(candles, cutoffs, 4, 200) for name, kind in kinds.items()}
+    returns = {name: own / close[cutoffs][:, None, None] - 1 for name, own in paths.items()}
+    crps = {name: crps_ensemble(actual, own, m_axis=1).mean(axis=1) for name, own in returns.items()}
+    assert better(SimpleNamespace(crps=crps), "har", "constant") > 3
+    assert 1 - crps["har"].mean() / crps["constant"].mean() > 0.03
+    known = np.log(sigma[cutoffs + 1])
+    spread = {name: np.log(own[..., 0].std(axis=1)) for name, own in returns.items()}
+    assert np.corrcoef(spread["har"], known)[0, 1] > 0.8 > np.corrcoef(spread["constant"], known)[0, 1] + 0.3
+
+
+def test_har_recovers_the_planted_hours_of_the_week_at_every_step(market):
+    design = Design.of(History.of(market.candles), 4, HOUR, "hour_of_week")
+    rows = np.arange(6000, 6000 + 168 * 15)
+    predicted = design.fit(8900).predict(design, rows) / 2  # of log volatility
+    for step in range(4):
+        hour = (rows + step + 1) % 168
+        by_hour = np.bincount(hour, predicted[:, step]) / np.bincount(hour)
+        assert np.corrcoef(by_hour, SEASON)[0, 1] > 0.97
+        assert 0.75 < np.polyfit(SEASON, by_hour, 1)[0] < 1.05  # about 50 weeks are shrunk by a penalty of 20
 
 
 def test_the_intervals_of_har_hold_what_they_say_at_every_step(market):
