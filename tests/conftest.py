@@ -1,5 +1,6 @@
 """Fixtures that many tests share: golden numbers, tiny networks, small candle files."""
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: tests run side by side, and waiting threads burn time
@@ -64,3 +65,14 @@ def guide_csv(tmp_path, candles):
         timestamps=lambda f: f["timestamps"].dt.strftime("%Y-%m-%d %H:%M:%S")
     ).to_csv(path, index=False)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers():
+    """Remove log handlers that a command left in this process: they write to a stream that is closed after the test."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in set(root.handlers) - set(before):
+        if not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)

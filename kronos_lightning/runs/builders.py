@@ -64,6 +64,8 @@ def build_recipe(settings: Training, datamodule: CandleDataModule) -> Recipe:
         regularization=regularization,
         lookback=settings.data.lookback,
         horizon=settings.data.horizon,
+        clip=settings.data.clip,
+        representation=datamodule.representation,
         market_volatility=datamodule.recent_volatility() if regularization.volatility == "market" else None,
         regularisers=tuple(instantiate(node, _convert_="all") for node in regularization.extra.values()),
     )

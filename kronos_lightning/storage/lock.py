@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +27,8 @@ class InUseError(KronosError, RuntimeError):
 class Lock(AbstractContextManager["Lock"]):
     """Exclusive use of a file or folder, for all processes of this project on all machines that share it.
 
-    The lock is a hidden file next to the place, which holds the process and the time; the file stays there. Processes
+    The lock is a hidden file next to the place, which holds the process and the time. The file stays there, unless the
+    holder ends without having made the place: then nothing of it is left, nor of the folders made for it. Processes
     that the holder starts do not hold the lock, not even forked ones.
 
     Args:
@@ -41,6 +42,7 @@ class Lock(AbstractContextManager["Lock"]):
         whole = place.resolve()
         self.path = whole.with_name(f".{whole.name}{LOCK}")
         self._lock = FileLock(self.path, timeout=0, on_acquired=_sign)
+        self._made: list[Path] = []  # folders that were made for the lock, the innermost first
 
     def __enter__(self) -> "Lock":
         """Take the lock.
@@ -48,6 +50,7 @@ class Lock(AbstractContextManager["Lock"]):
         Raises:
             InUseError: another process holds it, and `wait` is False.
         """
+        self._made = [folder for folder in self.path.parents if not folder.exists()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
@@ -60,6 +63,11 @@ class Lock(AbstractContextManager["Lock"]):
 
     def __exit__(self, *error: object) -> None:
         """Release the lock."""
+        if not self.wait and not self.place.exists():  # nobody waits for this file
+            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty
+                for folder in self._made:
+                    folder.rmdir()
         self._lock.release()
 
     def holder(self) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from kronos_lightning.config.sections import PredictorStage, RegularizationSection, TokenizerStage
+from kronos_lightning.data.representation import AnyRepresentation
 
 from .regularisers import Regulariser
 
@@ -15,6 +16,7 @@ class Recipe:
     stage: optimiser, schedule and the stage's own settings.
     regularization: regularisation settings.
     lookback, horizon: rows of a window before its targets, and number of target rows.
+    clip, representation: of the normalised candles.
     market_volatility: recent standard deviation of a candle's log return, if ``regularization.volatility`` is "market".
     regularisers: additional regularisers from outside this package.
     """
@@ -23,6 +25,8 @@ class Recipe:
     regularization: RegularizationSection
     lookback: int
     horizon: int
+    clip: float
+    representation: AnyRepresentation
     market_volatility: float | None = None
     regularisers: tuple[Regulariser, ...] = ()
 

@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from kronos_lightning.data import CandleWindows, WindowBatch
+from kronos_lightning.data import WindowBatch
+from kronos_lightning.data.representation import AnyRepresentation
 from kronos_lightning.errors import KronosError
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.layers import Attention, FeedForward
@@ -104,8 +105,8 @@ def depths(network: KronosTokenizer | Kronos) -> list[list[nn.Parameter]]:
     return [[p for module in layer for p in module.parameters()] for layer in parts]
 
 
-def window_volatility(batch: WindowBatch, windows: CandleWindows) -> Tensor:
+def window_volatility(batch: WindowBatch, representation: AnyRepresentation, clip: float) -> Tensor:
     """Compute the standard deviation per candle of the closes' log returns, averaged over the windows: scalar."""
     x, scale = batch.candles
-    returns = windows.representation.log_returns(x.float(), scale, windows.clip)
+    returns = representation.log_returns(x.float(), scale, clip)
     return returns.std(dim=1, correction=0).mean()

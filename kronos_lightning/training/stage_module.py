@@ -197,7 +197,7 @@ class StageModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
         if self.recipe.regularization.volatility == "batch":
-            self._volatility.append(window_volatility(batch, self.trainer.datamodule.windows["train"]))
+            self._volatility.append(window_volatility(batch, self.recipe.representation, self.recipe.clip))
 
     def optimizer_step(
         self,

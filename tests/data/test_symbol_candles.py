@@ -192,10 +192,10 @@ def test_no_window_holds_candles_of_two_markets_and_each_is_normalised_by_itself
         singles.append(single.windows["train"])
     windows = both.windows["train"]
     assert len(windows) == len(singles[0]) + len(singles[1])
-    first, second = (w.__getitems__(range(len(w)))._asdict() for w in singles)
-    for name, part in windows.__getitems__(range(len(windows)))._asdict().items():
-        assert (part is None) if name == "tokens" else torch.equal(part, torch.cat([first[name], second[name]])), name
-    close = windows.__getitems__(range(len(windows))).mean[:, 0, 3]
+    first, second, batch = (w.__getitems__(range(len(w))) for w in (*singles, windows))
+    for one, other, part in zip(*((b.x, b.stamp, *b.scale) for b in (first, second, batch)), strict=True):
+        assert torch.equal(part, torch.cat([one, other]))
+    close = batch.scale.mean[:, 0, 3]
     assert not ((close > 300) & (close < 3000)).any()
 
 
@@ -211,7 +211,7 @@ def test_the_manifest_tells_the_markets_apart(make, tmp_path):
 
 def test_weights_decide_the_share_of_a_market(make, tmp_path):
     module = two(make, tmp_path, symbol_weights=[1.0, 3.0], samples_per_epoch=160)
-    means = torch.cat([batch.mean[:, 0, 3] for batch in module.train_dataloader()])
+    means = torch.cat([batch.scale.mean[:, 0, 3] for batch in module.train_dataloader()])
     assert (means > 1000).sum() == 120
     assert len(means) == 160
 

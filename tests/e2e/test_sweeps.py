@@ -41,7 +41,7 @@ def sweep_until(cwd, arguments, rate, number):
 
 
 def table(cwd):
-    (folder,) = (cwd / "outputs" / "sweeps").iterdir()
+    (folder,) = (cwd / "outputs" / "sweeps").glob("[!.]*")
     return pd.read_csv(folder / "sweep.csv")
 
 
@@ -94,5 +94,11 @@ def test_a_study_of_optuna_runs_its_trials_in_parallel(tmp_path):
     )  # fmt: skip
     rows = table(tmp_path)
     assert list(rows["status"]) == ["finished"] * 2
-    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
-    assert {path.name for path in folder.iterdir()} == {"best.sh", "study.db", "sweep.csv", "sweep.json", "sweep.png"}
+    (folder,) = (tmp_path / "outputs" / "sweeps").glob("[!.]*")
+    assert {path.name for path in folder.glob("[!.]*")} == {
+        "best.sh",
+        "study.db",
+        "sweep.csv",
+        "sweep.json",
+        "sweep.png",
+    }

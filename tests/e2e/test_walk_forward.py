@@ -35,7 +35,7 @@ def run_of(cwd, stage, fold):
 
 def test_each_stage_of_each_fold_has_a_run_and_a_row_of_the_table(walked):
     cwd, result = walked
-    assert {path.name for path in (cwd / "outputs" / "models").iterdir()} == {
+    assert {path.name for path in (cwd / "outputs" / "models").glob("[!.]*")} == {
         f"finetune_{stage}_sample_fold{fold}" for stage in ("tokenizer", "predictor") for fold in (0, 1)
     }
     table = pd.read_csv(next((cwd / "outputs" / "sweeps").rglob("sweep.csv")))

@@ -6,6 +6,7 @@ from torch.utils.data import DataLoader
 
 from kronos_lightning.config.sections import PredictorStage, RegularizationSection, TokenizerStage
 from kronos_lightning.data import CandleWindows
+from kronos_lightning.data.representation import LEVELS
 from kronos_lightning.forecast import Forecaster
 from kronos_lightning.training import PredictorModule, Recipe, TokenizerModule
 from kronos_lightning.training.regularization import override_dropout
@@ -36,6 +37,8 @@ def recipe(stage="tokenizer", lookback=LOOKBACK, horizon=HORIZON, market_volatil
         regularization=RegularizationSection(**NOTHING | changes),
         lookback=lookback,
         horizon=horizon,
+        clip=5.0,
+        representation=LEVELS,
         market_volatility=market_volatility,
         regularisers=tuple(regularisers),
     )

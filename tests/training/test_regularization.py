@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from kronos_lightning import Kronos, KronosTokenizer
+from kronos_lightning.data.representation import LEVELS
 from kronos_lightning.training.optimization import build_optimizer, build_schedule
 from kronos_lightning.training.regularisers import L2SP, Regulariser, SoftThreshold
 from kronos_lightning.training.regularization import (
@@ -304,7 +305,7 @@ def test_the_volatility_of_windows_is_that_of_their_closes():
     close = frame_with_gap(120, 120)["close"].to_numpy()
     found = [np.diff(np.log(close[i : i + LOOKBACK + HORIZON + 1])).std() for i in (0, 30, 60)]
     assert batch.x.abs().max() < 5
-    assert window_volatility(batch, data).item() == pytest.approx(np.mean(found), rel=1e-3)
+    assert window_volatility(batch, LEVELS, 5.0).item() == pytest.approx(np.mean(found), rel=1e-3)
 
 
 class Watch(Callback):
@@ -326,9 +327,8 @@ class Watch(Callback):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_volatile_windows_lower_the_rate_of_their_step_alone(tmp_path, tiny_tokenizer, accumulate):
-    data = windows()
-    batches = list(loader(data, 10))[:6]
-    seen = [window_volatility(batch, data).item() for batch in batches]
+    batches = list(loader(windows(), 10))[:6]
+    seen = [window_volatility(batch, LEVELS, 5.0).item() for batch in batches]
     watch, plain = Watch(), Watch()
     for watched, options in ((watch, {"volatility": "batch", "volatility_base": 0.004}), (plain, {})):
         module = tokenizer_module(copy.deepcopy(tiny_tokenizer), **options)

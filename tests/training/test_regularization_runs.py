@@ -208,7 +208,9 @@ def test_a_forecaster_without_volume_does_not_look_at_it_and_forecasts_none(tiny
 def saved(folder, network, volume):
     network.save_pretrained(folder)
     if volume is not None:
-        record = {"stage": "predictor", "settings": {"volume": volume, "model": "kronos-tiny"}, "synthetic": True}
+        ranges = {"train": ["2023-01-01", "2023-01-24"], "val": ["2023-01-25", "2023-01-31"]}
+        record = {"stage": "predictor", "initial_weights": "random", "data": {"fingerprints": {}, "ranges": ranges}}
+        record |= {"settings": {"volume": volume, "model": "kronos-tiny"}, "synthetic": True}
         (folder / RECORD_FILE).write_text(json.dumps(record))
     return folder
 
