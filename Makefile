@@ -5,9 +5,10 @@ TO_RUN = $(VENV)/.installed
 TO_DEVELOP = $(VENV)/.installed-dev
 INSTALL = $(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO = data=synthetic model=kronos-tiny
+SERVED = outputs/models/finetune_predictor_synthetic
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench tensorboard clean hooks
+.PHONY: help demo serve fuzz test lint format docs bench tensorboard clean hooks
 
 help:  ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,6 +17,13 @@ demo: $(TO_RUN)  ## Fine-tune, forecast and backtest on synthetic candles, a few
 	$(RUN)python train.py -m stage=tokenizer,predictor $(DEMO) trainer=cpu stage.learning_rate=3e-3 stage.max_epochs=3
 	$(RUN)python evaluate.py $(DEMO) evaluation.max_cutoffs=240
 	@echo "Open outputs/backtest_results/synthetic/report.html"
+
+serve: $(TO_RUN)  ## Serve the demo's model with its dashboard on http://127.0.0.1:8000
+	$(INSTALL) -e '.[serve]'
+	$(RUN)python -m kronos_lightning.serve checkpoint=$(SERVED) report=outputs/backtest_results/synthetic
+
+fuzz: $(TO_DEVELOP)  ## Send the service some thousand unusual requests, some minutes
+	FUZZ_CASES=150 FUZZ_BODIES=2000 $(RUN)python -m pytest -n 0 tests/serve/test_fuzz.py
 
 test: $(TO_DEVELOP)  ## All tests
 	$(RUN)python -m pytest

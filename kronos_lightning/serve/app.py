@@ -59,7 +59,7 @@ class Service:
     models: the model in use.
     batcher: thread that runs it.
     keys, limit, max_body: see `Gateway`.
-    candles: candles of a file, forecast when a request has none; None = none.
+    candles: candles of a file or of the evaluation, forecast when a request has none; None = none.
     stored: forecasts of the last evaluation; None = not shown.
     clock: the current time.
     """
@@ -185,7 +185,9 @@ def _information(service: Service) -> APIRouter:
     async def candles(limit: Annotated[int, Query(ge=1, le=2000)] = 200) -> list[KnownCandle]:
         """Return the last candles of the service's file."""
         if service.candles is None:
-            raise ServiceError(404, "no_candles", "this service was started without a file", "Start with candles=FILE.")
+            raise ServiceError(
+                404, "no_candles", "this service has no candles", "Start with candles=FILE or report=DIR."
+            )
         frame = service.candles.frame.tail(limit)
         return shown(frame.set_axis(pd.DatetimeIndex(frame["timestamps"]).tz_localize(None), axis=0))
 

@@ -1,6 +1,6 @@
 """Forecasts of the last evaluation, read from the folder of its report, and the candles of a file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from kronos_lightning.data import Candles, read_candles
-from kronos_lightning.data.formats import PRICES
+from kronos_lightning.data.candles import validate
+from kronos_lightning.data.formats import FEATURES, PRICES
 from kronos_lightning.errors import KronosError
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.pipeline.decision_settings import DecisionSettings
@@ -49,6 +50,15 @@ class StoredForecasts:
 
     def __len__(self) -> int:
         return len(self.forecasts)
+
+    def candles(self) -> Candles:
+        """Return the newest of the realised candles, up to the last gap."""
+        part = self.forecasts
+        came = pd.DataFrame(part.actual.reshape(-1, len(FEATURES)), columns=list(FEATURES))
+        came.insert(0, "timestamps", pd.DatetimeIndex(part.stamps.ravel(), tz="UTC"))
+        frame = came.drop_duplicates("timestamps").sort_values("timestamps").reset_index(drop=True)
+        candles = validate(frame, "report", self.settings.interval, self.settings.symbol, sessions=False)
+        return replace(_newest(candles), synthetic=self.settings.evaluation.synthetic)
 
     def summary(self, model: LoadedModel) -> EvaluationAnswer:
         """List all forecasts; the strategy is that of the evaluation."""
@@ -126,11 +136,10 @@ def read_file(path: Path, decision: DecisionSettings) -> Candles:
         candles = read_candles(path, decision.interval, decision.symbol)
     except (KronosError, OSError) as error:
         raise ServeError(f"candles={path}: {error}") from error
+    return _newest(replace(candles, symbol=decision.symbol))
+
+
+def _newest(candles: Candles) -> Candles:
+    """Return the candles after the last gap, at most `KEPT`."""
     frame = candles.frame[candles.frame["segment"] == candles.frame["segment"].iloc[-1]]
-    return Candles(
-        frame=frame.tail(KEPT).reset_index(drop=True),
-        symbol=decision.symbol,
-        interval=candles.interval,
-        source=str(path),
-        synthetic=candles.synthetic,
-    )
+    return replace(candles, frame=frame.tail(KEPT).reset_index(drop=True))

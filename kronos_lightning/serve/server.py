@@ -36,7 +36,9 @@ def build_service(settings: Serving) -> Service:
     models, metrics = ModelHolder(Path(settings.checkpoint), settings.device, settings.strategy), Metrics()
     decision = models.current.decision
     stored = None if settings.report is None else StoredForecasts.load(Path(settings.report))
-    candles = None if settings.candles is None else read_file(Path(settings.candles), decision)
+    candles = None if stored is None else stored.candles()
+    if settings.candles is not None:
+        candles = read_file(Path(settings.candles), decision)
     batcher = Batcher(settings.max_batch, settings.max_queue, settings.batch_wait, settings.threads, metrics.batch)
     return Service(
         models=models,

@@ -8,7 +8,7 @@ import pytest
 from kronos_lightning.config.validation import ConfigError
 from kronos_lightning.pipeline.decision_settings import DecisionSettings
 from kronos_lightning.pipeline.signals import decisions
-from kronos_lightning.serve.evaluations import read_file
+from kronos_lightning.serve.evaluations import StoredForecasts, read_file
 from kronos_lightning.serve.loaded_model import load_model
 from tests.helpers.evaluated import HOURS, THRESHOLDS, btc_hours, calibration_of, evaluated_at, evaluated_checkpoint
 from tests.helpers.service import NOW, client_of, rows, service_of
@@ -194,3 +194,22 @@ def test_a_file_of_another_interval_is_told_at_the_start(checkpoint):
     with pytest.raises(ValueError, match="candles are 1h apart") as error:
         read_file(HOURS, decision)
     assert not isinstance(error.value, ConfigError)
+
+
+def test_the_forecasts_of_the_evaluation_are_shown_and_their_candles_forecast(checkpoint, tmp_path):
+    model, row = load_model(checkpoint, "cpu"), 150
+    sampled = evaluated_at(btc_hours(), np.array([*range(row, 270, 10)]), model.plain, model.decision)
+    sampled.calibrated(model.calibration).save(tmp_path)
+    model.decision.save(tmp_path)
+    stored = StoredForecasts.load(tmp_path)
+    with client_of(service_of(checkpoint, stored=stored, candles=stored.candles())) as client:
+        listed = client.get("/v1/evaluation").json()
+        assert listed["matches_model"]
+        assert len(listed["forecasts"]) == 12
+        one = client.get("/v1/evaluation/11").json()
+        assert one["signal"] == listed["forecasts"][11]["signal"]
+        assert [candle["close"] for candle in one["actual"]] == btc_hours().frame["close"].iloc[261:273].tolist()
+        assert one["known"][-1]["close"] == one["last_close"]
+        newest = client.post("/v1/BTCUSDT/predict").json()
+        assert newest["last_close"] == btc_hours().frame["close"][272]
+        assert client.get("/v1/evaluation/12").json()["error"]["code"] == "no_forecast"
