@@ -8,7 +8,7 @@ DEMO = data=synthetic model=kronos-tiny
 SERVED = outputs/models/finetune_predictor_synthetic
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve fuzz test lint format docs bench tensorboard clean hooks
+.PHONY: help demo serve fuzz wheels test lint format docs bench tensorboard clean hooks
 
 help:  ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ demo: $(TO_RUN)  ## Fine-tune, forecast and backtest on synthetic candles, a few
 serve: $(TO_RUN)  ## Serve the demo's model with its dashboard on http://127.0.0.1:8000
 	$(INSTALL) -e '.[serve]'
 	$(RUN)python -m kronos_lightning.serve checkpoint=$(SERVED) report=outputs/backtest_results/synthetic
+
+wheels: $(TO_RUN)  ## Wheels of the service for deploy/Dockerfile
+	$(RUN)python -m pip wheel --quiet -c constraints.txt --wheel-dir deploy/wheels '.[serve]'
 
 fuzz: $(TO_DEVELOP)  ## Send the service some thousand unusual requests, some minutes
 	FUZZ_CASES=150 FUZZ_BODIES=2000 $(RUN)python -m pytest -n 0 tests/serve/test_fuzz.py
