@@ -36,7 +36,7 @@ from kronos_lightning.settings import end_of
 from .notices import PRETRAINING_END
 
 CUTOFFS = 32  # maximum number of cutoffs of an evaluation in the proof
-PLACES = 6  # cutoffs after which the candles are changed, each in an evaluation of its own
+PLACES = 9  # cutoffs after which the candles are changed, each in an evaluation of its own
 PATHS = 5  # maximum number of sample paths per cutoff
 SEARCHED = 6  # cutoffs for the search of temperature and top-p
 
