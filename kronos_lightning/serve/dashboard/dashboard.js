@@ -163,7 +163,7 @@ async function showPast(index) {
   at("slider").setAttribute("aria-valuetext", at("when").textContent);
   const found = await call(`/v1/evaluation/${one.id}`);
   if (at("slider").value !== String(index)) return; // the slider has moved on
-  const notices = state.past.matches_model ? [] : [text().other];
+  const notices = state.past.matches_model ? state.model.decision.evaluation.notices : [text().other];
   show({ ...found, answer: found, symbol: state.past.symbol, calibrated: found.confidence !== null, notices });
 }
 
