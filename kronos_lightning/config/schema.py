@@ -199,4 +199,4 @@ class Serving(Section):
     max_queue: Count
     max_body: Count
     rate_limit: str | None
-    strategy: str | None
+    trusted_strategy: str | None

@@ -186,7 +186,8 @@ def load_forecaster(
     if directory is not None:
         asked, inputs = inputs, Inputs.of(directory, inputs)
         if inputs.volume != asked.volume:
-            log.info("%s: trained and used %s volume", directory, "with" if inputs.volume else "without")
+            word = "with" if inputs.volume else "without"
+            log.info("%s was trained %s volume and forecasts the same way", directory, word)
     names = inputs.representation.name, _representation_name(bundled) if bundled else inputs.representation.name
     if bundled is None and directory is not None and settings.model.pretrained is not None:
         names = names[0], LEVELS.name  # the published tokenizer

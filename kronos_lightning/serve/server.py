@@ -33,7 +33,7 @@ def build_service(settings: Serving) -> Service:
     keys, limit = Keys(os.environ.get(KEYS)), RateLimit(settings.rate_limit)
     check_host(settings.host, keys)
     torch.set_num_threads(settings.threads)
-    models, metrics = ModelHolder(Path(settings.checkpoint), settings.device, settings.strategy), Metrics()
+    models, metrics = ModelHolder(Path(settings.checkpoint), settings.device, settings.trusted_strategy), Metrics()
     decision = models.current.decision
     stored = None if settings.report is None else StoredForecasts.load(Path(settings.report))
     candles = None if stored is None else stored.candles()

@@ -137,7 +137,7 @@ def files_in(directory):
 
 def test_a_model_directory_is_a_plain_checkpoint_with_all_that_belongs_to_it(exported, cwd):
     assert files_in(exported) == {
-        "README.md", "config.json", "model.safetensors", "training.json", "calibration.json",
+        "README.md", "config.json", "model.safetensors", "training.json", "calibration.json", "decision.json",
         "tokenizer/config.json", "tokenizer/model.safetensors",
     }  # fmt: skip
     assert json.loads((exported / "config.json").read_text()).keys() == published_config("Kronos-small").keys()
