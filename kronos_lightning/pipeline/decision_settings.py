@@ -157,7 +157,7 @@ class DecisionSettings(Section):
         """
         target = str(self.strategy.get("_target_"))
         if not target.startswith(OWN) and target != trusted:
-            raise DecisionError(f"{FILE}: the strategy {target} is code outside of this package; set trusted_strategy={target}")
+            raise DecisionError(f"{FILE}: the strategy {target} is not of this package; set trusted_strategy={target}")
         try:
             kind = get_class(target)
         except (ImportError, ValueError) as error:

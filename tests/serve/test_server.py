@@ -47,7 +47,7 @@ def settings_of(*arguments):
     [
         ("not evaluated", [], "no decision.json; run evaluate.py on this checkpoint first"),
         ("other weights", [], "written for another predictor"),
-        ("other code", [], "code outside of this package"),
+        ("other code", [], "is not of this package; set trusted_strategy="),
         ("nothing", ["host=0.0.0.0"], "host=0.0.0.0: other machines could use this service"),
         ("nothing", ["report=nowhere"], "report=nowhere: no forecasts of an evaluation there"),
         ("nothing", ["candles=nowhere.csv"], "candles=nowhere.csv: nowhere.csv: no such file"),
