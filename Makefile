@@ -4,7 +4,7 @@ RUN = $(VENV)/bin/
 TO_RUN = $(VENV)/.installed
 TO_DEVELOP = $(VENV)/.installed-dev
 INSTALL = $(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-DEMO = data=synthetic model=kronos-tiny
+DEMO = data=synthetic data.synthetic.planted=momentum data.representation=returns model=kronos-tiny
 SERVED = outputs/models/finetune_predictor_synthetic
 
 .DEFAULT_GOAL := help
@@ -14,7 +14,7 @@ help:  ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(TO_RUN)  ## Fine-tune, forecast and backtest on synthetic candles, a few minutes on two cores
-	$(RUN)python train.py -m stage=tokenizer,predictor $(DEMO) trainer=cpu stage.learning_rate=3e-3 stage.max_epochs=3
+	$(RUN)python train.py -m stage=tokenizer,predictor $(DEMO) trainer=cpu stage.learning_rate=3e-3 stage.max_epochs=2
 	$(RUN)python evaluate.py $(DEMO) evaluation.max_cutoffs=240
 	@echo "Open outputs/backtest_results/synthetic/report.html"
 

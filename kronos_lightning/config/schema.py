@@ -149,11 +149,18 @@ class Evaluation(Common):
                 raise ValueError(
                     f"compare: {name!r} is empty or repeated; list each entry, and each member of a pool, once"
                 )
+            if name in self.evaluation.baselines:
+                raise ValueError(f"compare: {name!r} is a baseline and competes anyway; pool it as NAME+{name}")
         if self.backtest.parameters == "validation" and not self.calibration.fit:
             raise ValueError("backtest.parameters=validation needs calibration.fit=true, which forecasts that range")
         unknown = [name for name in self.evaluation.baselines if name not in self.baselines]
         if unknown:
             raise ValueError(f"evaluation.baselines: unknown baseline {unknown[0]!r}; use {', '.join(self.baselines)}")
+        missing = [name for name in self.evaluation.combine if name not in self.evaluation.baselines]
+        if missing:
+            raise ValueError(f"evaluation.combine: {missing[0]!r} is none of evaluation.baselines; add it there")
+        if self.evaluation.combine and not self.calibration.fit:
+            raise ValueError("evaluation.combine needs calibration.fit=true, which forecasts the validation range")
         return self
 
 

@@ -114,6 +114,7 @@ class EvaluationSection(Section):
     max_cutoffs: Count | None
     cutoffs_per_batch: Count
     baselines: Annotated[list[str], Field(min_length=1)]
+    combine: list[str]
     refit_every: Count
     bootstrap_samples: Count
     output_dir: str
@@ -121,6 +122,7 @@ class EvaluationSection(Section):
 
 class CalibrationSection(Section):
     fit: bool
+    baselines: bool
     max_cutoffs: Count | None
     search_cutoffs: Count
     overwrite: bool

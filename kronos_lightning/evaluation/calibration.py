@@ -45,6 +45,37 @@ def fit_moments(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) -
 
 
 @dataclass(frozen=True)
+class Correction:
+    """Change of closes: factors of drift and spread, then moved ends of the intervals; see `forecast.calibration`.
+
+    drift, spread: as `move` takes them. widening: as `widen` takes it.
+    """
+
+    drift: float
+    spread: np.ndarray
+    widening: np.ndarray
+
+    def apply(self, close: np.ndarray, last_close: np.ndarray) -> np.ndarray:
+        """Correct closes ``(N, S, h)`` that follow the closes `last_close` ``(N,)``."""
+        return widen(move(close, last_close, self.drift, self.spread), last_close, self.widening)
+
+
+def fit_correction(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) -> tuple[Correction, np.ndarray]:
+    """Fit drift, spread and intervals; return the correction and the conformity scores ``(N, h, I)`` behind it.
+
+    Args:
+        close: paths of the close ``(N, S, h)``, cutoffs ascending.
+        last_close, actual: ``(N,)`` and ``(N, h)``.
+
+    Raises:
+        CalibrationError: too few cutoffs have paths that differ.
+    """
+    drift, spread = fit_moments(close, last_close, actual)
+    scores = conformity(move(close, last_close, drift, spread), last_close, actual)
+    return Correction(drift, spread, fit_widening(scores)), scores
+
+
+@dataclass(frozen=True)
 class _MomentFit:
     """CRPS of validation forecasts under factors of drift and spread, and the factors that minimise it."""
 

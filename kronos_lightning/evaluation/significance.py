@@ -3,9 +3,9 @@
 Forecasts that overlap in time are correlated; both tests here allow for it. Shape letter: N cutoffs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -15,6 +15,7 @@ LONGER = 2  # block length in overlaps: blocks of one overlap would miss correla
 ALPHA = 0.05
 POWER = 0.8
 
+Key = TypeVar("Key", bound=Hashable)
 Kernel = Literal["bartlett", "rectangular"]
 KERNELS: tuple[Kernel, ...] = ("bartlett", "rectangular")
 
@@ -112,7 +113,7 @@ def compare(loss: np.ndarray, other: np.ndarray, name: str, bootstrap: Bootstrap
     )
 
 
-def corrected(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+def corrected(comparisons: Mapping[Key, Comparison]) -> dict[Key, Comparison]:
     """Correct the p-values of comparisons that answer one question for their number, by Holm's method (1979).
 
     Comparisons that were not tested do not count.

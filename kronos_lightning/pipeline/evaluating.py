@@ -9,8 +9,10 @@ from kronos_lightning.config.validation import check_evaluation, fold_configs
 from kronos_lightning.runs.builders import build_datamodule
 
 from .backtesting import trade
-from .forecasting import baseline_paths, forecast_range, join
-from .scoreboard import EvaluationResult, best_on, score_all
+from .baselines import build_baselines
+from .competitors import compete
+from .forecasting import forecast_range, join
+from .scoreboard import EvaluationResult, score_all
 
 
 def evaluate(cfg: DictConfig) -> EvaluationResult | None:
@@ -26,18 +28,18 @@ def evaluate(cfg: DictConfig) -> EvaluationResult | None:
         datamodule = build_datamodule(fold.data)
         datamodule.prepare_data()
         (candles,) = datamodule.read()
+        build_baselines(fold, candles.interval)  # reports their errors before the forecasts
         parts.append(forecast_range(fold, datamodule, candles, trainer))
     if not trainer.is_global_zero:
         return None
     whole = join(parts)
-    baselines, validation = baseline_paths(settings, candles, whole.forecasts), whole.validation
-    chosen = None if validation is None else best_on(validation, baseline_paths(settings, candles, validation))
+    competitors = compete(settings, candles, whole)
     return EvaluationResult(
         settings=settings,
         candles=candles,
         parts=parts,
         whole=whole,
-        baselines=baselines,
-        board=score_all(settings, candles, whole, baselines, chosen),
-        trading=trade(settings, candles, whole.forecasts, validation),
+        competitors=competitors,
+        board=score_all(settings, candles, whole, competitors),
+        trading=trade(settings, candles, whole.forecasts, whole.validation),
     )

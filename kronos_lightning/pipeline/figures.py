@@ -30,7 +30,10 @@ LONGEST = 64  # characters of a settled value
 def figures(result: EvaluationResult) -> Figures:
     """Collect the figures of an evaluation, and those of a second backtest that trades every forecast."""
     whole, cutoffs, ends = result.whole, result.forecasts.cutoffs, result.forecasts.stamps[:, -1]
-    found = dict(_walk("baseline", result.baselines, cutoffs))
+    competitors = result.competitors
+    found = dict(_walk("baseline", competitors.baselines, cutoffs))
+    found |= _walk("combination", competitors.combination, cutoffs)
+    found["weights of the combination"] = _settled(competitors.weights, cutoffs)
     for part in fields(whole):
         found |= _walk(part.name, getattr(whole, part.name), cutoffs)
     for name, scores in result.board.scores.items():

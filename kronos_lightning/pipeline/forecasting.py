@@ -9,28 +9,20 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
-import pandas as pd
-from hydra.utils import instantiate
 
 from kronos_lightning.config.schema import Evaluation
 from kronos_lightning.config.validation import ConfigError
 from kronos_lightning.data import CandleDataModule, Candles
 from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.evaluation.baselines import Baseline, close_paths
-from kronos_lightning.evaluation.calibration import (
-    MIN_CALIBRATION_CUTOFFS,
-    adaptive,
-    conformity,
-    fit_moments,
-    fit_platt,
-    fit_widening,
-)
+from kronos_lightning.evaluation.calibration import MIN_CALIBRATION_CUTOFFS, adaptive, fit_correction, fit_platt
 from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
 from kronos_lightning.forecast import Forecaster, ForecastSet, Sampling
-from kronos_lightning.forecast.calibration import FILE, Calibration, CalibrationError, move
+from kronos_lightning.forecast.calibration import FILE, Calibration, CalibrationError
 from kronos_lightning.forecast.distribution import crps, probability_up
 from kronos_lightning.runs.checkpoint_lookup import Sources, find_compared_forecaster, find_forecaster
 from kronos_lightning.storage import Lock
+
+from .baselines import baseline_paths
 
 LARGEST = 4 * 2**30  # maximum bytes of one set of sample paths; scoring them needs several times this memory
 STREAM = 1_000_003  # distance of the seeds of independent draws
@@ -79,14 +71,14 @@ def forecast_range(
     """Calibrate on the validation range and forecast the test range, on all devices of the trainer.
 
     Raises:
-        ConfigError: no baseline exists for these candles, or the paths would take more than 4 GiB.
+        ConfigError: the paths would take more than 4 GiB.
         RunError: a checkpoint is unusable.
         CalibrationError: there is too little to calibrate on.
     """
-    build_baselines(settings, candles.interval)  # report errors of the baselines before the forecasts
     forecaster, sources = find_forecaster(settings, datamodule)
     pools = {name: list(enumerate(name.split("+"))) for name in settings.compare}
-    members = dict.fromkeys(member for pool in pools.values() for _, member in pool)
+    everyone = dict.fromkeys(member for pool in pools.values() for _, member in pool)
+    members = [member for member in everyone if member not in settings.evaluation.baselines]
     others = {member: find_compared_forecaster(settings, member, sources, datamodule) for member in members}
     reseeded = {name: find_compared_forecaster(settings, name, sources, datamodule) for name in settings.seeds}
     run = _Runner(settings, datamodule, candles, trainer)
@@ -108,6 +100,9 @@ def forecast_range(
         for place in sorted({i for pool in pools.values() for i, name in pool if name == member}):
             # The members of a pool draw independently; checkpoints that are compared one by one share random numbers.
             closes[place, member] = run.forecast(member, cutoffs, chosen, place).close_paths
+    if len(members) < len(everyone):
+        known = baseline_paths(settings, candles, sampled)
+        closes |= {(i, name): known[name] for pool in pools.values() for i, name in pool if name in known}
     return RangeForecasts(
         sources=sources,
         sampled=sampled,
@@ -142,16 +137,14 @@ def fit_calibration(
     settings: Evaluation, symbol: str, validation: ForecastSet, sampling: Sampling
 ) -> tuple[Calibration, np.ndarray]:
     """Fit a calibration to validation forecasts; return it and the conformity scores for the adaptive correction."""
-    close, last, actual = validation.close_paths, validation.last_close, validation.actual_close
-    drift, spread = fit_moments(close, last, actual)
-    scores = conformity(move(close, last, drift, spread), last, actual)
-    widening = tuple(tuple(step) for step in fit_widening(scores).tolist())
+    last, actual = validation.last_close, validation.actual_close
+    found, scores = fit_correction(validation.close_paths, last, actual)
     metadata = {
         "symbol": symbol,
         "fitted_from": str(validation.cutoffs[0]),
         "fitted_to": str(validation.stamps[-1, -1]),
         "cutoffs": len(validation),
-        "num_paths": close.shape[1],
+        "num_paths": validation.paths.shape[1],
         "lookback": settings.data.lookback,
         "top_k": sampling.top_k,
         "rotary_fine_token": settings.forecast.rotary_fine_token,
@@ -160,12 +153,12 @@ def fit_calibration(
     widened = Calibration(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
-        widening=widening,
+        widening=tuple(tuple(step) for step in found.widening.tolist()),
         slope=1.0,
         intercept=0.0,
         interval=settings.data.interval,
-        drift=drift,
-        spread=tuple(spread.tolist()),
+        drift=found.drift,
+        spread=tuple(found.spread.tolist()),
         metadata=metadata,
     )
     share = probability_up(widened.apply(validation.paths, last), last)
@@ -240,31 +233,6 @@ def stored_with(sources: Sources, symbol: str, what: str) -> Path | None:
         log.info("%sthis checkpoint was not trained on %s", only, symbol)
         return None
     return sources.directory
-
-
-def build_baselines(settings: Evaluation, interval: pd.Timedelta) -> dict[str, Baseline]:
-    """Build the configured baselines that exist for candles of this length, by name.
-
-    Raises:
-        ConfigError: none of them exists for such candles.
-    """
-    named = {name: instantiate(settings.baselines[name], _convert_="all") for name in settings.evaluation.baselines}
-    found = {name: baseline for name, baseline in named.items() if baseline.applies_to(interval)}
-    if not found:
-        raise ConfigError(f"evaluation.baselines: none of them supports candles of {settings.data.interval}")
-    return found
-
-
-def baseline_paths(settings: Evaluation, candles: Candles, forecasts: ForecastSet) -> dict[str, np.ndarray]:
-    """Sample the paths of every baseline on the same cutoffs; return their closes ``(N, S, h)`` by name."""
-    rows, found = candles.rows_at(forecasts.cutoffs), build_baselines(settings, candles.interval)
-    for name in settings.evaluation.baselines:
-        if name not in found:
-            log.info("Baseline %s: skipped, it does not support candles of %s", name, settings.data.interval)
-    return {
-        name: close_paths(one.sample_paths(candles, rows, forecasts.horizon, settings.forecast.num_paths))
-        for name, one in found.items()
-    }
 
 
 def overlap(forecasts: ForecastSet) -> int:

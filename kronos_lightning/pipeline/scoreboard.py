@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,12 @@ from kronos_lightning.evaluation.metrics import Scores, Truth, forecast_metrics,
 from kronos_lightning.evaluation.risk import RiskReport, assess
 from kronos_lightning.evaluation.significance import Bootstrap, Comparison, against_best, compare, corrected
 from kronos_lightning.forecast import ForecastSet
-from kronos_lightning.forecast.distribution import crps
 
 from .backtesting import Trading
+from .competitors import MODEL, Competitors
 from .forecasting import RangeForecasts, overlap
 
-MODEL, SAMPLED, ADAPTIVE = "model", "model, as sampled", "model, adaptive"
+SAMPLED, ADAPTIVE, COMBINATION = "model, as sampled", "model, adaptive", "combination"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +43,14 @@ class Board:
     """Scores and comparisons of all forecasters on the same cutoffs.
 
     scores: by name: the model (calibrated if there is a calibration), then the model as sampled and with the adaptive
-        correction, the other checkpoints of `compare`, the baselines.
+        correction, the other checkpoints of `compare`, the combination, the baselines.
     baselines: names of the baselines.
     verdict: comparison of the model with the best baseline on validation; without forecasts of that range, on test.
     on_test: comparison of the model with the best baseline on the test cutoffs, which nobody knew beforehand.
     vs_best_baseline: comparison of every other forecaster with the baseline of the verdict; those of the compared
         checkpoints are corrected for their number.
     vs_checkpoints: comparison of the model with each other checkpoint, both as sampled, corrected for their number.
+    pairs: comparison of every two of these, the model among them, corrected for the number of pairs; by (name, other).
     over_seeds: skill over the seeds of the training; None without other seeds.
     """
 
@@ -58,6 +60,7 @@ class Board:
     on_test: Comparison
     vs_best_baseline: dict[str, Comparison]
     vs_checkpoints: dict[str, Comparison]
+    pairs: dict[tuple[str, str], Comparison]
     over_seeds: OverSeeds | None = None
 
     @property
@@ -88,14 +91,13 @@ class EvaluationResult:
     """Results of an evaluation.
 
     parts: one per fold of a walk-forward, else one.
-    baselines: closes of the baselines' paths ``(N, S, h)``, by name.
     """
 
     settings: Evaluation
     candles: Candles
     parts: Sequence[RangeForecasts]
     whole: RangeForecasts
-    baselines: dict[str, np.ndarray]
+    competitors: Competitors
     board: Board
     trading: Trading
 
@@ -116,28 +118,20 @@ def bootstrap_of(settings: Evaluation, forecasts: ForecastSet) -> Bootstrap:
     return Bootstrap(overlap=overlap(forecasts), samples=settings.evaluation.bootstrap_samples, seed=settings.seed)
 
 
-def best_on(forecasts: ForecastSet, baselines: dict[str, np.ndarray]) -> str:
-    """Return the name of the baseline with the lowest CRPS, from paths ``(N, S, h)`` on the cutoffs of forecasts."""
-    last, actual = forecasts.last_close, forecasts.actual_close / forecasts.last_close[:, None]
-    losses = {name: crps(paths / last[:, None, None], actual).mean() for name, paths in baselines.items()}
-    return min(losses, key=losses.__getitem__)
-
-
 def score_all(
     settings: Evaluation,
     candles: Candles,
     part: RangeForecasts,
-    baselines: dict[str, np.ndarray],
-    chosen: str | None = None,
+    competitors: Competitors,
 ) -> Board:
-    """Score the forecasters of a part and the baselines' paths on the same cutoffs.
+    """Score the forecasters of a part and the model's competitors on the same cutoffs.
 
     Args:
         settings: the whole configuration.
         candles: all candles.
         part: forecasts of the test range.
-        baselines: closes of their paths on the same cutoffs, by name.
-        chosen: best baseline on the validation range, for the verdict; None = the best on these cutoffs.
+        competitors: on the same cutoffs. The verdict is against their best baseline on validation, or the best on these
+            cutoffs if that is not known.
     """
     truth = Truth.of(part.sampled, candles)
     sampled = score(part.sampled.close_paths, truth)
@@ -149,20 +143,27 @@ def score_all(
             ADAPTIVE: score(part.adaptive, truth),
         }
     others = {name: score(paths, truth) for name, paths in part.compared.items()}
-    measures = {name: score(paths, truth) for name, paths in baselines.items()}
+    mixture = competitors.combination
+    combined = {} if mixture is None else {COMBINATION: score(mixture, truth)}
+    measures = {name: score(paths, truth) for name, paths in competitors.baselines.items()}
     bootstrap = bootstrap_of(settings, part.sampled)
     losses = {name: one.loss for name, one in measures.items()}
     on_test = against_best(scores[MODEL].loss, losses, bootstrap)
+    chosen = competitors.best_on_validation
     known = chosen is not None and chosen != on_test.other
     verdict = compare(scores[MODEL].loss, losses[str(chosen)], str(chosen), bootstrap) if known else on_test
     seeds = {name: score(paths, truth) for name, paths in part.seeds.items()}
-    everyone = scores | others | seeds | measures
+    everyone = scores | others | seeds | combined | measures
     best = measures[verdict.other].loss
     vs_best_baseline = {
         name: compare(one.loss, best, verdict.other, bootstrap) for name, one in everyone.items() if name != MODEL
     }
     vs_best_baseline |= corrected({name: vs_best_baseline[name] for name in others})
     vs_checkpoints = corrected({name: compare(sampled.loss, one.loss, name, bootstrap) for name, one in others.items()})
+    sides = {MODEL: sampled.loss} | {name: one.loss for name, one in others.items()}
+    pairs = corrected(
+        {(one, two): compare(sides[one], sides[two], two, bootstrap) for one, two in combinations(sides, 2)}
+    )
     over_seeds = None
     if seeds:
         skills = {MODEL: verdict.skill} | {name: vs_best_baseline[name].skill for name in seeds}
@@ -175,6 +176,7 @@ def score_all(
         on_test=on_test,
         vs_best_baseline=vs_best_baseline,
         vs_checkpoints=vs_checkpoints,
+        pairs=pairs,
         over_seeds=over_seeds,
     )
 

@@ -9,8 +9,9 @@ from rich.table import Table
 from kronos_lightning.config.schema import Evaluation
 from kronos_lightning.evaluation import metrics
 from kronos_lightning.forecast import validity
+from kronos_lightning.pipeline.competitors import MODEL
 from kronos_lightning.pipeline.notices import all_notices
-from kronos_lightning.pipeline.scoreboard import ADAPTIVE, MODEL, SAMPLED, Board, EvaluationResult, by_fold
+from kronos_lightning.pipeline.scoreboard import ADAPTIVE, SAMPLED, Board, EvaluationResult, by_fold
 from kronos_lightning.plotting.formats import UNDEFINED, correlation, number, p_value, share, signed
 
 from .backtest_section import trading_plots, trading_tables
@@ -44,6 +45,7 @@ def report(result: EvaluationResult) -> Report:
         notices=all_notices(candles, result.parts),
         tables=[
             _board_table(board),
+            *([_pair_table(board)] if len(board.pairs) > 1 else []),
             *folds,
             *calibration,
             _metrics_table(board),
@@ -110,6 +112,24 @@ def _board_table(board: Board) -> ReportTable:
         f"direction is right in {majority:.1%}.",
     ]
     return ReportTable(title="Scoreboard, best CRPS first", columns=columns, rows=rows, notes=notes)
+
+
+def _pair_table(board: Board) -> ReportTable:
+    """Build the matrix of the skills of checkpoints against each other."""
+    names = list(dict.fromkeys(name for pair in board.pairs for name in pair))
+    rows = []
+    for one in names:
+        cells = []
+        for two in names:
+            found = board.pairs.get((one, two))
+            mark = " *" if found is not None and (found.better or found.worse) else ""
+            cells.append("" if found is None else signed(found.skill) + mark)
+        rows.append([one, *cells[1:]])
+    notes = [
+        f"Skill on CRPS of the row against the column, both as sampled. *: both tests show a difference, the p-values "
+        f"corrected for {len(board.pairs)} pairs (Holm)."
+    ]
+    return ReportTable(title="Checkpoints against each other", columns=["", *names[1:]], rows=rows[:-1], notes=notes)
 
 
 def _calibration_table(result: EvaluationResult) -> ReportTable:

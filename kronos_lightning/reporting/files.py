@@ -16,8 +16,9 @@ from kronos_lightning.evaluation.metrics import by_slice, by_step, forecast_metr
 from kronos_lightning.forecast import validity
 from kronos_lightning.model.pretrained import WEIGHTS_FILE
 from kronos_lightning.pipeline.backtesting import Trading
+from kronos_lightning.pipeline.competitors import MODEL
 from kronos_lightning.pipeline.notices import all_notices
-from kronos_lightning.pipeline.scoreboard import MODEL, EvaluationResult, by_fold
+from kronos_lightning.pipeline.scoreboard import EvaluationResult, by_fold
 from kronos_lightning.runs.checkpoint_lookup import Sources
 from kronos_lightning.storage import sha256
 
@@ -63,12 +64,14 @@ def metrics(result: EvaluationResult) -> dict[str, Any]:
         "best_baseline_on_test": board.on_test.other,
         "against_best_baseline_on_test": asdict(board.on_test),
         "against_others_as_sampled": {name: asdict(one) for name, one in board.vs_checkpoints.items()},
+        "pairs_as_sampled": [{"forecaster": one} | asdict(found) for (one, _), found in board.pairs.items()],
         "over_seeds": None
         if board.over_seeds is None
         else asdict(board.over_seeds) | {"deviation": board.over_seeds.deviation},
         "majority_direction": majority_direction(board.scores[MODEL].truth),
         "figures": {name: forecast_metrics(one) for name, one in board.scores.items()},
         "calibration": whole.calibration.as_dict() if whole.calibration else None,
+        "combination": result.competitors.weights or None,
         "risk": risk_metrics(result.risk),
         "trading": trading_metrics(result.trading),
     }

@@ -8,7 +8,8 @@ from kronos_lightning.backtest.performance import backtest_metrics
 from kronos_lightning.evaluation.metrics import forecast_metrics, majority_direction
 from kronos_lightning.evaluation.significance import Comparison, mean_interval
 from kronos_lightning.pipeline.backtesting import Trading
-from kronos_lightning.pipeline.scoreboard import MODEL, SAMPLED, EvaluationResult, bootstrap_of
+from kronos_lightning.pipeline.competitors import MODEL
+from kronos_lightning.pipeline.scoreboard import COMBINATION, SAMPLED, EvaluationResult, bootstrap_of
 from kronos_lightning.plotting.formats import p_value
 
 
@@ -25,7 +26,11 @@ def sentences(result: EvaluationResult) -> tuple[list[str], str]:
         lines.append(f"Against the best baseline on test: {board.on_test.text}. {_test_text(board.on_test)}")
     if SAMPLED in board.vs_best_baseline:
         sampled = board.vs_best_baseline[SAMPLED]
-        lines.append(f"Without calibration, which no baseline has: {sampled.text}. {_test_text(sampled)}")
+        lines.append(f"Without calibration of the model: {sampled.text}. {_test_text(sampled)}")
+    if COMBINATION in board.vs_best_baseline:
+        found = board.vs_best_baseline[COMBINATION]
+        members = ", ".join(f"{weight:.0%} {name}" for name, weight in result.competitors.weights.items())
+        lines.append(f"Combination ({members}): {found.text}. {_test_text(found)}")
     if board.over_seeds is not None:
         seeds, low, high = (
             board.over_seeds,

@@ -1,7 +1,7 @@
 """Lookup of checkpoints: by name, by folder, or from the last run on the same data."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from kronos_lightning.model.record import started_at_random
 from .directory import RunError, best_model, find_bundled_tokenizer, is_finished, read_info
 from .networks import Inputs, build_forecaster, published_network
 from .provenance import data_key, read_record
+
+ANCHORED = "anchored:"  # prefix of a compared checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +132,10 @@ def find_compared_forecaster(
     """Load a forecaster named in `compare`: a keyword, or a predictor's folder, also with a tokenizer (``DIR@DIR``).
 
     untuned: the published weights. tokenizer: the measured tokenizer with the published predictor.
-    predictor: the measured predictor with the published tokenizer. both: the measured pair.
+    predictor: the measured predictor with the published tokenizer. both: the measured pair. With the prefix
+    ``anchored:`` its forecasts are anchored.
     """
+    anchored, name = name.startswith(ANCHORED), name.removeprefix(ANCHORED)
     bundled = str(find_bundled_tokenizer(measured.directory)) if measured.directory else "published"
     keywords = {
         "untuned": ("published", "published"),
@@ -141,7 +145,9 @@ def find_compared_forecaster(
     }
     folder, _, tokenizer = name.partition("@")
     predictor, tokenizer = keywords.get(name, (folder, tokenizer or "auto"))
-    return find_forecaster(settings.model_copy(update={"predictor": predictor, "tokenizer": tokenizer}), datamodule)
+    chosen = settings.model_copy(update={"predictor": predictor, "tokenizer": tokenizer})
+    forecaster, sources = find_forecaster(chosen, datamodule)
+    return (replace(forecaster, anchor=True) if anchored else forecaster), sources
 
 
 def load_forecaster(

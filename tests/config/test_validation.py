@@ -89,6 +89,7 @@ BAD = [
     ("evaluate", "calibration.temperatures=[0.0]", "calibration.temperatures"),
     ("evaluate", "compare=[untuned,untuned]", "compare: 'untuned' is empty or repeated"),
     ("evaluate", "compare=[both+both]", "each member of a pool, once"),
+    ("evaluate", "compare=[garch]", "compare: 'garch' is a baseline"),
     ("evaluate", "compare=[both+]", "compare: 'both\\+' is empty"),
     ("evaluate", "backtest.parameters=validation calibration.fit=false", "needs calibration.fit=true"),
     ("evaluate", "strategy.signal=mode", "strategy.signal: Input should be"),

@@ -224,6 +224,21 @@ def test_other_checkpoints_and_ensembles_are_forecast_on_the_same_cutoffs(traine
     assert (pool[:, paths:] == sampled).mean() < 0.1  # of the same model, drawn independently of the first member
 
 
+def test_did_it_help_forecasts_each_stage_as_it_is_anchored_and_pooled_with_a_baseline(trained, monkeypatch):
+    cwd, *_ = trained
+    monkeypatch.chdir(cwd)
+    part = measured("calibration.fit=false", "experiment=did_it_help")
+    stages = ["untuned", "tokenizer", "predictor", "both"]
+    anchored, pooled = [f"anchored:{name}" for name in stages], [f"{name}+har" for name in stages]
+    assert sorted(part.compared) == sorted([*stages[:3], *anchored, *pooled])  # both as it is, is the model
+    plain, shifted = part.forecasts.close_paths, part.compared["anchored:both"]
+    (factor,) = np.unique(np.round(shifted - plain, 2)[0, :, 0])  # each cutoff's paths move together
+    assert factor != 0
+    paths, pools = plain.shape[1], [part.compared[name] for name in pooled]
+    assert len({pool[:, paths:].tobytes() for pool in pools}) == 1  # the same baseline in each
+    np.testing.assert_array_equal(part.compared["both+har"][:, :paths], plain)
+
+
 def measured(*overrides):
     """Forecasts of the trained model, as evaluate.py makes them."""
     cfg = composed("evaluate", *QUICK_EVALUATE, "trainer=cpu", "+trainer.enable_progress_bar=false", *overrides)

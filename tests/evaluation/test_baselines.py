@@ -19,7 +19,7 @@ from kronos_lightning.evaluation import baselines
 from kronos_lightning.evaluation.baselines import Drift, Ewma, GarchT, LastPrice, Seasonal
 from kronos_lightning.evaluation.har import Har
 from kronos_lightning.evaluation.volatility import EWMA, Garch
-from kronos_lightning.pipeline.forecasting import build_baselines
+from kronos_lightning.pipeline.baselines import build_baselines
 from kronos_lightning.settings import parse_interval
 from tests.helpers.configuration import composed
 from tests.helpers.garch_market import garch_candles, true_paths

@@ -17,7 +17,7 @@ from kronos_lightning.evaluation import chronos, rival, univariate
 from kronos_lightning.evaluation.chronos import Chronos
 from kronos_lightning.evaluation.rival import RivalError, quantile_paths, relative_log_close
 from kronos_lightning.evaluation.univariate import StatsForecast
-from kronos_lightning.pipeline.forecasting import build_baselines
+from kronos_lightning.pipeline.baselines import build_baselines
 from kronos_lightning.settings import parse_interval
 from tests.helpers.configuration import composed
 

@@ -1,13 +1,22 @@
 """The whole evaluation: what it does beyond its parts."""
 
+import numpy as np
 import pytest
 import torch
 
 from kronos_lightning import Kronos
+from kronos_lightning.config.validation import ConfigError, check_evaluation
+from kronos_lightning.data.formats import CLOSE, FEATURES
+from kronos_lightning.evaluation.calibration import fit_correction
 from kronos_lightning.evaluation.metrics import score
+from kronos_lightning.forecast import ForecastSet, Sampling
+from kronos_lightning.pipeline.baselines import baseline_paths
+from kronos_lightning.pipeline.competitors import CALIBRATED, MODEL, best_on, compete
 from kronos_lightning.pipeline.evaluating import evaluate
-from kronos_lightning.pipeline.forecasting import baseline_paths
-from kronos_lightning.pipeline.scoreboard import MODEL, best_on
+from kronos_lightning.pipeline.forecasting import fit_calibration
+from kronos_lightning.pipeline.scoreboard import COMBINATION
+from kronos_lightning.reporting.files import metrics
+from kronos_lightning.reporting.verdict import sentences
 from tests.helpers.configuration import composed
 from tests.helpers.leaks import checkpoints
 from tests.helpers.networks import TINY_PREDICTOR
@@ -31,7 +40,8 @@ def result(tmp_path_factory):
             Kronos(**TINY_PREDICTOR).save_pretrained(folder / name)
     seeds = f"seeds=[{folder / 'same'},{folder / 'other'}]"
     paths = [f"paths.{key}={folder / key}" for key in ("processed", "models", "results")]
-    return evaluate(composed("evaluate", *arguments, BASELINES, seeds, *paths))
+    combined = "evaluation.combine=[ewma,drift]"
+    return evaluate(composed("evaluate", *arguments, BASELINES, combined, seeds, *paths))
 
 
 def test_another_seed_is_calibrated_like_the_model(result):
@@ -43,10 +53,62 @@ def test_another_seed_is_calibrated_like_the_model(result):
     assert skills[1] != skills[2]
 
 
-def test_the_verdict_is_against_the_best_baseline_on_validation(result):
+def test_the_verdict_is_against_the_best_baseline_on_validation_calibrated_or_not(result):
     validation = result.whole.validation
     paths = baseline_paths(result.settings, result.candles, validation)
+    for name in list(paths):
+        correction, _ = fit_correction(paths[name], validation.last_close, validation.actual_close)
+        paths[CALIBRATED.format(name)] = correction.apply(paths[name], validation.last_close)
     assert result.board.best == best_on(validation, paths)
     truth = result.board.scores[MODEL].truth
-    losses = {name: score(one, truth).loss.mean() for name, one in result.baselines.items()}
+    found = result.competitors.baselines
+    assert set(found) == set(paths) == set(result.board.baselines)
+    losses = {name: score(one, truth).loss.mean() for name, one in found.items()}
     assert result.board.on_test.other == min(losses, key=losses.get)
+
+
+def test_every_baseline_is_calibrated_as_the_model_is(result):
+    """A baseline that is calibrated once more changes as the model's paths would."""
+    found, test = result.competitors.baselines, result.forecasts
+    known = result.whole.validation
+    earlier = baseline_paths(result.settings, result.candles, known)["drift"]
+    alike = ForecastSet(**vars(known) | {"paths": as_candles(earlier), "up": None, "calibration": None})
+    calibration, _ = fit_calibration(result.settings, "X", alike, Sampling())
+    moved = calibration.apply(as_candles(found["drift"]), test.last_close)[..., CLOSE]
+    np.testing.assert_allclose(found["calibrated drift"], moved, rtol=1e-6)
+    assert (found["calibrated drift"] != found["drift"]).any()
+
+
+def as_candles(close):
+    """Candles ``(N, S, h, C)`` without a range, of closes ``(N, S, h)``."""
+    return np.repeat(close[..., None], len(FEATURES), axis=-1)
+
+
+def test_the_combination_is_a_mixture_with_the_weights_of_validation(result):
+    found, model = result.competitors, result.forecasts.close_paths
+    assert list(found.weights) == [MODEL, "calibrated ewma", "calibrated drift"]
+    assert sum(found.weights.values()) == pytest.approx(1)
+    members = {MODEL: model} | found.baselines
+    for name, weight in found.weights.items():
+        shared = (found.combination[:, :, None] == members[name][:, None]).all(-1).any(-1).mean()
+        assert shared == pytest.approx(weight, abs=1 / model.shape[1])
+    assert COMBINATION in result.board.scores
+    assert any(sentence.startswith("Combination (") for sentence in sentences(result)[0])
+    assert metrics(result)["combination"] == found.weights
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [(["evaluation.combine=[oracle]"], "oracle"), (["evaluation.combine=[drift]", "calibration.fit=false"], "fit")],
+)
+def test_a_combination_that_cannot_be_is_refused(setting, named):
+    with pytest.raises(ConfigError, match=f"evaluation.combine.*{named}"):
+        check_evaluation(composed("evaluate", "data=sample", BASELINES, *setting))
+
+
+def test_baselines_compete_as_sampled_alone_if_so_asked(result):
+    plain = result.settings.calibration.model_copy(update={"baselines": False})
+    settings = result.settings.model_copy(update={"calibration": plain})
+    found = compete(settings, result.candles, result.whole)
+    assert list(found.baselines) == ["last_price_20", "drift", "ewma"]
+    assert list(found.weights) == [MODEL, "ewma", "drift"]

@@ -15,16 +15,17 @@ from kronos_lightning.evaluation.metrics import forecast_metrics
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.forecast.sampling import Sampling
 from kronos_lightning.pipeline.backtesting import trade
+from kronos_lightning.pipeline.baselines import baseline_paths
+from kronos_lightning.pipeline.competitors import MODEL, Competitors, best_on
 from kronos_lightning.pipeline.forecasting import (
     RangeForecasts,
     adaptively_corrected,
-    baseline_paths,
     fit_calibration,
     join,
 )
 from kronos_lightning.pipeline.notices import all_notices, notices
-from kronos_lightning.pipeline.scoreboard import ADAPTIVE, MODEL, SAMPLED, EvaluationResult, best_on, by_fold, score_all
-from kronos_lightning.reporting.evaluation_report import report
+from kronos_lightning.pipeline.scoreboard import ADAPTIVE, SAMPLED, EvaluationResult, by_fold, score_all
+from kronos_lightning.reporting.evaluation_report import _pair_table, report
 from kronos_lightning.reporting.files import hyperparameters, tables, write
 from kronos_lightning.runs.checkpoint_lookup import Sources
 from tests.helpers.configuration import composed
@@ -70,9 +71,13 @@ def market():
     return SimpleNamespace(candles=candles, rows=rows, forecasts=forecasts, truth=truth, baselines=baselines)
 
 
+def competitors(market, **changes):
+    return Competitors(baselines=market.baselines, **changes)
+
+
 def board(market, paths, **compared):
     forecasts = forecasts_on(market.candles, market.rows, paths)
-    return score_all(SETTINGS, market.candles, uncalibrated(forecasts, **compared), market.baselines)
+    return score_all(SETTINGS, market.candles, uncalibrated(forecasts, **compared), competitors(market))
 
 
 def test_on_garch_candles_garch_is_the_best_baseline_and_the_true_distribution_no_worse(market):
@@ -112,9 +117,26 @@ def test_the_comparisons_with_checkpoints_are_corrected_for_their_number(market)
     assert found.table().set_index("forecaster").loc["other 0", "p_holm"] == found.vs_best_baseline["other 0"].corrected
 
 
+def test_every_two_checkpoints_are_compared_and_corrected_for_the_number_of_pairs(market):
+    noise = np.random.default_rng(3).normal(0, 5e-3, (2, *market.truth.shape[::2]))
+    others = {f"other {i}": market.truth * np.exp(one)[:, None] for i, one in enumerate(noise)}
+    found = board(market, market.truth, **others)
+    assert list(found.pairs) == [(MODEL, "other 0"), (MODEL, "other 1"), ("other 0", "other 1")]
+    assert {one.family for one in found.pairs.values()} == {3}
+    assert found.pairs[MODEL, "other 1"].p_value == found.vs_checkpoints["other 1"].p_value
+    assert found.pairs[MODEL, "other 0"].better
+    losses = {name: found.scores[name].loss.mean() for name in others}
+    skill = 1 - losses["other 0"] / losses["other 1"]
+    assert found.pairs["other 0", "other 1"].skill == pytest.approx(skill)
+    assert _pair_table(found).rows[0][2].endswith("*")
+    assert not board(market, market.truth).pairs
+
+
 def test_the_verdict_is_against_the_best_baseline_on_validation_and_the_best_on_test_is_told(market):
     forecasts = forecasts_on(market.candles, market.rows, market.truth)
-    found = score_all(SETTINGS, market.candles, uncalibrated(forecasts), market.baselines, "last_price_60")
+    found = score_all(
+        SETTINGS, market.candles, uncalibrated(forecasts), competitors(market, best_on_validation="last_price_60")
+    )
     assert (found.best, found.verdict.other, found.on_test.other) == ("last_price_60", "last_price_60", "garch")
     assert found.verdict.better
     assert not found.on_test.better
@@ -125,7 +147,7 @@ def test_the_skill_over_seeds_is_that_of_their_mean_loss(market):
     noise = np.random.default_rng(3).normal(0, 3e-3, (2, *market.truth.shape[::2]))
     others = {f"seed {i}": market.truth * np.exp(one)[:, None] for i, one in enumerate(noise)}
     part = replace(uncalibrated(market.forecasts), seeds=others)
-    found = score_all(SETTINGS, market.candles, part, market.baselines)
+    found = score_all(SETTINGS, market.candles, part, competitors(market))
     skills = found.over_seeds.skills
     assert list(skills) == [MODEL, "seed 0", "seed 1"]
     assert found.over_seeds.mean.skill == pytest.approx(np.mean(list(skills.values())))
@@ -155,7 +177,9 @@ def calibrated_part(seed, spread):
 def test_calibration_is_shown_before_and_after_and_the_model_is_the_calibrated_one(candles):
     part = calibrated_part(0, spread=0.3)
     part_candles = replace(candles, frame=hours(part.forecasts))
-    found = score_all(SETTINGS, part_candles, part, {"last_price_60": walks(150, seed=7).close_paths})
+    found = score_all(
+        SETTINGS, part_candles, part, Competitors(baselines={"last_price_60": walks(150, seed=7).close_paths})
+    )
     before, after = (forecast_metrics(found.scores[name])["coverage_90"] for name in (SAMPLED, MODEL))
     assert before < 0.5
     assert after == pytest.approx(0.9, abs=0.05)
@@ -190,11 +214,11 @@ def folded():
     candles = Candles(
         frame=hours(whole.forecasts), symbol="SIMULATED", interval=pd.Timedelta("1h"), source="made", synthetic=True
     )
-    baselines = baseline_paths(SETTINGS, candles, whole.sampled)
-    found = score_all(SETTINGS, candles, whole, baselines)
+    rivals = Competitors(baselines=baseline_paths(SETTINGS, candles, whole.sampled))
+    found = score_all(SETTINGS, candles, whole, rivals)
     trading = trade(SETTINGS, candles, whole.calibrated)
     return EvaluationResult(
-        settings=SETTINGS, candles=candles, parts=parts, whole=whole, baselines={}, board=found, trading=trading
+        settings=SETTINGS, candles=candles, parts=parts, whole=whole, competitors=rivals, board=found, trading=trading
     )
 
 
@@ -243,7 +267,7 @@ def test_plots_tables_and_verdict_of_the_report(folded, tmp_path):
     names = {"fan_charts", "risk", "by_step", "pit", "reliability", "skill_over_time", "equity", "costs"}
     assert names <= {path.stem for path in tmp_path.glob("*.png")}
     assert page.verdict[0].startswith("Forecast: ")
-    assert page.verdict[1].startswith("Without calibration, which no baseline has: ")
+    assert page.verdict[1].startswith("Without calibration of the model: ")
     assert any("after calibration" in sentence for sentence in page.verdict)
     titles = {table.title for table in page.tables}
     assert {"Calibration, fitted on validation, measured on test", "Risk of a long position"} <= titles
@@ -271,7 +295,7 @@ def test_baselines_settings_choose_them_and_their_refits(market):
 def test_the_number_of_resamplings_changes_the_interval(market):
     section = SETTINGS.evaluation.model_copy(update={"bootstrap_samples": 50})
     part = uncalibrated(market.forecasts)
-    one, other = (score_all(settings, market.candles, part, market.baselines).verdict
+    one, other = (score_all(settings, market.candles, part, competitors(market)).verdict
                   for settings in (SETTINGS, SETTINGS.model_copy(update={"evaluation": section})))  # fmt: skip
     assert one.lower != other.lower
     assert one.p_value == other.p_value
