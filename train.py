@@ -18,6 +18,7 @@ from kronos_lightning.runs import directory, provenance
 from kronos_lightning.runs.builders import build_datamodule, build_module, scale
 from kronos_lightning.runs.log import RunLog
 from kronos_lightning.runs.resume import check_resumable, check_same, find_resume, kept_tokenizer
+from kronos_lightning.training.cost import Cost
 from kronos_lightning.training.profiling import PartsProfiler
 
 log = logging.getLogger("train")
@@ -45,7 +46,8 @@ def train(cfg: DictConfig, settings: Training, run_log: RunLog) -> float:
     resume = find_resume(settings.resume, run_dir)
     check_resumable(resume, settings)
     module, sources = build_module(settings, datamodule, kept_tokenizer(resume))
-    callbacks = list(instantiate(cfg.callbacks, _convert_="all").values())
+    cost = Cost()
+    callbacks = [*instantiate(cfg.callbacks, _convert_="all").values(), cost]
     profiler = PartsProfiler(run_dir / "profile") if settings.profile else None
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, profiler=profiler, _convert_="all")
 
@@ -62,7 +64,8 @@ def train(cfg: DictConfig, settings: Training, run_log: RunLog) -> float:
     metrics = directory.best_metrics(run_dir)
     log.info("Best %s %.5f after epoch %d", monitor, metrics[monitor], metrics["best_epoch"])
     log.info("Model: %s", run_dir / "checkpoints" / "best_model")
-    directory.end(run_dir, info | {"seconds": round(time.monotonic() - started, 1), "metrics": metrics})
+    seconds = round(time.monotonic() - started, 1)
+    directory.end(run_dir, info | cost.summary() | {"seconds": seconds, "metrics": metrics})
     return metrics[monitor]
 
 

@@ -1,6 +1,6 @@
 """Content of a run's `run_info.json` and `config.json`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,12 +10,16 @@ from kronos_lightning.settings.stored import IntervalName, Metric
 
 
 class RunState(Stored):
-    """State of a run: whether it has finished, and with which metrics."""
+    """State of a run: whether it has finished, with which metrics, and what it took; see `training.cost`."""
 
     status: Literal["running", "finished"]
     started: str
     metrics: dict[str, Metric] = Field(default_factory=dict)
     seconds: float = 0.0
+    device: str = ""
+    processes: Annotated[int, Field(ge=0)] = 0
+    tokens: Annotated[int, Field(ge=0)] = 0
+    peak_memory: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _complete(self) -> "RunState":

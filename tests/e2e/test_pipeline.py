@@ -1,6 +1,7 @@
 """Both stages, then evaluation, as a user types them, on few candles."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -80,6 +81,19 @@ def test_run_info_tells_versions_data_seed_and_metrics(trained):
     assert content["initial_weights"] == "random (kronos-tiny size)"
     assert 1 <= content["metrics"]["best_epoch"] <= 2
     assert content["metrics"]["val/loss"] > 0
+
+
+def test_run_info_tells_what_the_training_took_and_the_log_what_it_will_take(trained):
+    cwd, logs, _ = trained
+    content = info(cwd / MODELS / "finetune_predictor_sample")
+    windows = int(re.search(r"train: (\d+) windows", logs.stderr).group(1))
+    full = windows - windows % content["scale"]["global_batch"]  # an incomplete batch is left out
+    assert content["tokens"] == 2 * full * (24 + 4 + 1)
+    assert content["device"].startswith("cpu (")
+    assert content["processes"] == 1
+    assert content["peak_memory"] > 2**26
+    assert content["seconds"] > 0
+    assert re.search(r"About \d+ s left for 1 more epochs at most", logs.stderr)
 
 
 @pytest.mark.parametrize(
