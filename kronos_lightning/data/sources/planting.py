@@ -9,7 +9,7 @@ import numpy as np
 
 Planted = Literal["none", "momentum", "candle_shape"]
 MEMORY = 3  # candles whose common change foretells the direction
-PULL = 0.5  # drift in that direction, in deviations of a candle
+PULL = 0.6  # drift in that direction, in deviations of a candle
 SHARE = 0.25  # of the candles that have the telling shape
 BURST = 4.0  # volatility of the candle after one, relative to the volatility after another
 LEAST = 0.25  # minimum share of the wicks that is above the body of all other candles
