@@ -143,7 +143,7 @@ def create_app(service: Service) -> FastAPI:
 
 def _predictions(service: Service) -> APIRouter:
     router = APIRouter(tags=["forecasts"])
-    codes = _responses(401, 404, 409, 413, 415, 422, 429, 503)
+    codes = _responses(401, 404, 408, 409, 413, 415, 422, 429, 503)
     request_body = Annotated[PredictRequest | None, Body()]
 
     @router.post("/btc/predict", responses=codes)
@@ -167,7 +167,7 @@ def _information(service: Service) -> APIRouter:
         """Describe the model: hashes, settings of its decisions, calibration, verdict of the last evaluation."""
         return service.described()
 
-    @router.post("/admin/reload", responses=_responses(401, 403, 409, 413, 415, 429))
+    @router.post("/admin/reload", responses=_responses(401, 403, 408, 409, 413, 415, 429))
     async def reload(request: Request) -> ModelAnswer:
         """Load the checkpoint again and exchange the model between two batches; needs the key named admin."""
         if service.keys and request.scope["caller"] != ADMIN:

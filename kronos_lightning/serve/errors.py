@@ -16,6 +16,7 @@ HINTS = {
     403: ("forbidden", "not allowed", "Use a key with the name admin."),
     404: ("not_found", "no such page", "See /docs for the endpoints."),
     405: ("method_not_allowed", "this path has other methods", "See /docs for the endpoints."),
+    408: ("body_too_slow", "the body did not arrive in time", "Send the whole body within 30 seconds."),
     413: ("body_too_large", "the body is larger than this service reads", "Send fewer candles."),
     415: ("unsupported_media_type", "the body is not JSON", "Send the header Content-Type: application/json."),
     422: ("invalid_request", "the body does not have the form of the schema", "See /docs for the schema."),

@@ -1,5 +1,6 @@
 """ASGI middleware around every request: identity, keys, limits, size of the body, headers, log line and metrics."""
 
+import asyncio
 import json
 import logging
 import re
@@ -16,6 +17,7 @@ from .metrics import Metrics
 
 log = logging.getLogger("serve.access")
 
+BODY_SECONDS = 30.0  # for a whole body, so that slow senders do not hold connections
 GUARDED = ("/v1/", "/btc/", "/admin/")
 REQUEST_ID = re.compile(rb"[\w.-]{1,64}", re.ASCII)
 SECURITY = {
@@ -112,9 +114,16 @@ class _Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int):
         self.scope, self._receive, self._send, self._left = scope, receive, send, max_body
         self.started, self.status = False, 500
+        self._complete, self._deadline = False, time.monotonic() + BODY_SECONDS
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        if self._complete:  # what follows is the end of the connection, which may take as long as it likes
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._deadline - time.monotonic())
+        except TimeoutError:
+            raise HTTPException(408) from None
+        self._complete = not message.get("more_body", False)
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise HTTPException(413)  # the one exception that FastAPI lets through while it reads a body

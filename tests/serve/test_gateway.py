@@ -3,9 +3,12 @@
 import json
 import logging
 
+import anyio
 import pytest
 
+from kronos_lightning.serve import gateway
 from kronos_lightning.serve.access import Keys, RateLimit, ServeError, check_host
+from kronos_lightning.serve.app import create_app
 from kronos_lightning.serve.logs import JsonLines
 from tests.helpers.service import client_of, rows, service_of
 
@@ -94,12 +97,30 @@ def test_a_large_body_is_refused_while_it_arrives(locked):
     assert locked.post("/btc/predict", content=chunks(5), headers=headers).status_code == 404  # {}: no candles
 
 
+SCOPE = {
+    "type": "http", "method": "POST", "path": "/btc/predict", "raw_path": b"/btc/predict", "query_string": b"",
+    "headers": [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")],
+    "client": ("127.0.0.1", 1), "server": ("localhost", 80), "scheme": "http", "http_version": "1.1", "root_path": "",
+}  # fmt: skip
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(checkpoint, monkeypatch):
+    app, sent = create_app(service_of(checkpoint)), []
+    monkeypatch.setattr(gateway, "BODY_SECONDS", 0.05)
+
+    async def receive():
+        await anyio.sleep(3600)
+
+    async def send(message):
+        sent.append(message)
+
+    anyio.run(app, dict(SCOPE), receive, send)
+    assert sent[0]["status"] == 408
+    assert b"body_too_slow" in sent[1]["body"]
+
+
 def test_the_reading_of_a_large_body_stops(checkpoint):
     """The middleware asks for no more than one chunk beyond the limit."""
-    import anyio
-
-    from kronos_lightning.serve.app import create_app
-
     app, asked, sent = create_app(service_of(checkpoint, max_body=25_000)), [], []
 
     async def receive():
@@ -109,13 +130,7 @@ def test_the_reading_of_a_large_body_stops(checkpoint):
     async def send(message):
         sent.append(message)
 
-    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
-    scope = {
-        "type": "http", "method": "POST", "path": "/btc/predict", "raw_path": b"/btc/predict", "query_string": b"",
-        "headers": headers, "client": ("127.0.0.1", 1), "server": ("localhost", 80), "scheme": "http",
-        "http_version": "1.1", "root_path": "",
-    }  # fmt: skip
-    anyio.run(app, scope, receive, send)
+    anyio.run(app, dict(SCOPE), receive, send)
     assert sent[0]["status"] == 413
     assert len(asked) == 3
 
