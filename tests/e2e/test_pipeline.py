@@ -13,8 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kronos_lightning import Kronos, KronosTokenizer
 from kronos_lightning.config.validation import check_evaluation
+from kronos_lightning.evaluation.significance import Bootstrap, compare
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.forecast.calibration import Calibration, CalibrationError
+from kronos_lightning.forecast.distribution import crps
 from kronos_lightning.pipeline.forecasting import forecast_range
 from kronos_lightning.runs.builders import build_datamodule
 from tests.helpers.commands import QUICK_EVALUATE, QUICK_TRAIN, command
@@ -251,6 +253,19 @@ def test_did_it_help_forecasts_each_stage_as_it_is_anchored_and_pooled_with_a_ba
     paths, pools = plain.shape[1], [part.compared[name] for name in pooled]
     assert len({pool[:, paths:].tobytes() for pool in pools}) == 1  # the same baseline in each
     np.testing.assert_array_equal(part.compared["both+har"][:, :paths], plain)
+
+
+def test_anchoring_makes_the_first_step_better(trained, monkeypatch):
+    cwd, *_ = trained
+    monkeypatch.chdir(cwd)
+    more = ["evaluation.max_cutoffs=150", "forecast.num_paths=20"]
+    part = measured("calibration.fit=false", "compare=[anchored:both]", *more)
+    last, actual = part.forecasts.last_close[:, None], part.forecasts.actual_close / part.forecasts.last_close[:, None]
+    plain, anchored = (
+        crps(paths / last[:, None], actual)[:, 0]
+        for paths in (part.forecasts.close_paths, part.compared["anchored:both"])
+    )
+    assert compare(anchored, plain, "plain", Bootstrap(overlap=1, samples=500, seed=0)).better
 
 
 def measured(*overrides):

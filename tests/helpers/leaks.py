@@ -39,7 +39,7 @@ def plant(monkeypatch, target, leak):
     monkeypatch.setattr(target, leak(pkgutil.resolve_name(target)))
 
 
-def checkpoints(folder, **ranges):
+def checkpoints(folder, representation=None, **ranges):
     """Tiny networks in `folder`/t and `folder`/p, with records of their training; and the arguments that name them."""
     torch.manual_seed(0)
     KronosTokenizer(**TINY_TOKENIZER).save_pretrained(folder / "t")
@@ -48,6 +48,7 @@ def checkpoints(folder, **ranges):
     for name in ("t", "p"):
         data = {"ranges": ranges.get(name, known), "fingerprints": {}}
         record = {"initial_weights": "random", "synthetic": True, "data": data}
+        record |= {} if representation is None else {"representation": representation}
         (folder / name / "training.json").write_text(json.dumps(record))
     return [*QUICK_EVALUATE, "trainer=cpu", f"predictor={folder / 'p'}", f"tokenizer={folder / 't'}"]
 
