@@ -20,7 +20,7 @@ from numba import njit
 
 from .market_data import Intrabar, MarketData, Prices
 from .rules import ExecutionRules
-from .strategy import BUY, HOLD
+from .strategy import BUY, HOLD, SELL
 
 FLATTEN = 2  # order of a drawdown halt: close the open position
 ROUNDING = 1e-12  # a drawdown equal to the limit counts as reached, such as one stop of 5 % at a limit of 5 %
@@ -121,6 +121,15 @@ class Backtest:
             columns[side] = self.stamps[self.trades[side]]
         columns["reason"] = REASONS[self.trades["reason"]]
         return pd.DataFrame(columns).rename(columns={"entry": "entry_time", "exit": "exit_time"})
+
+    def signal_table(self, signals: np.ndarray) -> pd.DataFrame:
+        """Return the signals ``(T,)`` of this run with its halts as a table, one row per close, for a trading bot.
+
+        The columns are those of a live record: cutoff (open time of the candle, UTC), signal, halted, late.
+        """
+        names = pd.Series({BUY: "BUY", HOLD: "HOLD", SELL: "SELL"})
+        columns = {"signal": names.loc[signals].to_numpy(), "halted": self.halted, "late": False}
+        return pd.DataFrame({"cutoff": pd.to_datetime(self.stamps, utc=True), **columns})
 
 
 def run_backtest(market: MarketData, signals: np.ndarray, rules: ExecutionRules, initial_equity: float) -> Backtest:

@@ -35,6 +35,7 @@ class Trading:
     market: the candles, from the first cutoff to the last forecast candle.
     run, hold, flat: backtests of the strategy, of buy-and-hold, and of never trading.
     signals: number of signals of each kind.
+    orders: signal of each candle's close, HOLD where no forecast acts: int8 ``(T,)``.
     strategy, parameters_from: strategy that made the signals, and the source of its parameters as text.
     random: total returns of strategies with the same signals at random times.
     break_even_fee: cost per side at which the strategy breaks even; NaN = none, infinite = above 5 %.
@@ -50,6 +51,7 @@ class Trading:
     hold: Backtest
     flat: Backtest
     signals: dict[str, int]
+    orders: np.ndarray
     strategy: Strategy
     parameters_from: str
     random: np.ndarray
@@ -127,6 +129,7 @@ def trade(
         hold=buy_and_hold(market, rules, rules.initial_equity),
         flat=always_flat(market, rules.initial_equity),
         signals={name: int((decided == value).sum()) for name, value in (("BUY", BUY), ("HOLD", HOLD), ("SELL", SELL))},
+        orders=signals,
         strategy=strategy,
         parameters_from=parameters_from,
         random=random_returns(market, decided, rows, rules, rules.random_runs, settings.seed),

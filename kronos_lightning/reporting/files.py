@@ -118,12 +118,14 @@ def weights(sources: Sources) -> dict[str, str | None]:
 
 
 def write(result: EvaluationResult, directory: Path) -> None:
-    """Write `metrics.json`, the tables and trades as CSV, and TensorBoard's hparams."""
+    """Write `metrics.json`, the tables, trades and signals as CSV, and TensorBoard's hparams."""
     found = metrics(result)
     (directory / "metrics.json").write_text(json.dumps(found, indent=2, allow_nan=False))
     for name, table in tables(result).items():
         table.to_csv(directory / f"{name}.csv", index=False)
-    result.trading.run.trade_table().to_csv(directory / "trades.csv", index=False)
+    trading = result.trading
+    trading.run.trade_table().to_csv(directory / "trades.csv", index=False)
+    trading.run.signal_table(trading.orders).to_csv(directory / "signals.csv", index=False)
     shown = found["figures"][MODEL] | {"skill": found["against_best_baseline"]["skill"]} | found["trading"]["backtest"]
     reached = {f"evaluation/{name}": value for name, value in shown.items() if value is not None}
     with SummaryWriter(str(directory / "tensorboard")) as writer:

@@ -1,0 +1,1 @@
+"""The real freqtrade beside our engine: what `make parity` runs."""
