@@ -3,12 +3,13 @@ PYTHON ?= python3
 RUN = $(VENV)/bin/
 TO_RUN = $(VENV)/.installed
 TO_DEVELOP = $(VENV)/.installed-dev
+FREQTRADE = .venv-freqtrade
 INSTALL = $(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO = data=synthetic data.synthetic.planted=momentum data.representation=returns model=kronos-tiny
 SERVED = outputs/models/finetune_predictor_synthetic
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve fuzz wheels test lint format docs bench tensorboard clean hooks
+.PHONY: help demo serve fuzz wheels parity test lint format docs bench tensorboard clean hooks
 
 help:  ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +28,9 @@ wheels: $(TO_RUN)  ## Wheels of the service for deploy/Dockerfile
 
 fuzz: $(TO_DEVELOP)  ## Send the service some thousand unusual requests, some minutes
 	FUZZ_CASES=150 FUZZ_BODIES=2000 $(RUN)python -m pytest -n 0 tests/serve/test_fuzz.py
+
+parity: $(TO_DEVELOP) $(FREQTRADE)/.installed  ## Our backtest beside the real freqtrade; candles=CSV, report=DIR
+	$(RUN)python -m tests.helpers.freqtrade $(if $(candles),candles=$(candles)) $(if $(report),report=$(report))
 
 test: $(TO_DEVELOP)  ## All tests
 	$(RUN)python -m pytest
@@ -56,7 +60,7 @@ tensorboard: $(TO_RUN)  ## Watch runs and compare evaluations
 	$(RUN)tensorboard --logdir outputs
 
 clean:  ## Remove caches and the environment; keep csv/, data/ and outputs/
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(FREQTRADE) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TO_RUN): pyproject.toml constraints.txt
@@ -66,4 +70,9 @@ $(TO_RUN): pyproject.toml constraints.txt
 
 $(TO_DEVELOP): $(TO_RUN)
 	$(INSTALL) -e '.[dev]'
+	touch $@
+
+$(FREQTRADE)/.installed: integrations/freqtrade/requirements.txt
+	test -x $(FREQTRADE)/bin/python || $(PYTHON) -m venv $(FREQTRADE)
+	$(FREQTRADE)/bin/python -m pip install --quiet --disable-pip-version-check -r integrations/freqtrade/requirements.txt
 	touch $@

@@ -7,13 +7,14 @@ reads those of an evaluation, from a folder with `signals.csv` and `decision.jso
 import json
 import logging
 import os
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import requests
 from freqtrade.exceptions import OperationalException
+from freqtrade.exchange import timeframe_to_seconds
 from freqtrade.strategy import IStrategy
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
@@ -68,12 +69,12 @@ def orders(dates: pd.Series, rows: pd.DataFrame) -> pd.DataFrame:
     return table.set_axis(dates.index, axis=0)
 
 
-def is_current(tag: str | None, now: datetime, timeframe: str) -> bool:
+def is_current(tag: str | None, now: datetime, interval: timedelta) -> bool:
     """Return True if the candle that opened at the time of a tag is the last one that has closed."""
     try:
-        cutoff, step = pd.Timestamp(tag or "none"), pd.Timedelta(timeframe)
-        return bool(cutoff + step <= now < cutoff + 2 * step)
-    except (TypeError, ValueError):  # a tag of another origin, such as a forced entry
+        cutoff = datetime.fromisoformat(tag or "")
+        return cutoff + interval <= now < cutoff + 2 * interval
+    except ValueError:  # a tag of another origin, such as a forced entry
         return False
 
 
@@ -253,7 +254,7 @@ class KronosStrategy(IStrategy):
         **kwargs: Any,
     ) -> bool:
         """Refuse a signal that is not of the last closed candle."""
-        return is_current(entry_tag, current_time, self.timeframe)
+        return is_current(entry_tag, current_time, timedelta(seconds=timeframe_to_seconds(self.timeframe)))
 
     @property
     def _is_trading(self) -> bool:

@@ -124,6 +124,7 @@ def test_evaluation_leaves_forecasts_scoreboard_report_and_plots(trained):
         "metrics.json",
         "report.html",
         "trades.csv",
+        "signals.csv",
         "calibration.json",
         "risk.csv",
         "risk.png",

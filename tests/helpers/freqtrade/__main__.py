@@ -1,4 +1,7 @@
-"""Compare our engine with freqtrade's: python -m tests.helpers.freqtrade [candles=CSV] [report=DIR] [smoke=no]."""
+"""Compare our engine with freqtrade's; `make parity`.
+
+python -m tests.helpers.freqtrade [candles=CSV] [report=DIR] [smoke=no] [record=yes]
+"""
 
 import json
 import shutil
@@ -45,20 +48,21 @@ def main(options):
     if report:
         reports = {"report": Path(report).resolve()}
     else:
-        reports = {"random": folder / "report-random", "momentum": folder / "report-momentum"}
-        write_report(reports["random"], candles, random_signals(candles), "BTCUSDT", interval)
-        write_report(reports["momentum"], candles, momentum_signals(candles), "BTCUSDT", interval)
+        made = {f"random {seed}": random_signals(candles, seed) for seed in (100, 101)}
+        made["momentum"] = momentum_signals(candles)
+        reports = {name: folder / f"report {name}" for name in made}
+        for name, signals in made.items():
+            write_report(reports[name], candles, signals, "BTCUSDT", interval)
     found = {}
     for name, place in reports.items():
         (folder / name).mkdir()
         found[name], theirs = compared(folder / name, place, candles)
-        if name == "random" and options.get("record"):
-            theirs.to_csv(STORED / "trades.csv.gz", index=False)
-            shutil.copyfile(place / "decision.json", STORED / "decision.json")
-            pd.read_csv(place / "signals.csv").to_csv(STORED / "signals.csv.gz", index=False)
+        if name == "random 100" and options.get("record"):
+            record(place, theirs)
     print_table(found, path, candles, interval)
     passed = all(one.equal for one in found.values())
     if options.get("smoke") != "no":
+        print("Dry-run on a local exchange:")
         (folder / "smoke").mkdir()
         passed = smoke(folder / "smoke") and passed
     shutil.rmtree(folder)
@@ -68,9 +72,14 @@ def main(options):
 def shortest(candles):
     """The interval of candles, as freqtrade and Binance name it."""
     minutes = int(candles["timestamps"].diff().min() / pd.Timedelta("1min"))
-    names = {1440: "1d", 60: "h", 1: "m"}
-    unit = next(size for size in names if minutes % size == 0)
-    return f"{minutes // unit}{names[unit]}".replace("11d", "1d")
+    return {1440: "1d", 240: "4h", 60: "1h", 15: "15m", 5: "5m", 1: "1m"}[minutes]
+
+
+def record(report, theirs):
+    """Store what the test of the engine reads: a report, and freqtrade's trades."""
+    theirs.to_csv(STORED / "trades.csv.gz", index=False)
+    pd.read_csv(report / "signals.csv").to_csv(STORED / "signals.csv.gz", index=False)
+    shutil.copyfile(report / "decision.json", STORED / "decision.json")
 
 
 def print_table(found, path, candles, interval):

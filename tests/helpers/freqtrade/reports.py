@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from kronos_lightning.backtest import BUY, HOLD, SELL, ExecutionRules, MarketData, run_backtest
+from kronos_lightning.settings import parse_interval
 
 RULES = ExecutionRules(cost=0.001, stop_loss=0.05, take_profit=0.15, max_drawdown=0.20, cooldown=20)
 EQUITY = 1e6  # large, so that freqtrade's rounding to whole lots does not count
@@ -27,7 +28,7 @@ def momentum_signals(candles):
 
 def backtested(candles, signals, interval, rules=RULES):
     """The engine's run on candles."""
-    return run_backtest(MarketData.of(candles, pd.Timedelta(interval)), signals, rules, EQUITY)
+    return run_backtest(MarketData.of(candles, parse_interval(interval)), signals, rules, EQUITY)
 
 
 def write_report(folder, candles, signals, symbol, interval):
