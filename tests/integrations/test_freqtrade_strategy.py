@@ -250,9 +250,9 @@ def test_a_folder_serves_a_backtest(tmp_path):
     assert frame["enter_long"].tolist() == [0, 1, 0, 0, 0, 0]
     assert frame["exit_long"].tolist() == [0, 0, 0, 1, 0, 0]
     assert strategy.custom_stake_amount("", None, 1.0, 1001.0, None, 1e9, 1.0, None, "long") == pytest.approx(1000)
-    moments = [(HOURS[1], HOURS[2]), (HOURS[1], HOURS[3])]
-    entries = [("", "market", 1.0, 1.0, "GTC", at.to_pydatetime(), cutoff.isoformat(), "long") for cutoff, at in moments]
-    assert [strategy.confirm_trade_entry(*entry) for entry in entries] == [True, False]
+    opening = HOURS[2].to_pydatetime()
+    entries = [("", "market", 1.0, 1.0, "GTC", opening, cutoff.isoformat(), "long") for cutoff in HOURS[:3]]
+    assert [strategy.confirm_trade_entry(*entry) for entry in entries] == [False, True, False]
     with pytest.raises(Refused, match="not of ETHUSDT"):
         populated(strategy, "ETH/USDT")
 
