@@ -62,7 +62,7 @@ def main(options):
     print_table(found, path, candles, interval)
     passed = all(one.equal for one in found.values())
     if options.get("smoke") != "no":
-        print("Dry-run on a local exchange:")
+        print("Dry run on a local exchange:", flush=True)
         (folder / "smoke").mkdir()
         passed = smoke(folder / "smoke") and passed
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Dry-run of freqtrade on the local exchange: one trade, SIGKILL, restart, none doubled."""
+"""Dry run of freqtrade on the local exchange: one trade, SIGKILL, restart, none doubled."""
 
 import signal
 import sqlite3
@@ -26,8 +26,10 @@ def smoke(folder):
         config = configuration(
             exchange.url, exchange.url, DECISION, db_url=f"sqlite:///{database}", internals={"process_throttle_secs": 1}
         )
+        with _bot(folder, config | {"fee": 0.002}) as bot:
+            passed = _until("a bot with another fee does not start", bot, lambda: bot.poll() == 2)
         with _bot(folder, config) as bot:
-            passed = _until("one open trade after BUY", bot, lambda: _trades(database) == (1, 1))
+            passed &= _until("one open trade after BUY", bot, lambda: _trades(database) == (1, 1))
             bot.send_signal(signal.SIGKILL)
             bot.wait()
             print(f"  SIGKILL: exit code {bot.returncode}, {_trades(database)[0]} trade stored")
@@ -40,7 +42,7 @@ def smoke(folder):
             passed &= _until(silence, bot, lambda: set(exchange.asked) - known) and _trades(database) == (1, 1)
             exchange.signal = "SELL"
             passed &= _until("closed once after SELL", bot, lambda: _trades(database) == (1, 0))
-    print(f"Dry-run: {'passed' if passed else 'FAILED, see ' + str(folder / 'bot.log')}")
+    print(f"Dry run: {'passed' if passed else 'FAILED, see ' + str(folder / 'bot.log')}")
     return passed
 
 
@@ -57,8 +59,9 @@ def _bot(folder, config):
 
 def _until(what, bot, reached):
     begin = time.monotonic()
-    while not (done := bool(reached())) and bot.poll() is None and time.monotonic() - begin < PATIENCE:
+    while not reached() and bot.poll() is None and time.monotonic() - begin < PATIENCE:
         time.sleep(0.2)
+    done = bool(reached())
     print(f"  {what}: {'yes' if done else 'NO'} ({time.monotonic() - begin:.0f} s)")
     return done
 
