@@ -137,6 +137,13 @@ def test_the_equity_is_that_of_a_naive_engine_on_every_third_cutoff(hours, range
     assert len(result.run.trades) == len(trades) > 10
     assert sum(result.signals.values()) == 64  # of 190 cutoffs
 
+    table = result.run.signal_table(result.orders)  # for a trading bot
+    assert table["signal"].map({"BUY": 1, "HOLD": 0, "SELL": -1}).tolist() == aligned
+    assert table["cutoff"].tolist() == candles["timestamps"].tolist()
+    assert table["halted"].tolist() == result.run.halted.tolist()
+    assert table["halted"].any()
+    assert not table["late"].any()
+
 
 def test_candles_before_the_first_cutoff_and_after_the_last_forecast_are_not_traded(hours, ranges, base):
     test, _ = ranges

@@ -247,11 +247,6 @@ def test_the_files_for_machines_hold_what_the_page_says(folded, tmp_path):
     assert len(pd.read_csv(tmp_path / "risk.csv")) == len(content["risk"]["by_step"]) == 2 * 5
     assert content["risk"]["stop_before_target"]["down"] == SETTINGS.backtest.stop_loss
     assert len(pd.read_csv(tmp_path / "trades.csv")) == content["trading"]["backtest"]["trades"]
-    signals = pd.read_csv(tmp_path / "signals.csv", parse_dates=["cutoff"])
-    assert len(signals) == len(folded.trading.market)
-    counts = {name: int((signals["signal"] == name).sum()) for name in ("BUY", "SELL")}
-    assert counts == {name: folded.trading.signals[name] for name in counts}
-    assert signals["halted"].tolist() == folded.trading.run.halted.tolist()
 
 
 def test_tensorboard_lists_settings_and_final_metrics(folded, tmp_path):
