@@ -9,10 +9,10 @@ DEMO = data=synthetic data.synthetic.planted=momentum data.representation=return
 SERVED = outputs/models/finetune_predictor_synthetic
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve fuzz wheels parity test lint format docs bench tensorboard clean hooks
+.PHONY: help demo serve fuzz wheels parity test lint format docs bench bench-gpu tensorboard clean hooks
 
 help:  ## This list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(TO_RUN)  ## Fine-tune, forecast and backtest on synthetic candles, a few minutes on two cores
 	$(RUN)python train.py -m stage=tokenizer,predictor $(DEMO) trainer=cpu stage.learning_rate=3e-3 stage.max_epochs=2
@@ -55,6 +55,9 @@ docs: $(TO_DEVELOP)  ## Build the documentation into site/
 
 bench: $(TO_DEVELOP)  ## Measure speed and memory, some minutes on an idle machine
 	$(RUN)python -m pytest -n 0 -m "benchmark or minutes" -s
+
+bench-gpu: $(TO_DEVELOP)  ## Measure a GPU in 8 minutes; CANDLES=FILE for your own candles, SMOKE=1 to try it on a CPU
+	$(RUN)python -m tests.benchmarks.gpu --output outputs/gpu $(if $(CANDLES),--candles '$(CANDLES)') $(if $(SMOKE),--smoke)
 
 tensorboard: $(TO_RUN)  ## Watch runs and compare evaluations
 	$(RUN)tensorboard --logdir outputs

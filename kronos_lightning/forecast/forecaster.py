@@ -26,7 +26,7 @@ from kronos_lightning.forecast.decoding import (
     generate_tokens,
     tail,
 )
-from kronos_lightning.forecast.device import best_device
+from kronos_lightning.forecast.device import best_device, working_memory
 from kronos_lightning.forecast.distribution import check_levels, quantile_table, quantiles, repair
 from kronos_lightning.forecast.folding import FoldCache, weight_versions
 from kronos_lightning.forecast.fused import transformer_blocks
@@ -37,7 +37,6 @@ from kronos_lightning.model.pretrained import CheckpointError, trained_represent
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PRICED = len(PRICES)
-WORKING_MEMORY = 2**30  # bytes; series or paths that do not fit are forecast in groups
 
 
 @dataclass
@@ -362,7 +361,7 @@ class Forecaster:
         )
 
     def _fitting(self, known: int, horizon: int, num_paths: int) -> tuple[int, int]:
-        """Return the numbers of series and of paths per series that fit into `WORKING_MEMORY`."""
+        """Return the numbers of series and of paths per series that fit into the working memory; others form groups."""
         width, layers = self.predictor.dep_layer.norm.weight.numel(), len(self.predictor.transformer) + 1
         cached = 2 * layers * width * self.dtype.itemsize
         blocks, decoder = transformer_blocks(self.predictor.transformer), transformer_blocks(self.tokenizer.decoder)
@@ -370,8 +369,9 @@ class Forecaster:
         scores = 4 * 3 * max(decoder[0].self_attn.n_heads if decoder else 1, 1)
         series = known * (cached + passing)
         path = horizon * (cached + passing + scores * (min(known, self.max_context) + horizon))
-        together = max(1, WORKING_MEMORY // (series + num_paths * path))
-        return together, min(num_paths, max(1, (WORKING_MEMORY - series) // path))
+        memory = working_memory(next(self.predictor.parameters()).device)
+        together = max(1, memory // (series + num_paths * path))
+        return together, min(num_paths, max(1, (memory - series) // path))
 
     def _seen(self, candles: Tensor) -> Tensor:
         """Return candles ``(…, C)``, with volume and amount set to zero if they are not known."""

@@ -100,7 +100,7 @@ def test_groups_that_fit_the_working_memory_give_the_same_paths(candles, tiny_to
     forecaster = Forecaster(tiny_tokenizer, tiny_predictor, max_context=64)
     given = windows(candles, 5, 20, 4)
     whole = forecaster.sample_normalised(*given, 6, torch.Generator().manual_seed(0))
-    monkeypatch.setattr("kronos_lightning.forecast.forecaster.WORKING_MEMORY", 60_000)
+    monkeypatch.setattr("kronos_lightning.forecast.device.WORKING_MEMORY", 60_000)
     together, paths = forecaster._fitting(20, 4, 6)
     assert (together, paths) != (5, 6)
     torch.testing.assert_close(

@@ -16,8 +16,8 @@ class Work:
     horizon: int
     paths: int
     series: int
-    least: float  # ratio to reach
-    repeats: int  # of each decoder; the best counts
+    least: float = 0.0  # ratio to reach
+    repeats: int = 1  # of each decoder; the best counts
 
     def __str__(self):
         return f"{self.model}, context {self.known}, horizon {self.horizon}, {self.paths} path(s), {self.series} series"
