@@ -14,7 +14,7 @@ from tests.benchmarks.gpu.machine import Machine
 from tests.benchmarks.gpu.plan import measurements
 from tests.benchmarks.gpu.rows import Measurement, Report, WrongResultError, run
 from tests.helpers.commands import command
-from tests.helpers.configuration import check_training, composed
+from tests.helpers.configuration import CHECKS, composed
 
 CPU = torch.device("cpu")
 
@@ -24,12 +24,17 @@ def machine(tmp_path):
     return Machine(CPU, tmp_path / "work", smoke=True)
 
 
+def check(script, arguments, cwd):
+    name = script.removesuffix(".py")
+    CHECKS[name](composed(name, *arguments))
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """Exit code, folder and content of one smoke run; its commands begin at once."""
+    """Exit code, folder and content of one smoke run. Its commands are checked, not run: tests/e2e runs such commands."""
     folder = tmp_path_factory.mktemp("kit")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(end_to_end, "run_command", lambda script, arguments, cwd: command(script, *arguments, cwd=cwd))
+        patch.setattr(end_to_end, "run_command", check)
         patch.setattr("tests.helpers.floor.COPY_SECONDS", 0.01)
         patch.setattr("kronos_lightning.training.throughput.PEAK_SECONDS", 0.01)
         code = kit.main(["--output", str(folder), "--smoke"])
@@ -186,9 +191,13 @@ def test_a_lost_gpu_restarts_the_kit_which_continues_with_the_next_row(tmp_path)
 def test_a_stuck_measurement_restarts_the_kit(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.benchmarks.gpu.rows.LEAST_PATIENCE", 0.0)
     restarted = []
-    plan = [
-        Measurement("training", "stuck", 0.01, lambda: [time.sleep(0.01) for _ in iter(lambda: bool(restarted), True)])
-    ]
+
+    def stuck():
+        while not restarted:
+            time.sleep(0.01)
+        return {}
+
+    plan = [Measurement("training", "stuck", 0.01, stuck)]
     report = Report(tmp_path, plan, {})
     run(plan, report, 100, restart=lambda: restarted.append(report.path.read_text()))
     (row,) = json.loads(restarted[0])["rows"]
@@ -229,7 +238,15 @@ def test_the_settings_of_a_real_run_are_valid(tmp_path, guide_csv):
             for trainer in ("auto", "ddp", "fsdp"):
                 settings, _ = training.configuration(machine, stage, model, "bf16", trainer)
                 assert settings.model.name == f"kronos-{model}"
-        for _, _, arguments in end_to_end.commands(machine):
-            if "stage=predictor" in arguments:
-                check_training(composed("train", *arguments))
+        for _, script, arguments in end_to_end.commands(machine):
+            check(script, arguments, tmp_path)
     assert f"data.csv_path='{guide_csv}'" in data_overrides(machine, 0)
+
+
+@pytest.mark.minutes
+def test_a_whole_smoke_run_from_the_command_line(tmp_path):
+    """With the commands of both stages and of the evaluation."""
+    result = command("tests.benchmarks.gpu", "--output", "report", "--smoke", cwd=tmp_path, env={}, timeout=900)
+    assert "wrong" not in result.stdout
+    rows = {row["name"]: row for row in json.loads((tmp_path / "report" / "report.json").read_text())["rows"]}
+    assert rows["Kronos-mini: both stages and evaluation"]["state"] == "measured"

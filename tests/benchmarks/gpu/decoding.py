@@ -53,6 +53,7 @@ def figures(machine, forecaster, work, times, finite):
         WrongResultError: a forecast candle is not a finite number.
     """
     shape, best = Shape(work.series, work.paths, work.known, work.horizon), min(times)
+    memory = machine.peak_memory()
     least = forecast_floor(forecaster, shape, machine.floor_rates(forecaster.dtype))
     values = {
         "ms": 1000 * best,
@@ -61,7 +62,7 @@ def figures(machine, forecaster, work, times, finite):
         "share of the floor": least.seconds / best,
         "floor": least.bound,
     }
-    if (memory := machine.peak_memory()) is not None:
+    if memory is not None:
         values["GiB"] = memory
     if not finite:
         raise WrongResultError("forecast candles are not finite", values)

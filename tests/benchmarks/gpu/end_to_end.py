@@ -10,7 +10,7 @@ from tests.helpers.paths import ROOT
 
 from .candles import data_overrides
 
-CANDLES = 6000  # those of `data=synthetic`
+CANDLES = 8000  # enough for 500 cutoffs in the test range
 EPOCHS = 2
 LONGEST = 150  # seconds of a command
 

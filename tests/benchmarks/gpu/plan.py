@@ -13,24 +13,26 @@ BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 
 
 def measurements(machine):
-    """Return the plan for a machine."""
+    """Return the plan for a machine; a smoke run has each kind of measurement, but only for the small networks."""
+    works = decoding.WORKS[:4:3] if machine.smoke else decoding.WORKS
+    trained = TRAINED[:2] if machine.smoke else TRAINED
     plan = [
         ("rates", "products and copies", 5, measure_rates),
         *_networks("small"),
         *_forecasts(),
-        *_decoding(BFLOAT16),
-        *_training("bf16"),
-        *_largest("bf16"),
+        *_decoding(works, BFLOAT16),
+        *_training(trained, "bf16"),
+        *_largest(trained, "bf16"),
         ("end to end", "Kronos-mini: both stages and evaluation", 120, end_to_end.measure),
-        *_decoding(FLOAT32),
-        *_training("float32"),
-        *_training("tf32"),
+        *_decoding(works, FLOAT32),
+        *_training(trained, "float32"),
+        *_training(trained, "tf32"),
         *_distributed(),
-        *_training("bf16", compiled=True),
-        *_decoding(BFLOAT16, compiled=True),
-        *_filled(),
-        *_largest("float32"),
-        *_networks("base"),
+        *_training(trained, "bf16", compiled=True),
+        *_decoding(works, BFLOAT16, compiled=True),
+        *_filled(trained),
+        *_largest(trained, "float32"),
+        *([] if machine.smoke else _networks("base")),
     ]
     return [Measurement(section, name, seconds, partial(_cleanly, f, machine)) for section, name, seconds, f in plan]
 
@@ -57,27 +59,27 @@ def _forecasts():
         yield "parity", name, 25 if compiled else 4, function
 
 
-def _decoding(dtype, compiled=False):
-    for work in decoding.WORKS:
+def _decoding(works, dtype, compiled=False):
+    for work in works:
         function = partial(decoding.measure, work=work, dtype=dtype, compiled=compiled)
         yield "decoding", f"{work}, {_named(dtype, compiled)}", 20 if compiled else 4, function
 
 
-def _training(precision, compiled=False):
-    for stage, model in TRAINED:
+def _training(trained, precision, compiled=False):
+    for stage, model in trained:
         function = partial(training.measure, stage=stage, model=model, precision=precision, compiled=compiled)
         name = f"{stage} {model}, {precision}{', compiled' * compiled}, batch {training.BATCH}"
         yield "training", name, 45 if compiled else 5, function
 
 
-def _largest(precision):
-    for stage, model in TRAINED:
+def _largest(trained, precision):
+    for stage, model in trained:
         function = partial(training.measure_largest, stage=stage, model=model, precision=precision)
         yield "training", f"{stage} {model}, {precision}, largest batch", 15, function
 
 
-def _filled():
-    for stage, model in TRAINED:
+def _filled(trained):
+    for stage, model in trained:
         function = partial(training.measure_filled, stage=stage, model=model)
         yield "training", f"{stage} {model}, bf16, compiled, largest batch of bf16", 50, function
 

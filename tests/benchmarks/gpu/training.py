@@ -78,7 +78,7 @@ def measure(machine, stage, model, precision, *, batch=BATCH, compiled=False, tr
         fitter.fit(module, datamodule)
     if not steps.seconds:
         raise RuntimeError(f"only {steps.seen} steps were made")
-    return figures(machine, module, steps, precision, batch)
+    return figures(machine, module, steps, precision)
 
 
 def configuration(machine, stage, model, precision, trainer):
@@ -97,34 +97,32 @@ def configuration(machine, stage, model, precision, trainer):
     return check_training(cfg), cfg.trainer
 
 
-def figures(machine, module, steps, precision, batch):
+def figures(machine, module, steps, precision):
     """Return the columns of a row."""
-    rate = steps.windows / steps.seconds
+    rate, memory = steps.windows / steps.seconds, machine.peak_memory()
     operations = rate * module.flops(steps.rows)
     values = {
-        "batch": batch,
+        "batch": steps.windows // steps.steps,
         "steps/s": steps.steps / steps.seconds,
         "tokens/s": rate * steps.rows,
         "MFU, measured peak": operations / machine.rate(precision),
     }
     if nominal := machine.nominal(precision):
         values["MFU, nominal peak"] = operations / nominal
-    if (memory := machine.peak_memory()) is not None:
-        values["GiB"] = memory
-    return values
+    return values if memory is None else values | {"GiB": memory}
 
 
 def measure_largest(machine, stage, model, precision, *, seconds=40.0):
     """Double the batch until it does not fit any more; return the row of the largest that did.
 
-    Column `limit` says what ended the search: memory, time, or data (half of the training windows).
+    Column `limit` says what ended the search: memory, time, or data (nearly half of the training windows).
     """
     batch, most = (8, 16) if machine.smoke else (FIRST_LARGE, CANDLES * 2 // 5)
     tried, largest, why, end = {}, None, "data", time.perf_counter() + seconds
     while batch <= most and why == "data":
         try:
             largest = measure(machine, stage, model, precision, batch=batch)
-            tried[batch], batch = largest["tokens/s"], 2 * batch
+            tried[largest["batch"]], batch = largest["tokens/s"], 2 * batch
             why = "data" if time.perf_counter() < end else "time"
         except torch.OutOfMemoryError:
             if largest is None:
