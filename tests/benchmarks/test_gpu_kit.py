@@ -31,7 +31,7 @@ def check(script, arguments, cwd):
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """Exit code, folder and content of one smoke run. Its commands are checked, not run: tests/e2e runs such commands."""
+    """Exit code, folder and content of a smoke run; its commands are checked, not run, as tests/e2e runs such ones."""
     folder = tmp_path_factory.mktemp("kit")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(end_to_end, "run_command", check)
