@@ -4,6 +4,7 @@ A run is that of `train.py` without its callbacks: it starts from random weights
 timed until the seconds are over. The loader gathers the batches meanwhile, as in any training.
 """
 
+import functools
 import gc
 import time
 
@@ -22,6 +23,7 @@ from .machine import tf32
 
 BATCH = 50  # the guide's
 FIRST_LARGE = 400  # where the search for the largest batch begins
+TINY_BATCH = 4  # in a smoke run
 CANDLES = 40_000
 WARM_UP = 3  # steps
 MOST_STEPS = 1000
@@ -41,17 +43,17 @@ QUIET = {
 class Steps(L.Callback):
     """Callback that times the steps after the warm-up and stops when the seconds are over."""
 
-    def __init__(self, seconds, most):
-        self.limit, self.most = seconds, most
+    def __init__(self, warm_up, most, seconds):
+        self.warm_up, self.most, self.limit = warm_up, most, seconds
         self.steps = self.windows = self.seen = 0
         self.seconds = self.began = 0.0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.seen += 1
-        if self.seen == WARM_UP:
+        if self.seen == self.warm_up:
             wait_for(pl_module.device)
             self.began = time.perf_counter()
-        if self.seen <= WARM_UP:
+        if self.seen <= self.warm_up:
             return
         windows, self.rows = batch.stamp.shape[:2]
         self.steps, self.windows = self.steps + 1, self.windows + windows
@@ -69,8 +71,8 @@ def measure(machine, stage, model, precision, *, batch=BATCH, compiled=False, tr
     datamodule = build_datamodule(settings.data)
     datamodule.prepare_data()
     module, _ = build_module(settings, datamodule)
-    datamodule.batch_size, module.compiled = batch, compiled
-    steps = Steps(0.0 if machine.smoke else SECONDS, 2 if machine.smoke else MOST_STEPS - WARM_UP)
+    datamodule.batch_size, module.compiled = min(batch, TINY_BATCH) if machine.smoke else batch, compiled
+    steps = Steps(1, 1, 0.0) if machine.smoke else Steps(WARM_UP, MOST_STEPS - WARM_UP, SECONDS)
     if compiled:
         torch.compiler.reset()  # otherwise it counts the networks of earlier rows, and gives up at the eighth
     with tf32(precision == "tf32"):
@@ -89,12 +91,18 @@ def configuration(machine, stage, model, precision, trainer):
         sizes += [f"model.predictor.{key}={value}" for key, value in TINY_PREDICTOR.items() if "bits" not in key]
     cache = ["stage.cache_tokens=true"] if stage == "predictor" else []
     device = "gpu" if machine.device.type == "cuda" else "cpu"
-    cfg = compose(
-        "train", *data_overrides(machine, 900 if machine.smoke else CANDLES), f"stage={stage}", *sizes, *cache,
-        f"trainer={trainer}", f"trainer.accelerator={device}", "trainer.devices=1",
-        f"trainer.precision={LIGHTNING[precision]}", f"run_dir={machine.folder / 'run'}",
+    cfg = composed(
+        *data_overrides(machine, 900 if machine.smoke else CANDLES), f"stage={stage}", *sizes, *cache,
+        f"trainer={trainer}", f"trainer.accelerator={device}", "trainer.devices=1", f"run_dir={machine.folder / 'run'}",
     )  # fmt: skip
+    cfg.trainer.precision = LIGHTNING[precision]
     return check_training(cfg), cfg.trainer
+
+
+@functools.cache
+def composed(*overrides):
+    """Compose a training once for all precisions, which takes longer than many a measurement."""
+    return compose("train", *overrides)
 
 
 def figures(machine, module, steps, precision):
@@ -117,7 +125,7 @@ def measure_largest(machine, stage, model, precision, *, seconds=40.0):
 
     Column `limit` says what ended the search: memory, time, or data (nearly half of the training windows).
     """
-    batch, most = (8, 16) if machine.smoke else (FIRST_LARGE, CANDLES * 2 // 5)
+    batch, most = (TINY_BATCH // 2, TINY_BATCH) if machine.smoke else (FIRST_LARGE, CANDLES * 2 // 5)
     tried, largest, why, end = {}, None, "data", time.perf_counter() + seconds
     while batch <= most and why == "data":
         try:
