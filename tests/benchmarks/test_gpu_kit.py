@@ -9,7 +9,6 @@ import torch
 
 from tests.benchmarks.gpu import __main__ as kit
 from tests.benchmarks.gpu import end_to_end, parity, training
-from tests.benchmarks.gpu.candles import data_overrides
 from tests.benchmarks.gpu.machine import Machine
 from tests.benchmarks.gpu.plan import measurements
 from tests.benchmarks.gpu.rows import Measurement, Report, WrongResultError, run
@@ -232,15 +231,14 @@ def test_the_batch_doubles_until_memory_ends(machine, monkeypatch):
 
 def test_the_settings_of_a_real_run_are_valid(tmp_path, guide_csv):
     """Sizes, ranges and trainers of a run on a GPU, for synthetic candles and for a file; nothing is trained."""
-    for candles in (None, guide_csv):
-        machine = Machine(CPU, tmp_path / "work", candles=candles)
-        for stage, model in (("tokenizer", "small"), ("predictor", "base")):
-            for trainer in ("auto", "ddp", "fsdp"):
-                settings, _ = training.configuration(machine, stage, model, "bf16", trainer)
-                assert settings.model.name == f"kronos-{model}"
-        for _, script, arguments in end_to_end.commands(machine):
-            check(script, arguments, tmp_path)
-    assert f"data.csv_path='{guide_csv}'" in data_overrides(machine, 0)
+    synthetic, of_file = (Machine(CPU, tmp_path / "work", candles=candles) for candles in (None, guide_csv))
+    settings, _ = training.configuration(synthetic, "predictor", "base", "bf16", "fsdp")
+    assert settings.model.name == "kronos-base"
+    settings, trainer = training.configuration(of_file, "tokenizer", "small", "tf32", "ddp")
+    assert (settings.data.csv_path, settings.data.interval) == (str(guide_csv), "1h")
+    assert trainer.precision == "32-true"
+    for _, script, arguments in end_to_end.commands(of_file):
+        check(script, arguments, tmp_path)
 
 
 @pytest.mark.minutes
