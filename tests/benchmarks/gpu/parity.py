@@ -19,16 +19,16 @@ from .rows import WrongResultError
 CPU = torch.device("cpu")
 # What may differ from float32 on the CPU. outputs and gradients: norm of the difference over the norm; loss: difference
 # in nats or squared deviations; tokens: share of most likely tokens, or of the code's bits, that differ. bfloat16 has 8
-# bits of precision: its limits are about three times what it differs by on a CPU. TF32 has 11.
+# bits of precision: its limits are three times what small differs by on a CPU, and more. TF32 has 11.
 TOLERANCES = {
     "float32": {"outputs": 1e-4, "loss": 1e-4, "gradients": 1e-3, "tokens": 2e-3},
     "tf32": {"outputs": 5e-3, "loss": 2e-3, "gradients": 2e-2, "tokens": 1e-2},
-    "bf16": {"outputs": 4e-2, "loss": 1e-2, "gradients": 1.5e-1, "tokens": 8e-2},
+    "bf16": {"outputs": 4e-2, "loss": 1e-2, "gradients": 6e-2, "tokens": 8e-2},
 }
 # Share of forecast candles that may differ: a token that differs changes all candles after it.
 CANDLES = {
     "float32": {"first candles": 0.02, "all candles": 0.1},
-    "bfloat16": {"first candles": 0.3, "all candles": 0.9},
+    "bfloat16": {"first candles": 0.3, "all candles": 0.5},
 }
 
 
