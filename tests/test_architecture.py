@@ -22,6 +22,7 @@ FLOORS = {  # from the ground up: each package, and all those that it imports
     "runs": {"settings", "storage", "model", "data", "forecast", "config", "training"},
     "export": {"settings", "storage", "model", "plotting", "data", "forecast", "runs"},
     "pipeline": {"settings", "storage", "model", "data", "backtest", "forecast", "config", "evaluation", "runs"},
+    "live": {"settings", "storage", "data", "backtest", "forecast", "config", "evaluation", "pipeline"},
     "serve": {"settings", "data", "backtest", "forecast", "config", "runs", "pipeline"},
     "sweeps": {"settings", "storage", "plotting", "config", "runs"},
     "reporting": {

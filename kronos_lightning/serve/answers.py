@@ -8,11 +8,11 @@ import numpy as np
 
 from kronos_lightning.data.formats import CLOSE
 from kronos_lightning.forecast import expected_volatility, probability_touch, quantiles, validity
+from kronos_lightning.pipeline.loaded_model import LoadedModel
 from kronos_lightning.pipeline.signals import Decision
 from kronos_lightning.settings import interval_name
 
 from .incoming import Prepared
-from .loaded_model import LoadedModel
 from .messages import CalibrationAnswer, ModelAnswer, ModelName, Prediction, Thresholds, Touched
 
 LEVELS = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)

@@ -23,7 +23,6 @@ from .errors import HINTS, ServiceError, body, handle_errors
 from .evaluations import StoredForecasts, shown
 from .gateway import Gateway
 from .incoming import prepare, table
-from .loaded_model import ModelHolder
 from .messages import (
     ErrorAnswer,
     EvaluationAnswer,
@@ -35,6 +34,7 @@ from .messages import (
     PredictRequest,
 )
 from .metrics import Metrics
+from .model_holder import ModelHolder
 from .pages import add_pages
 
 log = logging.getLogger("serve")

@@ -1,6 +1,5 @@
 """Checks of the candles in a request: their content is refused with time, place, value and a way out."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +7,7 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.candles import validate
+from kronos_lightning.data.candles import candles_sha256, validate
 from kronos_lightning.data.formats import FEATURES, CandleError
 from kronos_lightning.forecast.series import Series, read_series
 from kronos_lightning.pipeline.decision_settings import DecisionSettings
@@ -113,7 +112,7 @@ def prepare(
         calibrated=reason is None,
         reason=reason,
         overrides=overrides,
-        sha256=_digest(seen),
+        sha256=candles_sha256(seen),
         notices=notices,
     )
     if (age := found.age(now)) > step.total_seconds():
@@ -180,13 +179,6 @@ def _reason(overrides: dict[str, object], decision: DecisionSettings) -> str | N
         if key in overrides:
             return f"it was fitted with {key} {getattr(decision, key)}"
     return None
-
-
-def _digest(frame: pd.DataFrame) -> str:
-    digest = hashlib.sha256(frame["timestamps"].astype("int64").to_numpy().tobytes())
-    names = [name for name in FEATURES if name in frame]
-    digest.update(np.ascontiguousarray(frame[names].to_numpy(np.float64)).tobytes())
-    return digest.hexdigest()
 
 
 def _distance(step: pd.Timedelta) -> str:

@@ -16,9 +16,9 @@ from .access import Keys, RateLimit, check_host
 from .app import Service, create_app
 from .batching import Batcher
 from .evaluations import StoredForecasts, read_file
-from .loaded_model import ModelHolder
 from .logs import JsonLines
 from .metrics import Metrics
+from .model_holder import ModelHolder
 
 KEYS = "KRONOS_API_KEYS"
 GRACE = 10  # seconds in which running requests may finish
