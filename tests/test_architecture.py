@@ -23,7 +23,7 @@ FLOORS = {  # from the ground up: each package, and all those that it imports
     "export": {"settings", "storage", "model", "plotting", "data", "forecast", "runs"},
     "pipeline": {"settings", "storage", "model", "data", "backtest", "forecast", "config", "evaluation", "runs"},
     "live": {"settings", "storage", "data", "backtest", "forecast", "config", "evaluation", "pipeline"},
-    "serve": {"settings", "data", "backtest", "forecast", "config", "runs", "pipeline"},
+    "serve": {"settings", "data", "forecast", "config", "pipeline", "live"},
     "sweeps": {"settings", "storage", "plotting", "config", "runs"},
     "reporting": {
         "storage",
@@ -50,6 +50,7 @@ FLOORS = {  # from the ground up: each package, and all those that it imports
         "export",
         "pipeline",
         "reporting",
+        "live",
         "serve",
     },
 }

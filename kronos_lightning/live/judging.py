@@ -72,7 +72,8 @@ def possible(candles: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def _problem(candles: pd.DataFrame) -> str | None:
     """Return what is impossible about candles; None if nothing is. Their distances do not count."""
-    rows = candles[["timestamps", *FEATURES]].rename_axis("row")
+    stamps = pd.Index(candles["timestamps"].dt.strftime("%Y-%m-%d %H:%M"), name="candle")
+    rows = candles[["timestamps", *FEATURES]].set_axis(stamps, axis=0)
     try:
         validate(rows, "the exchange", None, "", sessions=True)
     except CandleError as error:

@@ -54,7 +54,7 @@ class LiveOperation:
         threads: int = 1,
     ):
         self._stop, self._feed, self._threads = threading.Event(), feed, threads
-        self._stack, url = ExitStack(), os.environ.get(URL)
+        url = os.environ.get(URL)
         path = Path(settings.record)
         with ExitStack() as stack:  # closes what was opened if the rest cannot be
             stack.enter_context(Lock(path, ". Or set live.record to another file"))
@@ -98,10 +98,14 @@ class LiveOperation:
         """Wait until the follower has ended."""
         self._threads_of_work[0].join()
 
-    def close(self, timeout: float = 10.0) -> None:
-        """Finish the close that is being recorded, and end."""
+    def stop(self) -> None:
+        """Ask for the end; the close that is being recorded is finished."""
         self._stop.set()
         self._feed.close()
+
+    def close(self, timeout: float = 10.0) -> None:
+        """End, and close the record."""
+        self.stop()
         for thread in self._threads_of_work:
             if thread.is_alive():
                 thread.join(timeout)

@@ -2,15 +2,19 @@
 
 import sqlite3
 import threading
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 
 from kronos_lightning.config.sections import LiveSection
-from kronos_lightning.live.feeds import ReplayFeed
+from kronos_lightning.live import feeds
+from kronos_lightning.live.feeds import ExchangeFeed, ReplayFeed
 from kronos_lightning.live.operation import LiveOperation, accounts_of, replay_feed
 from kronos_lightning.live.record import Record
 from tests.helpers.evaluated import LOOKBACK, btc_hours
+from tests.helpers.exchange import Exchange
 
 SYMBOL = "BTCUSDT"
 HOUR = pd.Timedelta("1h")
@@ -58,3 +62,60 @@ def content(path: Path) -> dict[str, list[tuple]]:
         return {name: connection.execute(f"SELECT {what} FROM {name}").fetchall() for name, what in tables.items()}
     finally:
         connection.close()
+
+
+class World:
+    """An exchange on this machine with golden hours, whose time is set by the test, and a follower of it.
+
+    ahead: seconds by which the local clock is ahead of the exchange's.
+    """
+
+    def __init__(self, folder, model, monkeypatch, closes=8):
+        self.frame, self.ahead = hours(closes + 4), 0.0
+        self.exchange = Exchange({(SYMBOL, "1h"): rows_of(self.frame)})
+        self.rows = self.exchange.series[SYMBOL, "1h"]
+        self.first = self.frame["timestamps"].iloc[LOOKBACK - 1]
+        self.at(0)
+        clock = SimpleNamespace(
+            time=lambda: self.exchange.now.timestamp() + self.ahead, monotonic=lambda: self.exchange.now.timestamp()
+        )
+        monkeypatch.setattr(feeds, "time", clock)
+        self.feed = ExchangeFeed(self.exchange.endpoints(retries=1, read_timeout=0.5))
+        self.operation = operation_of(folder, model, feed=self.feed, frames={SYMBOL: None}, clock="exchange")
+        self.record = Record(folder / "record.db")
+
+    def at(self, close, seconds=2.0):
+        """Set the exchange's time to some seconds after a close, counted from 0."""
+        self.exchange.now = self.first + (close + 1) * HOUR + pd.Timedelta(seconds, "s")
+
+    def poll(self, close, seconds=2.0):
+        """Let the follower look some seconds after a close; return the pause that it asks for."""
+        self.at(close, seconds)
+        return self.operation.follower.poll(threading.Event())
+
+    def signals(self):
+        return self.record.signals(ACCOUNT)
+
+    def events(self, kind):
+        return [event.content for _, event in self.record.events() if event.kind == kind]
+
+
+@contextmanager
+def world_of(folder, model, monkeypatch):
+    world = World(folder, model, monkeypatch)
+    try:
+        yield world
+    finally:
+        world.record.close()
+        world.operation.close()
+        world.exchange.close()
+
+
+def rows_of(frame):
+    """Candles in the 12 columns of the exchange's API."""
+    found = []
+    for row in frame.itertuples():
+        opened = row.timestamps.value // 10**6
+        prices = [repr(float(getattr(row, name))) for name in ("open", "high", "low", "close", "volume")]
+        found.append([opened, *prices, opened + 3_600_000 - 1, repr(float(row.amount)), 10, "1.0", "2.0", "0"])
+    return found

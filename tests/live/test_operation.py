@@ -1,0 +1,235 @@
+"""A live operation as a whole: the same decisions as every other route, no loss when it is killed, one writer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from kronos_lightning.forecast import ForecastSet
+from kronos_lightning.forecast.series import read_series
+from kronos_lightning.live.database import RecordError
+from kronos_lightning.live.record import Record
+from kronos_lightning.live.track import track_record
+from kronos_lightning.pipeline.decision_settings import DecisionSettings
+from kronos_lightning.pipeline.signals import decide_at, decisions
+from kronos_lightning.storage.lock import InUseError
+from tests.helpers.commands import command, shell_variables
+from tests.helpers.evaluated import HORIZON, btc_hours, evaluated_at, known
+from tests.helpers.live import ACCOUNT, HOUR, LOOKBACK, SYMBOL, content, follow, hours, operation_of
+
+
+def consistent(folder, model, closes):
+    """Compare the decisions of a followed record with evaluate.py's and with `decide_at`, to the bit."""
+    record = follow(folder, model, {SYMBOL: hours(closes)})
+    rows, decision = np.arange(LOOKBACK - 1, LOOKBACK - 1 + closes), model.decision
+    evaluated_rows = rows[rows < 300 - HORIZON]
+    evaluated = decisions(
+        evaluated_at(btc_hours(), evaluated_rows, model.plain, decision).calibrated(model.calibration), model.strategy
+    )
+    signals = record.signals(ACCOUNT)
+    assert len(signals) == closes
+    for row, signal_row in zip(rows, signals, strict=True):
+        live = record.read_close(ACCOUNT, signal_row.id).decision
+        series = read_series(known(btc_hours(), row), HORIZON)
+        alone = decide_at(series, model.calibrated, model.strategy, decision.forecast.num_paths, decision.seed)
+        for other in [alone, *evaluated[row - rows[0] : row - rows[0] + 1]]:
+            assert live.summary() == other.summary()
+            assert np.array_equal(live.paths, other.paths)
+            assert live.stamps.equals(other.stamps)
+    record.close()
+
+
+def test_the_follower_decides_as_the_evaluation_did(tmp_path, model):
+    consistent(tmp_path, model, closes=12)
+
+
+@pytest.mark.minutes
+def test_the_follower_decides_as_the_evaluation_did_at_every_golden_close(tmp_path, model):
+    consistent(tmp_path, model, closes=300 - LOOKBACK + 1)
+
+
+class Receiver:
+    """A webhook on this machine that acts once on each key; it fails at some requests."""
+
+    def __init__(self, failing=lambda count: False):
+        receiver, self.acted, self.requests = self, [], []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                key = self.headers["Idempotency-Key"]
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                receiver.requests.append(key)
+                if failing(len(receiver.requests)):
+                    self.send_response(500)
+                else:
+                    if key not in dict(receiver.acted):
+                        receiver.acted.append((key, body))
+                    self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?token=secret"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def receiver():
+    found = Receiver(failing=lambda count: count % 7 == 3)
+    yield found
+    found.close()
+
+
+def killed_runs(folder, checkpoint, receiver, closes, kills, seed):
+    """Follow candles in processes of their own that are killed at random moments; return the number of kills."""
+    folder.mkdir()
+    hours(closes).to_csv(folder / "BTCUSDT_1h.csv", index=False)
+    arguments = [
+        "data=btc_1h", "data.csv_path=BTCUSDT_1h.csv", "data.dataset_begin_time=null", f"checkpoint={checkpoint}",
+        "live=replay", "live.speed=40", "live.record=record.db", "live.initial_equity=1000.0", "device=cpu",
+    ]  # fmt: skip
+    rng, done, record = np.random.default_rng(seed), 0, folder / "record.db"
+    while True:
+        before = recorded(record)
+        with (folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "kronos_lightning.live", *arguments],
+                cwd=folder, stdout=log, stderr=log, env=shell_variables(KRONOS_WEBHOOK_URL=receiver.url),
+            )  # fmt: skip
+        if done >= kills:
+            assert process.wait(600) == 0, (folder / "log").read_text()[-2000:]
+            return done
+        goal = before + rng.integers(1, max(2, 2 * closes // (kills + 1)))
+        while recorded(record) < min(goal, closes - 1) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.05))  # anywhere within a close
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            done += 1
+        process.wait()
+
+
+def recorded(path):
+    if not path.is_file():
+        return 0
+    try:
+        record = Record(path)
+    except RecordError:  # just being made
+        return 0
+    newest = record.newest(ACCOUNT)
+    record.close()
+    return 0 if newest is None else newest.id
+
+
+def compare_with_undisturbed(tmp_path, checkpoint, model, receiver, closes, kills):
+    done = killed_runs(tmp_path / "killed", checkpoint, receiver, closes, kills, seed=7)
+    deadline = time.monotonic() + 60
+    while len(receiver.acted) < closes and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (tmp_path / "whole").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KRONOS_WEBHOOK_URL", receiver.url)
+        follow(tmp_path / "whole", model, {SYMBOL: hours(closes)}, speed=None).close()
+    killed, whole = content(tmp_path / "killed" / "record.db"), content(tmp_path / "whole" / "record.db")
+    for table in killed:
+        assert killed[table] == whole[table], table
+    assert len(killed["forecasts"]) == closes
+    keys = [key for key, _ in receiver.acted]
+    assert len(set(keys)) == len(keys)
+    assert set(keys) == {key for key, _ in whole["outbox"]}
+    return done
+
+
+def test_a_follower_that_is_killed_loses_and_doubles_nothing(tmp_path, checkpoint, model, receiver):
+    assert compare_with_undisturbed(tmp_path, checkpoint, model, receiver, closes=16, kills=1) == 1
+
+
+@pytest.mark.minutes
+def test_twenty_kills_in_200_closes_lose_and_double_nothing(tmp_path, checkpoint, model, receiver):
+    assert compare_with_undisturbed(tmp_path, checkpoint, model, receiver, closes=200, kills=20) == 20
+
+
+def test_a_record_has_one_writer_and_any_number_of_readers(tmp_path, model):
+    operation = operation_of(tmp_path, model)
+    with pytest.raises(InUseError, match="in use by process"):
+        operation_of(tmp_path, model)
+    Record(tmp_path / "record.db").close()
+    operation.close()
+    operation_of(tmp_path, model).close()
+
+
+def test_a_replay_does_not_go_into_the_record_of_an_exchange(tmp_path, model):
+    operation_of(tmp_path, model).close()
+    with pytest.raises(RecordError, match=r"live\.clock=replay; set live\.record"):
+        operation_of(tmp_path, model, feed=object(), clock="exchange")
+
+
+def test_several_markets_are_followed_in_one_process(tmp_path, model):
+    other = hours(5).assign(**{name: hours(5)[name] * 2 for name in ("open", "high", "low", "close", "amount")})
+    record = follow(tmp_path, model, {SYMBOL: hours(5), "ETHUSDT": other})
+    eth = ACCOUNT.__class__(symbol="ETHUSDT", interval="1h", step=HOUR, name="paper")
+    assert [len(record.signals(one)) for one in (ACCOUNT, eth)] == [5, 5]
+    assert record.signals(ACCOUNT)[0].up is not None
+    assert record.signals(eth)[0].up is None  # the calibration is that of another market
+    record.close()
+
+
+def test_a_halt_by_setting_or_file_is_recorded_with_each_close(tmp_path, model):
+    (tmp_path / "HALT").touch()
+    record = follow(tmp_path, model, {SYMBOL: hours(2)})
+    assert [row.halted for row in record.signals(ACCOUNT)] == [True, True]
+    record.close()
+    (tmp_path / "HALT").unlink()
+    record = follow(tmp_path, model, {SYMBOL: hours(3)})
+    assert [row.halted for row in record.signals(ACCOUNT)] == [True, True, False]
+    record.close()
+    record = follow(tmp_path, model, {SYMBOL: hours(4)}, halt=True)
+    assert [row.halted for row in record.signals(ACCOUNT)] == [True, True, False, True]
+    record.close()
+
+
+def test_the_export_is_an_evaluation_of_the_live_forecasts(tmp_path, checkpoint, model):
+    record = follow(tmp_path, model, {SYMBOL: hours(15)})
+    command("kronos_lightning.live", "export=out", "data=btc_1h", f"live.record={tmp_path / 'record.db'}", cwd=tmp_path)
+    found = ForecastSet.load(tmp_path / "out")
+    assert len(found) == 15 - HORIZON
+    exported = decisions(found, DecisionSettings.of(tmp_path / "out").build_strategy())
+    for row, one in zip(record.signals(ACCOUNT), exported, strict=False):
+        recorded_decision = record.read_close(ACCOUNT, row.id).decision
+        assert one.summary() == recorded_decision.summary()
+        assert np.array_equal(one.paths, recorded_decision.paths)
+    assert np.array_equal(found.actual_close[0], hours()["close"].iloc[LOOKBACK : LOOKBACK + HORIZON])
+    summary = track_record(record, ACCOUNT, model.id, HORIZON)
+    assert (summary.n, summary.late, summary.state) == (3, 0, "warming")
+    record.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["live.record=x.txt"], "x.txt: is not a live record"),
+        (["export=out", "live.record=none.db"], "none.db: no such record"),
+        (["live.clock=none"], "nothing to follow"),
+        (["live.speed=2"], "speed and start are for a replay"),
+        (["data=btc"], "data.interval=1d: the checkpoint decides on candles of 1h"),
+    ],
+)
+def test_settings_that_cannot_work_end_in_one_line(arguments, message, checkpoint, tmp_path):
+    (tmp_path / "x.txt").write_text("no database")
+    base = ["data=btc_1h", f"checkpoint={checkpoint}", "device=cpu"]
+    result = command("kronos_lightning.live", *base, *arguments, cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert message in result.stderr.splitlines()[-1]
