@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from kronos_lightning.config.validation import ConfigError, check_following
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.forecast.series import read_series
 from kronos_lightning.live.database import RecordError
@@ -21,6 +22,7 @@ from kronos_lightning.pipeline.decision_settings import DecisionSettings
 from kronos_lightning.pipeline.signals import decide_at, decisions
 from kronos_lightning.storage.lock import InUseError
 from tests.helpers.commands import command, shell_variables
+from tests.helpers.configuration import composed
 from tests.helpers.evaluated import HORIZON, btc_hours, evaluated_at, known
 from tests.helpers.live import ACCOUNT, HOUR, LOOKBACK, SYMBOL, content, follow, hours, operation_of
 
@@ -217,19 +219,21 @@ def test_the_export_is_an_evaluation_of_the_live_forecasts(tmp_path, checkpoint,
     record.close()
 
 
+def test_another_interval_than_that_of_the_checkpoint_ends_in_one_line(checkpoint, tmp_path):
+    arguments = ["data=btc", f"checkpoint={checkpoint}", "device=cpu"]
+    result = command("kronos_lightning.live", *arguments, cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert "data.interval=1d: the checkpoint decides on candles of 1h" in result.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["live.record=x.txt"], "x.txt: is not a live record"),
-        (["export=out", "live.record=none.db"], "none.db: no such record"),
-        (["live.clock=none"], "nothing to follow"),
-        (["live.speed=2"], "speed and start are for a replay"),
-        (["data=btc"], "data.interval=1d: the checkpoint decides on candles of 1h"),
+        (["live.clock=none", "checkpoint=x"], "nothing to follow"),
+        (["live.speed=2", "checkpoint=x"], "speed and start are for a replay"),
+        ([], "set checkpoint=DIR"),
     ],
 )
-def test_settings_that_cannot_work_end_in_one_line(arguments, message, checkpoint, tmp_path):
-    (tmp_path / "x.txt").write_text("no database")
-    base = ["data=btc_1h", f"checkpoint={checkpoint}", "device=cpu"]
-    result = command("kronos_lightning.live", *base, *arguments, cwd=tmp_path, check=False)
-    assert result.returncode == 1
-    assert message in result.stderr.splitlines()[-1]
+def test_settings_that_cannot_work_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        check_following(composed("live", *arguments))

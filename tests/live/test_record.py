@@ -53,9 +53,14 @@ def test_a_decision_is_read_back_to_the_bit(record):
 def test_a_close_is_recorded_once(record):
     with record.transaction():
         record.put_close(close_of())
-    with pytest.raises(sqlite3.IntegrityError), record.transaction():
-        record.put_event(Event(symbol=SYMBOL, time=CUTOFF, kind="notice"))
-        record.put_close(close_of(late=True))
+
+    def again():
+        with record.transaction():
+            record.put_event(Event(symbol=SYMBOL, time=CUTOFF, kind="notice"))
+            record.put_close(close_of(late=True))
+
+    with pytest.raises(sqlite3.IntegrityError):
+        again()
     assert record.events() == []  # nothing of the failed transaction
     assert not record.signals(ACCOUNT)[0].late
 
