@@ -160,9 +160,15 @@ def _check_clock(record: Record, clock: str) -> None:
 def _remembering(record: Record, model: Callable[[], LoadedModel]) -> Callable[[], LoadedModel]:
     """Return the model in use, and store what a reader must know of it when it changes."""
     known: set[str] = set()
+    used = model()
 
     def current() -> LoadedModel:
+        nonlocal used
         found = model()
+        if found.decision.interval != used.decision.interval:
+            log.warning("the new model decides on candles of %s: not followed", found.decision.interval)
+            return used
+        used = found
         if found.id not in known:
             remember_model(record, ModelRecord(id=found.id, decision=found.decision, calibration=found.calibration))
             known.add(found.id)

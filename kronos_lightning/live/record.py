@@ -195,6 +195,13 @@ class Record:
         )
         return [to_signal(row) for row in rows]
 
+    def symbols(self, interval: str, name: str) -> list[str]:
+        """Return the markets that have closes in an account."""
+        rows = self._rows(
+            "SELECT DISTINCT symbol FROM forecasts WHERE interval = ? AND account = ? ORDER BY symbol", (interval, name)
+        )
+        return [row[0] for row in rows]
+
     def newest(self, account: Account) -> SignalRow | None:
         """Return the newest close; None if there is none."""
         row = self._one(
