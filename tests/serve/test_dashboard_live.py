@@ -63,7 +63,7 @@ def test_the_page_shows_the_record_and_a_slider_over_it(page):
     found = axe_core.Axe().run(page).response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     page.set_viewport_size({"width": 360, "height": 800})
-    page.wait_for_function("document.documentElement.scrollWidth <= 360")
+    page.wait_for_function("() => document.documentElement.scrollWidth <= 360")
 
 
 def test_the_page_follows_a_replay_turns_red_when_it_stops_and_recovers(checkpoint, folder, page):
