@@ -61,6 +61,7 @@ class Service:
     live: record of a follower; None = none.
     operation: follower in this process; None = none, or in another process.
     clock: the current time.
+    ends: returns True as soon as the server has been asked to end; it waits for open streams.
     """
 
     models: ModelHolder
@@ -74,6 +75,7 @@ class Service:
     live: LiveView | None = None
     operation: LiveOperation | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ends: Callable[[], bool] = lambda: False
     stopping: bool = False
 
     async def predict(self, symbol: str, request: PredictRequest | None, drop_unfinished: bool) -> Prediction:
@@ -267,7 +269,7 @@ def _operation(service: Service) -> APIRouter:
     async def readyz(response: Response) -> Health:
         """Answer 200 if requests are served and every followed market is fresh, else 503."""
         fresh = await run_in_threadpool(service.is_fresh)
-        status: Literal["ok", "stale", "stopping"] = "stopping" if service.stopping else "ok" if fresh else "stale"
+        status: Literal["ok", "stale", "stopping"] = "stopping" if service.stopping or service.ends() else "ok" if fresh else "stale"
         if status != "ok":
             response.status_code = 503
         return Health(status=status, model=service.models.current.id)

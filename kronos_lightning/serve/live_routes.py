@@ -136,7 +136,7 @@ class _Streams:
 async def _stream(service: "Service", view: LiveView, symbol: str, after: int, request: Request) -> AsyncIterator[str]:
     silent = 0.0
     yield ": events of the record\n\n"
-    while not service.stopping and not await request.is_disconnected():
+    while not (service.stopping or service.ends()) and not await request.is_disconnected():
         found = await run_in_threadpool(view.record.events, after, symbol)
         for number, event in found:
             body = {"symbol": event.symbol, "time": event.time.isoformat(), "content": event.content}

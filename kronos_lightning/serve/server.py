@@ -97,9 +97,11 @@ def serve(settings: Serving) -> None:
         )
     )
 
+    service.ends = lambda: server.should_exit
+
     def stop(signum: int, frame: FrameType | None) -> None:
         """End quietly: uvicorn raises the signal again after its own end."""
-        service.stopping = server.should_exit = True  # event streams end, which uvicorn would wait for
+        server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
