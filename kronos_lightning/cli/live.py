@@ -18,7 +18,7 @@ from kronos_lightning.data.symbol_candles import SymbolCandles
 from kronos_lightning.live.export import export_forecasts
 from kronos_lightning.live.feeds import ExchangeFeed, Feed
 from kronos_lightning.live.operation import LiveOperation, accounts_of, replay_feed
-from kronos_lightning.live.record import Record
+from kronos_lightning.live.record import LiveRecord
 from kronos_lightning.pipeline.decision_settings import DecisionSettings
 from kronos_lightning.pipeline.loaded_model import load_model
 from kronos_lightning.settings import as_list
@@ -75,7 +75,7 @@ def build_feed(settings: Following, decision: DecisionSettings) -> Feed:
 
 def export(settings: Following, directory: Path) -> None:
     """Write the forecasts of each market's account."""
-    record = Record(Path(settings.live.record))
+    record = LiveRecord(Path(settings.live.record))
     accounts = accounts_of(as_list(settings.data.symbol), settings.data.interval, settings.live.account)
     for account in accounts:
         place = directory if len(accounts) == 1 else directory / account.symbol

@@ -17,10 +17,10 @@ from kronos_lightning.pipeline.loaded_model import ModelRecord
 from .closes import RecordedClose
 from .database import RecordError
 from .models import recorded_model
-from .record import Account, Record
+from .record import Account, LiveRecord
 
 
-def export_forecasts(record: Record, account: Account, directory: Path) -> int:
+def export_forecasts(record: LiveRecord, account: Account, directory: Path) -> int:
     """Write the forecasts of the newest model whose whole horizon has come; return their number.
 
     Late ones are left out.
@@ -52,7 +52,7 @@ def export_forecasts(record: Record, account: Account, directory: Path) -> int:
     return len(forecasts)
 
 
-def _whole(record: Record, account: Account, model: ModelRecord, newest: pd.Timestamp) -> ForecastSet | None:
+def _whole(record: LiveRecord, account: Account, model: ModelRecord, newest: pd.Timestamp) -> ForecastSet | None:
     candles = record.candles(account).set_index("timestamps")[list(FEATURES)]
     found: list[RecordedClose] = []
     for row in record.signals(account, until=newest - model.decision.horizon * account.step):

@@ -20,7 +20,7 @@ from .drift import ALARM
 from .feeds import Feed
 from .judging import WATCHED, is_given_up, is_late, judge, possible
 from .paper import newest_trades, paper_account
-from .record import Account, Record
+from .record import Account, LiveRecord
 from .scoring import due_scores
 from .track import evidence
 
@@ -32,7 +32,7 @@ log = logging.getLogger("live")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Surroundings:
-    """What the followers of all markets share.
+    """Record, candles and model that the followers of all markets share.
 
     record: where closes go.
     feed: where candles come from.
@@ -41,7 +41,7 @@ class Surroundings:
     webhook: True if every decision is sent to a webhook.
     """
 
-    record: Record
+    record: LiveRecord
     feed: Feed
     model: Callable[[], LoadedModel]
     halted: Callable[[], bool]

@@ -6,10 +6,10 @@ from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.pipeline.decision_settings import DecisionSettings
 from kronos_lightning.pipeline.loaded_model import ModelRecord
 
-from .record import Record
+from .record import LiveRecord
 
 
-def remember_model(record: Record, model: ModelRecord) -> None:
+def remember_model(record: LiveRecord, model: ModelRecord) -> None:
     """Store a model's settings, unless they are there."""
     key = f"model:{model.id}"
     if record.meta(key) is None:
@@ -18,7 +18,7 @@ def remember_model(record: Record, model: ModelRecord) -> None:
             record.set_meta(key, {"decision": model.decision.model_dump(mode="json"), "calibration": calibration})
 
 
-def recorded_model(record: Record, number: str) -> ModelRecord | None:
+def recorded_model(record: LiveRecord, number: str) -> ModelRecord | None:
     """Return a model of the record by its id; None if it has none of this id."""
     content = record.meta(f"model:{number}")
     if content is None:

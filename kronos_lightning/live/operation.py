@@ -22,7 +22,7 @@ from .market import MarketFollower, Surroundings
 from .models import remember_model
 from .outbox import URL, Deliverer
 from .paper import Terms
-from .record import Account, Record
+from .record import Account, LiveRecord
 
 HALT = "HALT"  # file beside the record that halts trading while it exists
 CLOCK = "clock"
@@ -58,7 +58,7 @@ class LiveOperation:
         path = Path(settings.record)
         with ExitStack() as stack:  # closes what was opened if the rest cannot be
             stack.enter_context(Lock(path, ". Or set live.record to another file"))
-            record = Record(path, write=True)
+            record = LiveRecord(path, write=True)
             stack.callback(record.close)
             decision = model().decision
             accounts = accounts_of(symbols, decision.interval, settings.account)
@@ -139,7 +139,7 @@ def replay_feed(
         opens.append(first if settings.start is None else max(first, as_utc(settings.start) - step))
     path = Path(settings.record)
     if path.is_file():
-        record = Record(path)
+        record = LiveRecord(path)
         newest = [record.newest(one) for one in accounts_of(list(frames), decision_interval, settings.account)]
         opens = [last.cutoff + step for last in newest if last is not None] or opens
         record.close()
@@ -147,7 +147,7 @@ def replay_feed(
     return ReplayFeed(frames, decision_interval, step, begin, settings.speed)
 
 
-def _check_clock(record: Record, clock: str) -> None:
+def _check_clock(record: LiveRecord, clock: str) -> None:
     """Keep replays and live decisions in different records."""
     found = record.meta(CLOCK)
     if found is None:
@@ -157,7 +157,7 @@ def _check_clock(record: Record, clock: str) -> None:
         raise RecordError(f"{record.path}: holds decisions of live.clock={found}; set live.record to another file")
 
 
-def _remembering(record: Record, model: Callable[[], LoadedModel]) -> Callable[[], LoadedModel]:
+def _remembering(record: LiveRecord, model: Callable[[], LoadedModel]) -> Callable[[], LoadedModel]:
     """Return the model in use, and store what a reader must know of it when it changes."""
     known: set[str] = set()
     used = model()

@@ -10,10 +10,11 @@ import threading
 
 import requests
 
-from .record import Record
+from .record import LiveRecord
 
 URL = "KRONOS_WEBHOOK_URL"  # environment variable
 IDLE = 0.2  # seconds between two looks into an empty outbox
+NEXT = 1e-3  # seconds between two messages that were taken
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds after a failure; the pause doubles
 
 log = logging.getLogger("live")
@@ -30,14 +31,16 @@ class Deliverer:
         first_pause: seconds after the first failure.
     """
 
-    def __init__(self, record: Record, url: str, timeout: float, attempts: int, first_pause: float = FIRST_PAUSE):
+    def __init__(self, record: LiveRecord, url: str, timeout: float, attempts: int, first_pause: float = FIRST_PAUSE):
         self._record, self._url, self._timeout, self._attempts = record, url, timeout, attempts
         self._first_pause = first_pause
 
     def run(self, stop: threading.Event) -> None:
-        """Deliver until `stop`."""
+        """Deliver until `stop`, and then what is still there, unless the webhook fails."""
         while not stop.is_set():
             stop.wait(self.deliver() or IDLE)
+        while self.deliver() == NEXT:
+            pass
 
     def deliver(self) -> float:
         """Send the oldest message that waits; return the seconds until the next attempt, 0 if there is no message."""
@@ -53,7 +56,7 @@ class Deliverer:
         except sqlite3.Error as error:  # a full disk; the receiver will get the message again
             log.warning("webhook %s: not noted in the record (%s)", key, error)
         if problem is None:
-            return 1e-3
+            return NEXT
         log.warning("webhook %s: %s%s", key, problem, "; given up" if state == "failed" else "")
         return min(LONGEST_PAUSE, self._first_pause * 2.0**attempts)
 

@@ -15,7 +15,7 @@ from kronos_lightning.pipeline.decision_settings import DecisionSettings
 
 from .closes import SignalRow
 from .database import RecordError
-from .record import Account, Record
+from .record import Account, LiveRecord
 
 ORDERS = {"BUY": BUY, "SELL": SELL, "HOLD": HOLD}
 
@@ -42,14 +42,14 @@ class Terms:
         return {"rules": self.rules.model_dump(), "act_every": self.act_every, "initial_equity": self.initial_equity}
 
     @classmethod
-    def read(cls, record: Record, account: Account) -> "Terms | None":
+    def read(cls, record: LiveRecord, account: Account) -> "Terms | None":
         """Return the terms of an account in a record; None if it was never opened."""
         content = record.meta(_key(account))
         if content is None:
             return None
         return cls(rules=ExecutionRules(**content.pop("rules")), **content)
 
-    def open(self, record: Record, account: Account) -> None:
+    def open(self, record: LiveRecord, account: Account) -> None:
         """Open an account with these terms, or go on with one that has them.
 
         Raises:
@@ -109,7 +109,7 @@ def orders(rows: list[SignalRow], stamps: pd.DatetimeIndex, act_every: int) -> t
     return found, ordered
 
 
-def paper_account(record: Record, account: Account, until: pd.Timestamp | None = None) -> Paper | None:
+def paper_account(record: LiveRecord, account: Account, until: pd.Timestamp | None = None) -> Paper | None:
     """Run the engine over a record, from its first close to the newest or to `until`; None before the first candle."""
     terms = Terms.read(record, account)
     rows = record.signals(account, until=until)

@@ -51,7 +51,7 @@ class Account:
         return self.symbol, self.interval, self.name
 
 
-class Record:
+class LiveRecord:
     """Record in a SQLite file; one connection, which threads take in turn.
 
     Args:

@@ -12,13 +12,13 @@ from kronos_lightning.evaluation.baselines import Ewma, LastPrice, generator_at
 from kronos_lightning.forecast.distribution import crps
 
 from .closes import RecordedClose
-from .record import SCORES, Account, Record
+from .record import SCORES, Account, LiveRecord
 
 SEED = 100  # of the baselines' paths and of the PIT
 BASELINES = {"crps_last_price_60": LastPrice(seed=SEED, count=60), "crps_ewma": Ewma(seed=SEED)}
 
 
-def due_scores(record: Record, account: Account, known: pd.DataFrame, horizon: int) -> pd.DataFrame:
+def due_scores(record: LiveRecord, account: Account, known: pd.DataFrame, horizon: int) -> pd.DataFrame:
     """Score the steps whose candles have come since; what was scored before is left out.
 
     Args:

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from kronos_lightning.evaluation.significance import Bootstrap, compare
 
 from .drift import ALARM, LEVELS, WATCH, apart, e_process
-from .record import Account, Record
+from .record import Account, LiveRecord
 
 State = Literal["warming", "ok", "watch", "drifted"]
 WARM = 30  # scored forecasts before a state other than warming
@@ -50,7 +50,7 @@ class TrackRecord:
 
 
 def track_record(
-    record: Record, account: Account, model: str, horizon: int, window: pd.Timedelta = WINDOW
+    record: LiveRecord, account: Account, model: str, horizon: int, window: pd.Timedelta = WINDOW
 ) -> TrackRecord:
     """Summarise the scores of a model's forecasts in a window before the newest close.
 
@@ -97,7 +97,7 @@ def track_record(
     )  # fmt: skip
 
 
-def evidence(record: Record, account: Account, model: str, horizon: int) -> float:
+def evidence(record: LiveRecord, account: Account, model: str, horizon: int) -> float:
     """Return the highest value so far of the e-process over a model's forecasts in time that do not overlap."""
     places = record.places(account, model, horizon)
     if places.empty:

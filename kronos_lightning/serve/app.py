@@ -269,7 +269,9 @@ def _operation(service: Service) -> APIRouter:
     async def readyz(response: Response) -> Health:
         """Answer 200 if requests are served and every followed market is fresh, else 503."""
         fresh = await run_in_threadpool(service.is_fresh)
-        status: Literal["ok", "stale", "stopping"] = "stopping" if service.stopping or service.ends() else "ok" if fresh else "stale"
+        status: Literal["ok", "stale", "stopping"] = (
+            "stopping" if service.stopping or service.ends() else "ok" if fresh else "stale"
+        )
         if status != "ok":
             response.status_code = 503
         return Health(status=status, model=service.models.current.id)

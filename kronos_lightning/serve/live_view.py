@@ -18,7 +18,7 @@ from kronos_lightning.live.market import HEARTBEAT
 from kronos_lightning.live.models import recorded_model
 from kronos_lightning.live.operation import CLOCK, accounts_of
 from kronos_lightning.live.paper import Paper, Terms, paper_account
-from kronos_lightning.live.record import Account, Record
+from kronos_lightning.live.record import Account, LiveRecord
 from kronos_lightning.live.track import WINDOW, TrackRecord, track_record
 from kronos_lightning.pipeline.loaded_model import ModelRecord
 
@@ -40,7 +40,7 @@ class LiveView:
     """
 
     def __init__(self, settings: LiveSection, interval: str, wall: Callable[[], float] = time.time):
-        self.record = Record(Path(settings.record))
+        self.record = LiveRecord(Path(settings.record))
         self._name, self._interval, self._wall = settings.account, interval, wall
         self._derived: dict[tuple[Any, ...], Any] = {}
         self._turn = threading.Lock()

@@ -12,7 +12,7 @@ from kronos_lightning.config.sections import LiveSection
 from kronos_lightning.live import feeds
 from kronos_lightning.live.feeds import ExchangeFeed, ReplayFeed
 from kronos_lightning.live.operation import LiveOperation, accounts_of, replay_feed
-from kronos_lightning.live.record import Record
+from kronos_lightning.live.record import LiveRecord
 from tests.helpers.evaluated import LOOKBACK, btc_hours
 from tests.helpers.exchange import Exchange
 
@@ -44,12 +44,12 @@ def operation_of(folder: Path, model, frames=None, feed: ReplayFeed | None = Non
     return LiveOperation(settings, list(frames), feed, lambda: model)
 
 
-def follow(folder: Path, model, frames=None, **changes) -> Record:
+def follow(folder: Path, model, frames=None, **changes) -> LiveRecord:
     """Replay candles to their end; return the record, open to read."""
     operation = operation_of(folder, model, frames, **changes)
     operation.follower.run(threading.Event())
     operation.close()
-    return Record(folder / "record.db")
+    return LiveRecord(folder / "record.db")
 
 
 def content(path: Path) -> dict[str, list[tuple]]:
@@ -82,7 +82,7 @@ class World:
         monkeypatch.setattr(feeds, "time", clock)
         self.feed = ExchangeFeed(self.exchange.endpoints(retries=1, read_timeout=0.5))
         self.operation = operation_of(folder, model, feed=self.feed, frames={SYMBOL: None}, clock="exchange")
-        self.record = Record(folder / "record.db")
+        self.record = LiveRecord(folder / "record.db")
 
     def at(self, close, seconds=2.0):
         """Set the exchange's time to some seconds after a close, counted from 0."""

@@ -16,7 +16,7 @@ from kronos_lightning.config.validation import ConfigError, check_following
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.forecast.series import read_series
 from kronos_lightning.live.database import RecordError
-from kronos_lightning.live.record import Record
+from kronos_lightning.live.record import LiveRecord
 from kronos_lightning.live.track import track_record
 from kronos_lightning.pipeline.decision_settings import DecisionSettings
 from kronos_lightning.pipeline.signals import decide_at, decisions
@@ -128,7 +128,7 @@ def recorded(path):
     if not path.is_file():
         return 0
     try:
-        record = Record(path)
+        record = LiveRecord(path)
     except RecordError:  # just being made
         return 0
     newest = record.newest(ACCOUNT)
@@ -168,7 +168,7 @@ def test_a_record_has_one_writer_and_any_number_of_readers(tmp_path, model):
     operation = operation_of(tmp_path, model)
     with pytest.raises(InUseError, match="in use by process"):
         operation_of(tmp_path, model)
-    Record(tmp_path / "record.db").close()
+    LiveRecord(tmp_path / "record.db").close()
     operation.close()
     operation_of(tmp_path, model).close()
 

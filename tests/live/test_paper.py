@@ -10,7 +10,7 @@ from kronos_lightning.backtest import BUY, FLATTEN, HOLD, SELL, MarketData, run_
 from kronos_lightning.live.closes import Close, SignalRow
 from kronos_lightning.live.database import RecordError
 from kronos_lightning.live.paper import Terms, newest_trades, orders, paper_account
-from kronos_lightning.live.record import Account, Record
+from kronos_lightning.live.record import Account, LiveRecord
 from tests.helpers.markets import DAY, FLAT, LIMITED, market, random_frame, run
 
 ACCOUNT = Account(symbol="BTCUSDT", interval="1d", step=DAY, name="paper")
@@ -68,7 +68,7 @@ def test_what_was_not_decided_in_time_is_not_traded():
 
 @pytest.fixture
 def record(tmp_path):
-    record = Record(tmp_path / "record.db", write=True)
+    record = LiveRecord(tmp_path / "record.db", write=True)
     yield record
     record.close()
 

@@ -9,7 +9,7 @@ import pytest
 from kronos_lightning.live.closes import Close, Event
 from kronos_lightning.live.database import RecordError
 from kronos_lightning.live.outbox import Deliverer
-from kronos_lightning.live.record import Record
+from kronos_lightning.live.record import LiveRecord
 from kronos_lightning.pipeline.signals import Decision
 from tests.helpers.live import ACCOUNT, HOUR, SYMBOL, hours
 
@@ -32,7 +32,7 @@ def close_of(**changes):
 
 @pytest.fixture
 def record(tmp_path):
-    record = Record(tmp_path / "record.db", write=True)
+    record = LiveRecord(tmp_path / "record.db", write=True)
     yield record
     record.close()
 
@@ -93,7 +93,7 @@ def foreign(path):
 
 
 def newer(path):
-    record = Record(path, write=True)
+    record = LiveRecord(path, write=True)
     record._connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema_version'")
     record.close()
 
@@ -111,12 +111,12 @@ def newer(path):
 def test_what_is_no_record_of_this_version_is_refused(make, message, write, tmp_path):
     make(tmp_path / "x.db")
     with pytest.raises(RecordError, match=message):
-        Record(tmp_path / "x.db", write=write)
+        LiveRecord(tmp_path / "x.db", write=write)
 
 
 def test_a_reader_makes_no_record(tmp_path):
     with pytest.raises(RecordError, match="no such record"):
-        Record(tmp_path / "x.db")
+        LiveRecord(tmp_path / "x.db")
     assert list(tmp_path.iterdir()) == []
 
 

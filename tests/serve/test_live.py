@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_lightning.live.record import Record
+from kronos_lightning.live.record import LiveRecord
 from kronos_lightning.pipeline.loaded_model import load_model
 from kronos_lightning.serve import live_routes
 from kronos_lightning.serve.live_view import LiveView
@@ -35,7 +35,7 @@ def wall():
 
 @pytest.fixture(scope="module")
 def service(checkpoint, followed, wall):
-    record = Record(followed / "record.db")
+    record = LiveRecord(followed / "record.db")
     beat = record.meta("heartbeat")
     wall.time = beat["at"]
     record.close()
@@ -112,7 +112,7 @@ def test_a_close_without_a_decision_makes_the_service_unready(checkpoint, follow
         operation.follower.poll(stop)
         operation.follower._around.feed._now += HOUR
     operation.close()
-    beat = Record(tmp_path / "record.db").meta("heartbeat")
+    beat = LiveRecord(tmp_path / "record.db").meta("heartbeat")
     view = LiveView(live_settings(tmp_path), "1h", wall=lambda: wall.time)
     wall.time = beat["at"]
     with client_of(service_of(checkpoint, live=view)) as client:
