@@ -61,21 +61,21 @@ def tail_defect(known: pd.DataFrame, interval: str, now: pd.Timestamp) -> str | 
     return "; ".join(f"{finding.check}: {finding.message}" for finding in errors) or None
 
 
-def possible(candles: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def possible(candles: pd.DataFrame, interval: str) -> tuple[pd.DataFrame, list[str]]:
     """Leave out impossible candles, such as one whose high is below its low; return the others and the reasons."""
-    if candles.empty or _problem(candles) is None:
+    if candles.empty or _problem(candles, interval) is None:
         return candles, []
-    problems = [_problem(candles.iloc[i : i + 1]) for i in range(len(candles))]
+    problems = [_problem(candles.iloc[i : i + 1], interval) for i in range(len(candles))]
     good = np.array([problem is None for problem in problems])
     return candles[good].reset_index(drop=True), [problem for problem in problems if problem is not None]
 
 
-def _problem(candles: pd.DataFrame) -> str | None:
-    """Return what is impossible about candles; None if nothing is. Their distances do not count."""
+def _problem(candles: pd.DataFrame, interval: str) -> str | None:
+    """Return what is impossible about candles; None if nothing is. A gap counts, but not in a single candle."""
     stamps = pd.Index(candles["timestamps"].dt.strftime("%Y-%m-%d %H:%M"), name="candle")
     rows = candles[["timestamps", *FEATURES]].set_axis(stamps, axis=0)
     try:
-        validate(rows, "the exchange", None, "", sessions=True)
+        validate(rows, "the exchange", interval, "", sessions=True)
     except CandleError as error:
         return str(error)
     return None

@@ -92,7 +92,8 @@ class MarketFollower:
     def _fetch(self, start: pd.Timestamp, end: pd.Timestamp) -> None:
         """Fetch candles, note those that the exchange has revised, and know the newest."""
         account = self.account
-        fetched, reasons = possible(self._around.feed.candles(account.symbol, account.interval, start, end))
+        found = self._around.feed.candles(account.symbol, account.interval, start, end)
+        fetched, reasons = possible(found, account.interval)
         for reason in set(reasons) - self._complained:
             self._complained.add(reason)
             with self._around.record.transaction():

@@ -168,8 +168,12 @@ def test_an_impossible_candle_is_left_out_as_if_it_were_missing(world):
     world.rows[90][2] = "1.0"  # the high
     world.poll(1)
     world.poll(1, 10)
-    assert [event["what"] for event in world.events("alarm")] == ["impossible candle"]  # told once
+    (alarm,) = world.events("alarm")  # told once
+    assert alarm["what"] == "impossible candle"
     assert len(world.signals()) == 1
+    world.poll(4)  # the good candles beside it were kept
+    assert [row.status for row in world.signals()] == ["ok", "gap", "short", "short", "short"]
+    assert len(world.record.candles(ACCOUNT)) == 93
 
 
 @pytest.mark.parametrize(("ahead", "kind"), [(30, "alarm"), (-30, "alarm"), (3, "notice"), (0.5, None)])
