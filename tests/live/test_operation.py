@@ -15,8 +15,11 @@ import pytest
 from kronos_lightning.config.validation import ConfigError, check_following
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.forecast.series import read_series
+from kronos_lightning.live import operation
 from kronos_lightning.live.database import RecordError
+from kronos_lightning.live.operation import accounts_of
 from kronos_lightning.live.outbox import Deliverer
+from kronos_lightning.live.paper import Terms
 from kronos_lightning.live.record import LiveRecord
 from kronos_lightning.live.track import track_record
 from kronos_lightning.pipeline.decision_settings import DecisionSettings
@@ -96,32 +99,27 @@ def receiver():
     found.close()
 
 
-def killed_runs(folder, checkpoint, receiver, closes, kills, seed):
-    """Follow candles in processes of their own that are killed at random moments; return the number of kills."""
+def kill_often(folder, checkpoint, receiver, closes, kills):
+    """Follow candles in processes of their own, each of which is killed at a random moment."""
     folder.mkdir()
     hours(closes).to_csv(folder / "BTCUSDT_1h.csv", index=False)
     arguments = [
         "data=btc_1h", "data.csv_path=BTCUSDT_1h.csv", "data.dataset_begin_time=null", f"checkpoint={checkpoint}",
         "live=replay", "live.speed=40", "live.record=record.db", "live.initial_equity=1000.0", "device=cpu",
     ]  # fmt: skip
-    rng, done, record = np.random.default_rng(seed), 0, folder / "record.db"
-    while True:
-        before = recorded(record)
+    rng, record = np.random.default_rng(7), folder / "record.db"
+    for _ in range(kills):
+        goal = recorded(record) + rng.integers(1, max(2, 2 * closes // (kills + 1)))
         with (folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "kronos_lightning.live", *arguments],
                 cwd=folder, stdout=log, stderr=log, env=shell_variables(KRONOS_WEBHOOK_URL=receiver.url),
             )  # fmt: skip
-        if done >= kills:
-            assert process.wait(600) == 0, (folder / "log").read_text()[-2000:]
-            return done
-        goal = before + rng.integers(1, max(2, 2 * closes // (kills + 1)))
-        while recorded(record) < min(goal, closes - 1) and process.poll() is None:
+        while recorded(record) < min(goal, closes - 1):
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.05))  # anywhere within a close
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            done += 1
+        os.kill(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -138,40 +136,40 @@ def recorded(path):
 
 
 def compare_with_undisturbed(tmp_path, checkpoint, model, receiver, closes, kills):
-    done = killed_runs(tmp_path / "killed", checkpoint, receiver, closes, kills, seed=7)
-    record = LiveRecord(tmp_path / "killed" / "record.db", write=True)  # the next start sends what is still there
-    while record.messages():
-        Deliverer(record, receiver.url, timeout=5, attempts=8).deliver()
-    record.close()
+    kill_often(tmp_path / "killed", checkpoint, receiver, closes, kills)
     (tmp_path / "whole").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KRONOS_WEBHOOK_URL", receiver.url)
-        follow(tmp_path / "whole", model, {SYMBOL: hours(closes)}, speed=None).close()
-    killed, whole = content(tmp_path / "killed" / "record.db"), content(tmp_path / "whole" / "record.db")
+        for folder in ("killed", "whole"):
+            follow(tmp_path / folder, model, {SYMBOL: hours(closes)}).close()
+    killed, whole = (content(tmp_path / folder / "record.db") for folder in ("killed", "whole"))
     for table in killed:
         assert killed[table] == whole[table], table
     assert len(killed["forecasts"]) == closes
+    record = LiveRecord(tmp_path / "killed" / "record.db", write=True)  # what the killed processes did not send
+    while record.messages():
+        Deliverer(record, receiver.url, timeout=5, attempts=8, first_pause=0).deliver()
+    record.close()
     keys = [key for key, _ in receiver.acted]
     assert len(set(keys)) == len(keys)
     assert set(keys) == {key for key, _ in whole["outbox"]}
-    return done
 
 
 def test_a_follower_that_is_killed_loses_and_doubles_nothing(tmp_path, checkpoint, model, receiver):
-    assert compare_with_undisturbed(tmp_path, checkpoint, model, receiver, closes=16, kills=1) == 1
+    compare_with_undisturbed(tmp_path, checkpoint, model, receiver, closes=16, kills=1)
 
 
 @pytest.mark.minutes
 def test_twenty_kills_in_200_closes_lose_and_double_nothing(tmp_path, checkpoint, model, receiver):
-    assert compare_with_undisturbed(tmp_path, checkpoint, model, receiver, closes=200, kills=20) == 20
+    compare_with_undisturbed(tmp_path, checkpoint, model, receiver, closes=200, kills=20)
 
 
 def test_a_record_has_one_writer_and_any_number_of_readers(tmp_path, model):
-    operation = operation_of(tmp_path, model)
+    first = operation_of(tmp_path, model)
     with pytest.raises(InUseError, match="in use by process"):
         operation_of(tmp_path, model)
     LiveRecord(tmp_path / "record.db").close()
-    operation.close()
+    first.close()
     operation_of(tmp_path, model).close()
 
 
@@ -239,3 +237,30 @@ def test_another_interval_than_that_of_the_checkpoint_ends_in_one_line(checkpoin
 def test_settings_that_cannot_work_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         check_following(composed("live", *arguments))
+
+
+def test_a_replay_begins_where_it_is_told_and_an_account_of_its_own_begins_anew(tmp_path, model):
+    start = hours()["timestamps"].iloc[LOOKBACK + 2]
+    record = follow(tmp_path, model, {SYMBOL: hours(6)}, start=f"{start:%Y-%m-%d %H:%M}")
+    assert record.signals(ACCOUNT)[0].cutoff + HOUR == start
+    record.close()
+    record = follow(tmp_path, model, {SYMBOL: hours(6)}, account="second", initial_equity=5.0)
+    (second,) = accounts_of([SYMBOL], "1h", "second")
+    assert len(record.signals(second)) == 6
+    assert [Terms.read(record, one).initial_equity for one in (ACCOUNT, second)] == [1000.0, 5.0]
+    record.close()
+
+
+def test_a_replay_keeps_its_speed(tmp_path, model):
+    running = operation_of(tmp_path, model, speed=2.0)
+    assert running._feed.rate == 2 * 3600  # two hourly candles a second
+    running.close()
+
+
+def test_the_webhook_is_tried_as_often_as_told(tmp_path, model, monkeypatch):
+    monkeypatch.setenv("KRONOS_WEBHOOK_URL", "http://127.0.0.1:1/x")
+    made = []
+    monkeypatch.setattr(operation, "Deliverer", lambda *arguments: made.append(arguments[2:]) or Receiver)
+    monkeypatch.setattr(Receiver, "run", lambda stop: None, raising=False)
+    operation_of(tmp_path, model, webhook_timeout=3.0, webhook_attempts=4).close()
+    assert made == [(3.0, 4)]
