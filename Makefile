@@ -9,7 +9,7 @@ DEMO = data=synthetic data.synthetic.planted=momentum data.representation=return
 SERVED = outputs/models/finetune_predictor_synthetic
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve fuzz wheels parity test lint format docs bench bench-gpu tensorboard clean hooks
+.PHONY: help demo serve live fuzz wheels parity test lint format docs bench bench-gpu tensorboard clean hooks
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,10 @@ demo: $(TO_RUN)  ## Fine-tune, forecast and backtest on synthetic candles, a few
 serve: $(TO_RUN)  ## Serve the demo's model with its dashboard on http://127.0.0.1:8000
 	$(INSTALL) -e '.[serve]'
 	$(RUN)python -m kronos_lightning.serve checkpoint=$(SERVED) report=outputs/backtest_results/synthetic
+
+live: $(TO_RUN)  ## Replay the demo's candles as if they closed now, with the dashboard on http://127.0.0.1:8000
+	$(INSTALL) -e '.[serve]'
+	$(RUN)python -m kronos_lightning.serve checkpoint=$(SERVED) report=outputs/backtest_results/synthetic live=replay
 
 wheels: $(TO_RUN)  ## Wheels of the service for deploy/Dockerfile
 	$(RUN)python -m pip wheel --quiet -c constraints.txt --wheel-dir deploy/wheels '.[serve]'

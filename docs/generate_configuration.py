@@ -25,8 +25,9 @@ COMMANDS = {  # other than training: title of the section, and how the command i
     "doctor": ("Doctor", "python -m kronos_lightning.data.doctor"),
     "export": ("Export", "python -m kronos_lightning.export"),
     "serve": ("Serve", "python -m kronos_lightning.serve"),
+    "live": ("Live", "python -m kronos_lightning.live"),
 }
-SHARING = {"evaluate", "forecast"}  # commands with sections of training
+SHARING = {"evaluate", "forecast", "live"}  # commands with sections of training
 LEFT_OUT = {"_target_"}  # the name of a class; the key above it says what the class is for
 INTRODUCTION = """# Configuration
 

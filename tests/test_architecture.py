@@ -22,7 +22,8 @@ FLOORS = {  # from the ground up: each package, and all those that it imports
     "runs": {"settings", "storage", "model", "data", "forecast", "config", "training"},
     "export": {"settings", "storage", "model", "plotting", "data", "forecast", "runs"},
     "pipeline": {"settings", "storage", "model", "data", "backtest", "forecast", "config", "evaluation", "runs"},
-    "serve": {"settings", "data", "backtest", "forecast", "config", "runs", "pipeline"},
+    "live": {"settings", "storage", "data", "backtest", "forecast", "config", "evaluation", "pipeline"},
+    "serve": {"settings", "data", "forecast", "config", "pipeline", "live"},
     "sweeps": {"settings", "storage", "plotting", "config", "runs"},
     "reporting": {
         "storage",
@@ -49,6 +50,7 @@ FLOORS = {  # from the ground up: each package, and all those that it imports
         "export",
         "pipeline",
         "reporting",
+        "live",
         "serve",
     },
 }

@@ -22,11 +22,11 @@ from .market_data import Intrabar, MarketData, Prices
 from .rules import ExecutionRules
 from .strategy import BUY, HOLD, SELL
 
-FLATTEN = 2  # order of a drawdown halt: close the open position
+FLATTEN = 2  # order of a halt, by drawdown or from outside: close the open position
 ROUNDING = 1e-12  # a drawdown equal to the limit counts as reached, such as one stop of 5 % at a limit of 5 %
 FOREVER = -1
-REASONS = np.array(["none", "signal", "stop", "target", "drawdown", "end"])
-NONE, SIGNAL, STOP, TARGET, DRAWDOWN, END = range(len(REASONS))
+REASONS = np.array(["none", "signal", "stop", "target", "drawdown", "halt", "end"])
+NONE, SIGNAL, STOP, TARGET, DRAWDOWN, HALT, END = range(len(REASONS))
 TRADE = np.dtype(
     [
         ("direction", np.int64),  # +1 long, −1 short
@@ -86,6 +86,7 @@ class Backtest:
     stamps, interval: open times and length of the candles, as in `MarketData`.
     equity: equity in quote units at each candle's close, ``(T,)``; the first value is the initial equity.
     position: base units held at each close, ``(T,)``; the last value is before the final closing of the position.
+    open_trade: open time and price of the entry into a position that is still open; None = there is none.
     halted: True if a drawdown halt suppressed the signal of a close, bool ``(T,)``.
     trades: structured array ``(K,)`` of `TRADE`, in order of exit.
     ambiguous: number of candles that reached both stop and target, in which the stop was assumed to come first.
@@ -100,6 +101,7 @@ class Backtest:
     trades: np.ndarray
     ambiguous: int
     resolved_intrabar: int
+    open_trade: tuple[pd.Timestamp, float] | None = None
 
     @property
     def returns(self) -> np.ndarray:
@@ -132,19 +134,22 @@ class Backtest:
         return pd.DataFrame({"cutoff": pd.to_datetime(self.stamps, utc=True), **columns})
 
 
-def run_backtest(market: MarketData, signals: np.ndarray, rules: ExecutionRules, initial_equity: float) -> Backtest:
+def run_backtest(
+    market: MarketData, signals: np.ndarray, rules: ExecutionRules, initial_equity: float, close_at_end: bool = True
+) -> Backtest:
     """Trade the signals on the candles.
 
     A signal of candle t is known at its close and fills at the open of the next candle; no price of t + 1 or later
-    can reach a decision. BUY and SELL ask for a position, and nothing happens if it is already held. A position that
-    is open at the end is closed at the last close. Equity at or below zero at a close (possible with short positions)
-    ends trading like a drawdown halt without cool-down; margin calls inside a candle are not modelled.
+    can reach a decision. BUY and SELL ask for a position, and nothing happens if it is already held. FLATTEN closes the
+    position, such as for a halt that a person ordered. Equity at or below zero at a close (possible with short
+    positions) ends trading like a drawdown halt without cool-down; margin calls inside a candle are not modelled.
 
     Args:
         market: T candles.
-        signals: BUY, HOLD or SELL ``(T,)``, decided at each close.
+        signals: BUY, HOLD, SELL or FLATTEN ``(T,)``, decided at each close.
         rules: execution rules: costs and limits.
         initial_equity: equity in quote units at the close of the first candle.
+        close_at_end: close an open position at the last close; False for candles that go on.
 
     Raises:
         ValueError: the number of signals differs from the number of candles.
@@ -165,7 +170,8 @@ def run_backtest(market: MarketData, signals: np.ndarray, rules: ExecutionRules,
     curves = _Curves(np.empty(len(orders)), np.zeros(len(orders)), np.zeros(len(orders), dtype=bool))
     book, trades = np.zeros(1, BOOK), np.empty(np.count_nonzero(orders), TRADE)  # an order opens one trade at most
     book["cash"] = book["peak"] = initial_equity
-    _simulate(market.prices, market.intrabar, orders, limits, book[0], trades, curves)
+    _simulate(market.prices, market.intrabar, orders, limits, book[0], trades, curves, close_at_end)
+    held = book[0]["quantity"] != 0
     return Backtest(
         stamps=market.stamps,
         interval=market.interval,
@@ -175,6 +181,7 @@ def run_backtest(market: MarketData, signals: np.ndarray, rules: ExecutionRules,
         trades=trades[: int(book[0]["closed"])].copy(),
         ambiguous=int(book[0]["ambiguous"]),
         resolved_intrabar=int(book[0]["resolved_intrabar"]),
+        open_trade=(market.stamps[book[0]["entry"]], float(book[0]["entry_price"])) if held else None,
     )
 
 
@@ -191,6 +198,7 @@ def _simulate(
     book: np.record,
     trades: np.ndarray,
     curves: _Curves,
+    close_at_end: bool,
 ) -> None:
     """Run the whole backtest; fill the book, the trades and the curves."""
     equity, position, halted = curves
@@ -200,7 +208,8 @@ def _simulate(
         # The order is fixed; candle t is read only from here on.
         open_, high, low, close = prices.open[t], prices.high[t], prices.low[t], prices.close[t]
         if order == FLATTEN:
-            _close(book, trades, limits, t, _market_price(limits, open_, -book.quantity), DRAWDOWN)
+            reason = DRAWDOWN if book.waiting != 0 else HALT
+            _close(book, trades, limits, t, _market_price(limits, open_, -book.quantity), reason)
         elif order != HOLD:
             _follow(book, trades, limits, order, t, open_)
         if book.quantity != 0:
@@ -215,6 +224,8 @@ def _simulate(
         position[t] = book.quantity
         order = _next_order(book, limits, equity[t], signals[t])
         halted[t] = book.waiting != 0
+    if not close_at_end:
+        return
     last = len(signals) - 1
     _close(book, trades, limits, last, _market_price(limits, prices.close[last], -book.quantity), END)
     equity[last] = book.cash

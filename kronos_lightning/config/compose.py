@@ -21,7 +21,7 @@ def compose(name: str, *overrides: str) -> DictConfig:
     """Compose a command's configuration: ``compose("train", "data=btc", "stage.learning_rate=1e-4")``.
 
     Args:
-        name: train, evaluate, forecast, download, doctor, export or serve.
+        name: train, evaluate, forecast, download, doctor, export, serve or live.
         overrides: Hydra overrides, as on the command line.
     """
     register_resolvers()

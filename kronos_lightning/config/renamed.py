@@ -39,6 +39,7 @@ RENAMED = {  # by command
     "doctor": {"sessions": "calendar=sessions (or 24x7)"},
     "export": {},
     "serve": {},
+    "live": {old: new for old, new in DATA.items() if old.startswith("data.")},
 }
 SETTINGS = {"tokenizer": "frozen_tokenizer", "loss_on": "loss_rows"}  # in run_info.json of earlier versions
 

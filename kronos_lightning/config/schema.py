@@ -18,6 +18,7 @@ from .sections import (
     CalibrationSection,
     EvaluationSection,
     ForecastSection,
+    LiveSection,
     ModelSection,
     PathsSection,
     PredictorStage,
@@ -207,3 +208,27 @@ class Serving(Section):
     max_body: Count
     rate_limit: str | None
     trusted_strategy: str | None
+    binance: Endpoints | None
+    live: LiveSection | None = None
+
+
+class Following(Section):
+    """Configuration of python -m kronos_lightning.live."""
+
+    data: DataSection
+    paths: PathsSection
+    live: LiveSection
+    checkpoint: str | None
+    export: str | None
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    threads: Count
+    trusted_strategy: str | None
+    seed: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Following":
+        if self.export is None and self.checkpoint is None:
+            raise ValueError("checkpoint: has no default; set checkpoint=DIR")
+        if self.export is None and self.live.clock == "none":
+            raise ValueError("live.clock=none: nothing to follow; use exchange or replay")
+        return self

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from kronos_lightning.backtest import ExecutionRules
 from kronos_lightning.forecast import Sampling
 from kronos_lightning.model.sizes import PredictorSection, TokenizerSection
-from kronos_lightning.settings import Count, NotNegative, Positive, Probability, Section, Share
+from kronos_lightning.settings import Count, NotNegative, Positive, Probability, Section, Share, as_utc
 
 
 class PretrainedSection(Section):
@@ -150,3 +150,23 @@ class PathsSection(Section):
     models: str
     sweeps: str
     results: str
+
+
+class LiveSection(Section):
+    clock: Literal["exchange", "replay", "none"]
+    record: str
+    account: Annotated[str, Field(pattern=r"^[\w.-]{1,40}$")]
+    initial_equity: Positive
+    halt: bool
+    speed: Positive | None
+    start: str | None
+    webhook_timeout: Positive
+    webhook_attempts: Count
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LiveSection":
+        if self.start is not None:
+            as_utc(self.start)
+        if self.clock == "exchange" and (self.speed is not None or self.start is not None):
+            raise ValueError("speed and start are for a replay; the exchange sets its own pace (clock=replay)")
+        return self

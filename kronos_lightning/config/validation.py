@@ -14,7 +14,16 @@ from pydantic_core import ErrorDetails
 
 from kronos_lightning.config.monitors import METRICS, NOT_MONITORABLE, SAMPLE_PATH_METRICS
 from kronos_lightning.config.resolvers import ddp_start_method
-from kronos_lightning.config.schema import Doctor, Download, Evaluation, Export, Forecasting, Serving, Training
+from kronos_lightning.config.schema import (
+    Doctor,
+    Download,
+    Evaluation,
+    Export,
+    Following,
+    Forecasting,
+    Serving,
+    Training,
+)
 from kronos_lightning.data.settings import DataSection
 from kronos_lightning.errors import KronosError
 from kronos_lightning.settings import Section, as_list
@@ -175,6 +184,13 @@ def check_export(cfg: DictConfig) -> Export:
 def check_serving(cfg: DictConfig) -> Serving:
     """Validate the configuration of python -m kronos_lightning.serve; raise `ConfigError` if it is invalid."""
     return _validate(Serving, _plain(cfg))
+
+
+def check_following(cfg: DictConfig) -> Following:
+    """Validate the configuration of python -m kronos_lightning.live; raise `ConfigError` if it is invalid."""
+    settings = _validate(Following, _plain(cfg))
+    _check_source(settings.data)
+    return settings
 
 
 def _check_source(data: DataSection) -> None:

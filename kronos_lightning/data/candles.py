@@ -80,6 +80,14 @@ class Candles:
         return replace(self, frame=frame)
 
 
+def candles_sha256(frame: pd.DataFrame) -> str:
+    """Return the SHA-256 of candles: their open times and those of the six features that the frame has."""
+    digest = hashlib.sha256(frame["timestamps"].astype("int64").to_numpy().tobytes())
+    names = [name for name in FEATURES if name in frame]
+    digest.update(np.ascontiguousarray(frame[names].to_numpy(np.float64)).tobytes())
+    return digest.hexdigest()
+
+
 def in_range(stamps: pd.Series, begin: str | None, end: str | None) -> np.ndarray:
     """Return a bool mask of the stamps in [begin, end]; an end without a time of day includes the whole day."""
     keep = np.ones(len(stamps), dtype=bool)

@@ -148,6 +148,15 @@ class Calibration:
         found = read_stored(directory / FILE, StoredCalibration, CalibrationError, "delete it or evaluate again")
         if found is None:
             return None
+        return cls._from(found)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Return the calibration of which `as_dict` gave the content, perhaps by way of JSON."""
+        return cls._from(StoredCalibration.model_validate_json(json.dumps(content)))
+
+    @classmethod
+    def _from(cls, found: "StoredCalibration") -> Self:
         return cls(
             temperature=found.temperature,
             top_p=found.top_p,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import torch
 
 from kronos_lightning.forecast.series import Series
+from kronos_lightning.pipeline.loaded_model import LoadedModel
 from kronos_lightning.pipeline.signals import Decision, decide_together
 
 from .errors import ServiceError
-from .loaded_model import LoadedModel
 
 log = logging.getLogger("serve")
 

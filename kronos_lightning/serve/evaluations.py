@@ -13,11 +13,11 @@ from kronos_lightning.data.formats import FEATURES, PRICES
 from kronos_lightning.errors import KronosError
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.pipeline.decision_settings import DecisionSettings
+from kronos_lightning.pipeline.loaded_model import LoadedModel
 from kronos_lightning.pipeline.signals import decisions
 
 from .access import ServeError
 from .answers import close_quantiles
-from .loaded_model import LoadedModel
 from .messages import CutoffSummary, EvaluationAnswer, KnownCandle, PastForecast
 
 SHOWN_BEFORE = 120  # maximum number of known candles before a cutoff

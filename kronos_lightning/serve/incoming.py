@@ -1,14 +1,14 @@
 """Checks of the candles in a request: their content is refused with time, place, value and a way out."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kronos_lightning.data.candles import validate
+from kronos_lightning.data.candles import candles_sha256, validate
 from kronos_lightning.data.formats import FEATURES, CandleError
 from kronos_lightning.forecast.series import Series, read_series
 from kronos_lightning.pipeline.decision_settings import DecisionSettings
@@ -21,29 +21,38 @@ EARLIEST, LATEST = as_utc("1970-01-01"), as_utc("2199-01-01")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """Checked request.
+class Origin:
+    """Origin of a decision.
 
-    series: candles that the model sees, at most its lookback.
     symbol, interval: market and length of the candles.
-    num_paths: number of sample paths.
     amount_made: True if the quote volume was made from volume and price.
-    calibrated: True if the calibration of the evaluation applies; else `reason` says why not.
+    reason: reason why the calibration of the evaluation does not apply; None if it applies.
     overrides: values that differ from the evaluation's, by key.
     sha256: hash of the candles that the model sees.
     notices: sentences for the reader.
     """
 
-    series: Series
     symbol: str
     interval: pd.Timedelta
-    num_paths: int
     amount_made: bool
-    calibrated: bool
     reason: str | None
-    overrides: dict[str, object]
+    overrides: dict[str, Any]
     sha256: str
     notices: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Origin):
+    """Checked request.
+
+    series: candles that the model sees, at most its lookback.
+    num_paths: number of sample paths.
+    calibrated: True if the calibration of the evaluation applies.
+    """
+
+    series: Series
+    num_paths: int
+    calibrated: bool
 
     def age(self, now: datetime) -> float:
         """Return the seconds since the last candle closed."""
@@ -99,7 +108,7 @@ def prepare(
     given = {"interval": name, "horizon": horizon, "num_paths": num_paths, "symbol": symbol, "lookback": len(seen)}
     evaluated = {key: getattr(decision, key) for key in given if key != "num_paths"}
     evaluated["num_paths"] = decision.forecast.num_paths
-    overrides: dict[str, object] = {key: value for key, value in given.items() if value != evaluated[key]}
+    overrides: dict[str, Any] = {key: value for key, value in given.items() if value != evaluated[key]}
     reason = _reason(overrides, decision)
     notices += [
         f"Not as in the evaluation: {key} {value} instead of {evaluated[key]}." for key, value in overrides.items()
@@ -113,7 +122,7 @@ def prepare(
         calibrated=reason is None,
         reason=reason,
         overrides=overrides,
-        sha256=_digest(seen),
+        sha256=candles_sha256(seen),
         notices=notices,
     )
     if (age := found.age(now)) > step.total_seconds():
@@ -180,13 +189,6 @@ def _reason(overrides: dict[str, object], decision: DecisionSettings) -> str | N
         if key in overrides:
             return f"it was fitted with {key} {getattr(decision, key)}"
     return None
-
-
-def _digest(frame: pd.DataFrame) -> str:
-    digest = hashlib.sha256(frame["timestamps"].astype("int64").to_numpy().tobytes())
-    names = [name for name in FEATURES if name in frame]
-    digest.update(np.ascontiguousarray(frame[names].to_numpy(np.float64)).tobytes())
-    return digest.hexdigest()
 
 
 def _distance(step: pd.Timedelta) -> str:

@@ -115,11 +115,27 @@ class ModelName(BaseModel):
     verdict: str
 
 
+class LiveAnswer(BaseModel):
+    """Quality of this model's live forecasts on this market.
+
+    n: forecasts whose whole horizon has come. hit_rate: share whose likelier direction was right, with Wilson's 95 %
+    interval. skill: against last_price_60.
+    """
+
+    n: int
+    hit_rate: float | None
+    hit_rate_interval: tuple[float, float] | None
+    coverage_90: float | None
+    skill: float | None
+    state: Literal["warming", "ok", "watch", "drifted"]
+
+
 class Prediction(BaseModel):
     """Forecast and decision after the last candle.
 
     predicted_price, confidence, trend and timestamp are the guide's four. confidence is the calibrated probability of
-    the likelier direction of the close at the horizon; null if there is no calibration for this request.
+    the likelier direction of the close at the horizon; null if there is no calibration for this request, and while the
+    drift alarm is on. live is null if the market is not followed, record_id if the forecast is not in the record.
     """
 
     predicted_price: float
@@ -147,11 +163,13 @@ class Prediction(BaseModel):
     validity: dict[str, float]
     calibrated: bool
     calibration: CalibrationAnswer
+    live: LiveAnswer | None
     model: ModelName
     amount: Literal["given", "made"]
     candles_sha256: str
     comparable: bool
     overrides: dict[str, Any]
+    record_id: int | None
     age_s: float
     notices: list[str]
 
@@ -175,6 +193,7 @@ class ModelAnswer(BaseModel):
     """Served model: identity, settings of its decisions, calibration and the last evaluation.
 
     candles, past_forecasts: True if the service has candles of a file, or forecasts of an evaluation.
+    live: market of the live record that the dashboard shows; null = no record.
     """
 
     id: str
@@ -185,12 +204,13 @@ class ModelAnswer(BaseModel):
     strategy: str
     candles: bool
     past_forecasts: bool
+    live: str | None
 
 
 class Health(BaseModel):
     """State of the process and the model."""
 
-    status: Literal["ok", "starting", "stopping"]
+    status: Literal["ok", "stale", "stopping"]
     model: str | None
 
 

@@ -24,6 +24,22 @@ class Metrics:
         self.failures = Counter("kronos_model_failures", "Forecasts that failed.", registry=self.registry)
         self.reloads = Counter("kronos_reloads", "Reloads of the model.", ("result",), registry=self.registry)
         self.waiting = Gauge("kronos_queue_length", "Requests that wait for the model.", registry=self.registry)
+        self.live_age = Gauge(
+            "kronos_live_age_seconds",
+            "Time since the close of the newest decision.",
+            ("symbol",),
+            registry=self.registry,
+        )
+        self.live_stale = Gauge(
+            "kronos_live_stale", "1 if a close has passed without a decision.", ("symbol",), registry=self.registry
+        )
+        self.live_evidence = Gauge(
+            "kronos_live_drift_evidence", "Evidence against the coverage; 100 is the alarm.", ("symbol",),
+            registry=self.registry,
+        )  # fmt: skip
+        self.clock_skew = Gauge(
+            "kronos_live_clock_skew_seconds", "Local clock minus the exchange's.", registry=self.registry
+        )
         self.model = Gauge("kronos_model_loaded", "1 for the model in use.", ("id",), registry=self.registry)
 
     def batch(self, size: int, seconds: float) -> None:

@@ -19,7 +19,8 @@ from .errors import ServiceError
 from .messages import Message
 
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-STATIC = {"dashboard.js": "text/javascript", "fan.js": "text/javascript", "texts.js": "text/javascript",
+STATIC = {"dashboard.js": "text/javascript", "fan.js": "text/javascript", "live.js": "text/javascript",
+          "paper.js": "text/javascript", "texts.js": "text/javascript",
           "style.css": "text/css", "plotly.css": "text/css", "icon.svg": "image/svg+xml"}  # fmt: skip
 STYLE_ID = re.compile(r'getElementById\("([0-9a-f]{64})"\)')  # plotly writes no style whose element is there
 CACHED = {"Cache-Control": "public, max-age=86400"}

@@ -11,14 +11,20 @@ import torch
 import uvicorn
 
 from kronos_lightning.config.schema import Serving
+from kronos_lightning.config.sections import LiveSection
+from kronos_lightning.data import Candles
+from kronos_lightning.live.feeds import ExchangeFeed, Feed
+from kronos_lightning.live.operation import LiveOperation, replay_feed
+from kronos_lightning.pipeline.decision_settings import DecisionSettings
 
-from .access import Keys, RateLimit, check_host
+from .access import Keys, RateLimit, ServeError, check_host
 from .app import Service, create_app
 from .batching import Batcher
 from .evaluations import StoredForecasts, read_file
-from .loaded_model import ModelHolder
+from .live_view import LiveView
 from .logs import JsonLines
 from .metrics import Metrics
+from .model_holder import ModelHolder
 
 KEYS = "KRONOS_API_KEYS"
 GRACE = 10  # seconds in which running requests may finish
@@ -39,6 +45,12 @@ def build_service(settings: Serving) -> Service:
     candles = None if stored is None else stored.candles()
     if settings.candles is not None:
         candles = read_file(Path(settings.candles), decision)
+    live, operation = None, None
+    if settings.live is not None:
+        if settings.live.clock != "none":
+            feed = _feed(settings, settings.live, decision, candles)
+            operation = LiveOperation(settings.live, [decision.symbol], feed, lambda: models.current, settings.threads)
+        live = LiveView(settings.live, decision.interval)
     batcher = Batcher(settings.max_batch, settings.max_queue, settings.batch_wait, settings.threads, metrics.batch)
     return Service(
         models=models,
@@ -49,7 +61,20 @@ def build_service(settings: Serving) -> Service:
         max_body=settings.max_body,
         candles=candles,
         stored=stored,
+        live=live,
+        operation=operation,
     )
+
+
+def _feed(settings: Serving, live: LiveSection, decision: DecisionSettings, candles: Candles | None) -> Feed:
+    """Build the feed of a follower inside the service: the exchange, or the candles of the file or the report."""
+    if live.clock == "replay":
+        if candles is None:
+            raise ServeError("live=replay: no candles to replay; set candles=FILE or report=DIR")
+        return replay_feed({decision.symbol: candles.frame}, decision.interval, decision.lookback, live)
+    if settings.binance is None:
+        raise ServeError("binance=null: no exchange to follow; choose servers, live=replay or live=record")
+    return ExchangeFeed(settings.binance)
 
 
 def serve(settings: Serving) -> None:
@@ -71,6 +96,8 @@ def serve(settings: Serving) -> None:
             timeout_graceful_shutdown=GRACE,
         )
     )
+
+    service.ends = lambda: server.should_exit
 
     def stop(signum: int, frame: FrameType | None) -> None:
         """End quietly: uvicorn raises the signal again after its own end."""

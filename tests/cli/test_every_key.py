@@ -18,6 +18,7 @@ REQUIRED = {
     "download": ["symbol=BTCUSDT", "interval=1d"],
     "doctor": ["candles=x.csv"],
     "export": ["run=runs/x"],
+    "live": ["checkpoint=x"],
 }
 NUMBERS = st.sampled_from(["0", "-1", "1e400", "nan", "inf", "99999999999999999999", "0x10", "true", "null", "''"])
 ODD = st.sampled_from(

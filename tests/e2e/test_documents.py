@@ -38,6 +38,7 @@ MODULES = {  # configuration and reading of the command line
     "kronos_lightning.export": ("export", lambda arguments: quote_files(arguments, "run")),
     "kronos_lightning.data.binance": ("download", as_lists),
     "kronos_lightning.serve": ("serve", lambda arguments: quote_files(arguments, "checkpoint")),
+    "kronos_lightning.live": ("live", lambda arguments: arguments),
     "kronos_lightning.evaluation.leakcheck": ("evaluate", lambda arguments: arguments),
 }
 

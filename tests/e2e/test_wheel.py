@@ -49,7 +49,7 @@ def test_it_holds_the_configuration_and_the_package_alone(installed):
 def test_every_console_script_names_a_function():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert set(scripts) == {
-        f"kronos-{name}" for name in ("doctor", "download", "export", "forecast", "leakcheck", "serve")
+        f"kronos-{name}" for name in ("doctor", "download", "export", "forecast", "leakcheck", "live", "serve")
     }
     for name, target in scripts.items():
         assert callable(EntryPoint(name, target, "console_scripts").load())

@@ -6,6 +6,7 @@ from kronos_lightning.config.validation import (
     check_download,
     check_evaluation,
     check_export,
+    check_following,
     check_forecasting,
     check_serving,
     check_training,
@@ -19,6 +20,7 @@ CHECKS = {
     "doctor": check_doctor,
     "export": check_export,
     "serve": check_serving,
+    "live": check_following,
 }
 
 __all__ = ["CHECKS", "composed"]

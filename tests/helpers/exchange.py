@@ -107,6 +107,8 @@ class Exchange:
             return self._send(handler, *[fault[0], fault[2], fault[1]])
         if path == "/api/v3/klines":
             status, body = self._klines({key: values[0] for key, values in query.items()})
+        elif path == "/api/v3/time":
+            status, body = 200, json.dumps({"serverTime": int(self.now.timestamp() * 1000)}).encode()
         else:
             body = self.archive.get(path)
             status, body = (200, body) if body is not None else (404, b"not found")

@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 from kronos_lightning.serve.access import Keys, RateLimit
 from kronos_lightning.serve.app import Service, create_app
 from kronos_lightning.serve.batching import Batcher
-from kronos_lightning.serve.loaded_model import ModelHolder
 from kronos_lightning.serve.metrics import Metrics
+from kronos_lightning.serve.model_holder import ModelHolder
 from tests.helpers.commands import shell_variables
 from tests.helpers.evaluated import LOOKBACK, btc_hours
 

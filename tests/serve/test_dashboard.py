@@ -6,8 +6,8 @@ import httpx
 import numpy as np
 import pytest
 
+from kronos_lightning.pipeline.loaded_model import load_model
 from kronos_lightning.serve.evaluations import StoredForecasts, read_file
-from kronos_lightning.serve.loaded_model import load_model
 from tests.helpers.evaluated import HOURS, btc_hours, evaluated_at
 from tests.helpers.service import listening, service_of
 

@@ -14,6 +14,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.service import listening, service_of
 
 GUIDE, ADDRESS = "docs/guides/serve.md", "http://127.0.0.1:8000"
+LIVE = "docs/guides/live.md"
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +54,10 @@ def test_the_curl_lines_of_the_documents_are_answered(page, address):
         assert result.stdout.startswith("{")
 
 
-def test_the_guide_names_every_endpoint_of_the_schema(service):
+def test_the_guides_name_every_endpoint_of_the_schema(service):
     from kronos_lightning.serve.app import create_app
 
-    named = set(re.findall(r"`?(?:GET|POST) (/[\w/{}]+)|`(/[\w/{}]+)`", text_of(GUIDE)))
+    named = set(re.findall(r"`?(?:GET|POST) (/[\w/{}]+)|`(/[\w/{}]+)`", text_of(GUIDE) + text_of(LIVE)))
     paths = {part for pair in named for part in pair if part}
     assert set(create_app(service).openapi()["paths"]) <= paths
 

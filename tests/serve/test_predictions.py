@@ -7,9 +7,9 @@ import pytest
 
 from kronos_lightning.config.validation import ConfigError
 from kronos_lightning.pipeline.decision_settings import DecisionSettings
+from kronos_lightning.pipeline.loaded_model import load_model
 from kronos_lightning.pipeline.signals import decisions
 from kronos_lightning.serve.evaluations import StoredForecasts, read_file
-from kronos_lightning.serve.loaded_model import load_model
 from tests.helpers.evaluated import HOURS, THRESHOLDS, btc_hours, calibration_of, evaluated_at, evaluated_checkpoint
 from tests.helpers.service import NOW, client_of, rows, service_of
 

@@ -1,9 +1,10 @@
 // The dashboard: everything it shows comes from the HTTP API of this service.
 import { draw } from "./fan.js";
+import { connect, showLive } from "./live.js";
 import { TEXTS } from "./texts.js";
 
 const at = (id) => document.getElementById(id);
-const state = { language: (navigator.language || "en").startsWith("zh") ? "zh" : "en", model: null, view: null, newest: null, past: null };
+const state = { language: (navigator.language || "en").startsWith("zh") ? "zh" : "en", model: null, view: null, newest: null, past: null, signals: [] };
 const text = () => TEXTS[state.language];
 const number = (value, digits = 6) => value.toLocaleString("en-US", { maximumSignificantDigits: digits });
 const percent = (value, digits = 1) => `${(value * 100).toFixed(digits)}\u00a0%`;
@@ -40,6 +41,7 @@ function translate() {
   at("terms").replaceChildren(...text().dt.flatMap(([term, meaning]) => [element("dt", term), element("dd", meaning)]));
   showModel();
   if (state.view) show(state.view);
+  showLive(text());
 }
 
 function showModel() {
@@ -161,23 +163,62 @@ async function showPast(index) {
   at("slider").value = index;
   at("when").textContent = `${stamp(one.cutoff)} UTC (${index + 1}/${state.past.forecasts.length})`;
   at("slider").setAttribute("aria-valuetext", at("when").textContent);
-  const found = await call(`/v1/evaluation/${one.id}`);
+  const found = await call(state.past.path(one.id));
   if (at("slider").value !== String(index)) return; // the slider has moved on
   const notices = state.past.matches_model ? state.model.decision.evaluation.notices : [text().other];
   show({ ...found, answer: found, symbol: state.past.symbol, calibrated: found.confidence !== null, notices });
+}
+
+function offerPast(past, label) {
+  state.past = past;
+  at("past").hidden = !past.forecasts.length;
+  at("slider").max = Math.max(0, past.forecasts.length - 1);
+  document.querySelector("label[for=slider]").dataset.text = label;
+  document.querySelector("label[for=slider]").textContent = text()[label];
+}
+
+// Follow the live record: the newest decision, and a slider over those before it.
+async function follow(symbol) {
+  const link = at("record-link");
+  link.hidden = false;
+  link.firstElementChild.href = `/v1/${symbol}/signals?limit=1000`;
+  await connect(symbol, { call, text, tell: told, refresh: () => showLatest(symbol) });
+}
+
+async function showLatest(symbol) {
+  const known = await call("/v1/candles?limit=500");
+  await readSignals(symbol);
+  const forecasts = state.signals.filter((one) => one.status === "ok");
+  offerPast({ forecasts, symbol, matches_model: true, path: (id) => `/v1/${symbol}/forecasts/${id}` }, "live_slider");
+  const wasNewest = state.view === state.newest;
+  const answer = await call(`/v1/${symbol}/latest`).catch((error) => { if (error.status !== 409) throw error; return null; });
+  if (answer) {
+    const marks = forecasts.filter((one) => one.signal !== "HOLD").map((one) => ({ timestamp: one.cutoff, price: one.last_close, signal: one.signal }));
+    state.newest = { ...fromAnswer(answer, known), marks };
+    if (wasNewest) { at("slider").value = at("slider").max; at("when").textContent = `${stamp(answer.cutoff)} UTC`; show(state.newest); }
+  } else if (!state.view && forecasts.length) {
+    await showPast(forecasts.length - 1);
+  }
+}
+
+// Read the signals that are new; those of the record never change.
+async function readSignals(symbol) {
+  let cursor = state.signals.at(-1)?.id ?? 0;
+  while (cursor !== null) {
+    const page = await call(`/v1/${symbol}/signals?limit=1000&cursor=${cursor}`);
+    state.signals.push(...page.signals);
+    cursor = page.next;
+  }
 }
 
 async function start() {
   at("login").hidden = true;
   state.model = await call("/v1/model");
   showModel();
+  if (state.model.live) return follow(state.model.live);
   const known = state.model.candles ? await call("/v1/candles?limit=500") : null;
   const past = state.model.past_forecasts ? await call("/v1/evaluation") : null;
-  if (past && past.forecasts.length) {
-    state.past = past;
-    at("past").hidden = false;
-    at("slider").max = past.forecasts.length - 1;
-  }
+  if (past && past.forecasts.length) offerPast({ ...past, path: (id) => `/v1/evaluation/${id}` }, "slider");
   if (known) {
     const answer = await call(`/v1/${state.model.decision.symbol}/predict?drop_unfinished=true`, {});
     state.newest = fromAnswer(answer, known);
@@ -191,6 +232,7 @@ async function start() {
 }
 
 async function watch() {
+  if (state.model?.live) return; // its state is asked for more often
   const ready = await fetch("/readyz").then((response) => response.ok, () => false);
   at("light").className = `light ${ready ? "ok" : "bad"}`;
   at("light").setAttribute("aria-label", ready ? text().ready : text().failed);
@@ -203,6 +245,7 @@ function listen() {
     const dark = root.dataset.theme === "dark" || (root.dataset.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
     root.dataset.theme = dark ? "light" : "dark";
     if (state.view) show(state.view);
+    showLive(text());
   });
   at("file").addEventListener("change", (event) => { if (event.target.files[0]) forecastFile(event.target.files[0]); });
   at("again").addEventListener("click", () => show(state.newest));

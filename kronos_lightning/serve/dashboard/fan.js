@@ -1,7 +1,7 @@
 // Chart of known candles, the fan of a forecast and, if known, what came.
 const BANDS = [["0.025", "0.975", 0.14], ["0.1", "0.9", 0.2], ["0.25", "0.75", 0.28]];
 
-const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 function candles(rows, name, strong) {
   const column = (key) => rows.map((row) => row[key]);
@@ -33,6 +33,14 @@ export function draw(element, view, text) {
     type: "scatter", mode: "lines", name: text.median, x, y: prices("0.5"),
     line: { color: color("accent"), width: 2 },
   });
+  const marks = (view.marks ?? []).filter((mark) => mark.timestamp >= known[0]?.timestamp);
+  if (marks.length) {
+    traces.push({
+      type: "scatter", mode: "markers", name: text.signal, x: marks.map((mark) => mark.timestamp), y: marks.map((mark) => mark.price),
+      text: marks.map((mark) => mark.signal), hoverinfo: "x+text",
+      marker: { size: 9, symbol: marks.map((mark) => (mark.signal === "BUY" ? "triangle-up" : "triangle-down")), color: marks.map((mark) => color(mark.signal === "BUY" ? "up" : "down")) },
+    });
+  }
   const span = { x0: x[0], x1: x.at(-1), type: "line" };
   const shapes = (view.levels ?? []).map((level) => ({
     ...span, y0: level.price, y1: level.price, line: { color: color(level.side), width: 1, dash: "dot" },

@@ -1,7 +1,6 @@
 """Download of the missing parts of a series, in parallel, and their assembly."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -31,6 +30,7 @@ from kronos_lightning.data.sources.binance.intervals import (
     to_ms,
     without,
 )
+from kronos_lightning.data.sources.binance.klines import API_LIMIT, klines
 from kronos_lightning.data.sources.binance.stored_series import API, FetchedPart, StoredSeries, gap_ranges, iso, spans
 from kronos_lightning.settings import as_utc, end_of
 from kronos_lightning.storage import Lock
@@ -38,10 +38,8 @@ from kronos_lightning.storage import Lock
 EARLIEST = to_ms(pd.Timestamp("2017-07-01"))  # Binance opened that month
 # Time after the end of a period within which its file is published; a file missing by then will not appear.
 PUBLISHED_WITHIN = {"monthly": 31 * DAY_MS, "daily": 3 * DAY_MS}
-API_LIMIT = 1000  # maximum number of candles in a response
 MOST_PAGES = 10  # responses for a range that would usually fit in one; after an outage candles may be shorter
 SPARE = 1000  # additional candles of a range, for the same reason
-LARGEST_TIME = 2**53  # of an open time in milliseconds
 
 log = logging.getLogger(__name__)
 
@@ -252,18 +250,7 @@ class Job:
     # --- the API ------------------------------------------------------------------------------------------------
 
     def _klines(self, **parameters: Any) -> list[list[Any]]:
-        """Return the rows of a response of ``/api/v3/klines``."""
-        url = f"{self.endpoints.rest_url}/api/v3/klines"
-        body = self.client.get(url, symbol=self.series.symbol, interval=self.series.interval, **parameters)
-        try:
-            rows = json.loads(body or b"")
-        except (ValueError, RecursionError):
-            rows = None
-        if not isinstance(rows, list) or not all(map(_is_candle, rows)):
-            raise DownloadError(f"{url}: the answer is not a list of candles; check rest_url")
-        if len(rows) > parameters["limit"]:
-            raise DownloadError(f"{url}: {len(rows)} candles, {parameters['limit']} were asked for; check rest_url")
-        return rows
+        return klines(self.client, self.series.symbol, self.series.interval, **parameters)
 
     def _api(self, span: Range) -> FetchedPart:
         """Fetch the closed candles that open in `span`; the part's span ends before the first unfinished candle."""
@@ -305,9 +292,3 @@ class Job:
         if failed:
             log.warning("%s: the gaps were not checked with the API", self._name)
         return bool(got)
-
-
-def _is_candle(row: Any) -> bool:
-    """Return True for a row of 12 columns with the times of its open and close."""
-    times = (row[0], row[6]) if isinstance(row, list) and len(row) == 12 else ()
-    return bool(times) and all(type(time) is int and 0 <= time < LARGEST_TIME for time in times)

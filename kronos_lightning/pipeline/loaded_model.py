@@ -1,8 +1,6 @@
-"""Model that the service answers with, loaded from an evaluated checkpoint, and its replacement while it runs."""
+"""Model of an evaluated checkpoint, loaded with all that its decisions depend on."""
 
 import hashlib
-import logging
-import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,34 +11,38 @@ import pandas as pd
 from kronos_lightning.backtest import Strategy
 from kronos_lightning.config.schema import Forecasting
 from kronos_lightning.config.sections import ModelSection
-from kronos_lightning.errors import KronosError
 from kronos_lightning.forecast import Forecaster, best_device
 from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.forecast.series import Series
-from kronos_lightning.pipeline.decision_settings import FILE, DecisionError, DecisionSettings
-from kronos_lightning.pipeline.signals import decide_at
 from kronos_lightning.runs.checkpoint_lookup import Sources, load_forecaster
 from kronos_lightning.runs.directory import best_model
 from kronos_lightning.runs.networks import Inputs
 from kronos_lightning.runs.provenance import trained_until
 from kronos_lightning.settings import parse_interval
 
-from .errors import ServiceError
-
-log = logging.getLogger("serve")
+from .decision_settings import FILE, DecisionError, DecisionSettings
+from .signals import decide_at
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LoadedModel:
-    """Forecaster, strategy and settings of an evaluated checkpoint.
+class ModelRecord:
+    """Identity of a model and what its decisions depend on, except the weights.
 
     id: first digits of the hash over weights and `decision.json`.
-    plain: forecaster without the calibration's corrections.
     """
 
     id: str
     decision: DecisionSettings
     calibration: Calibration | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedModel(ModelRecord):
+    """Forecaster and strategy of an evaluated checkpoint.
+
+    plain: forecaster without the calibration's corrections.
+    """
+
     plain: Forecaster
     calibrated: Forecaster
     strategy: Strategy
@@ -119,38 +121,3 @@ def _warm_up(model: LoadedModel) -> None:
         found = decide_at(series, forecaster, model.strategy, 2, decision.seed)
         if not found.is_finite:
             raise DecisionError(f"{model.sources.directory}: the forecast of made-up candles holds values like NaN")
-
-
-class ModelHolder:
-    """Model in use, exchanged as a whole.
-
-    Args:
-        checkpoint, device, trusted_strategy: see `load_model`.
-
-    Raises:
-        KronosError: the checkpoint cannot be served.
-    """
-
-    def __init__(self, checkpoint: Path, device: str = "auto", trusted_strategy: str | None = None):
-        self._arguments = checkpoint, device, trusted_strategy
-        self._loading = threading.Lock()
-        self.current = load_model(*self._arguments)
-
-    def reload(self) -> LoadedModel:
-        """Load the checkpoint again beside the model in use, then exchange them; requests keep their model.
-
-        Raises:
-            ServiceError: 409 if a reload is running, or if the checkpoint cannot be served; the old model stays.
-        """
-        if not self._loading.acquire(blocking=False):
-            raise ServiceError(409, "reload_running", "another reload is running", "Wait for its end.")
-        try:
-            self.current = load_model(*self._arguments)
-        except (KronosError, OSError) as error:
-            log.warning("reload refused: %s", error)
-            raise ServiceError(
-                409, "reload_failed", "the checkpoint cannot be served; the old model stays", "See the service's log."
-            ) from error
-        finally:
-            self._loading.release()
-        return self.current
