@@ -37,8 +37,13 @@ def groups(name):
     "stage", "data", "augmentation", "regularization", "experiment", "sweep", "model", "trainer", "logger",
 ])  # fmt: skip
 def test_every_group_choice_is_valid(group):
-    for choice in groups(group):
+    for choice in set(groups(group)) - {"did_it_help"}:
         assert check_training(composed("train", f"{group}={choice}")).run_dir.startswith("outputs/models/")
+
+
+def test_did_it_help_is_a_valid_evaluation():
+    found = check_evaluation(composed("evaluate", "experiment=did_it_help")).compare
+    assert {"untuned", "anchored:both", "both+har"} <= set(found)
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
