@@ -50,7 +50,7 @@ export function draw(element, view, text) {
     shapes, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: color("text"), size: 12 },
     margin: { l: 8, r: 8, t: 8, b: 8 }, legend: { orientation: "h", y: 1.08, x: 0 }, hovermode: "x",
     xaxis: { ...axis, automargin: true, rangeslider: { visible: false } },
-    yaxis: { ...axis, automargin: true, tickformat: ",.5~g" },
+    yaxis: { ...axis, automargin: true, tickformat: ",.6~r" },
   };
   return window.Plotly.react(element, traces, layout, { displayModeBar: false, responsive: true });
 }

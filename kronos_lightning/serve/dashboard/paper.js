@@ -12,7 +12,7 @@ export function drawPaper(element, paper, text) {
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: color("text"), size: 12 },
     margin: { l: 8, r: 8, t: 8, b: 8 }, legend: { orientation: "h", y: 1.15, x: 0 }, hovermode: "x",
-    xaxis: axis, yaxis: { ...axis, tickformat: ",.6~g" },
+    xaxis: axis, yaxis: { ...axis, tickformat: ",.6~r" },
   };
   return window.Plotly.react(element, traces, layout, { displayModeBar: false, responsive: true });
 }
