@@ -86,7 +86,8 @@ def test_no_file_holds_a_planted_password(planted):
 
 def test_no_output_tells_a_planted_password(planted):
     _, runs, _ = planted
-    assert not any(WORD in run.stdout + run.stderr for run in runs)
+    told = "\n".join(run.stdout + run.stderr for run in runs)
+    assert [line for line in told.splitlines() if WORD in line] == []
 
 
 def test_the_server_that_a_password_is_for_gets_it(planted):
