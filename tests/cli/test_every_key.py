@@ -122,7 +122,7 @@ ANYTHING = st.recursive(
 PLAIN = {name: composed(name, *REQUIRED.get(name, [])) for name in CHECKS}
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(KEYS), ANYTHING)
 def test_any_value_of_any_key_is_taken_or_refused_in_one_line(monkeypatch, capsys, key, value):
     name, dotted = key
