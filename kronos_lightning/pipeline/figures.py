@@ -33,7 +33,8 @@ def figures(result: EvaluationResult) -> Figures:
     competitors = result.competitors
     found = dict(_walk("baseline", competitors.baselines, cutoffs))
     found |= _walk("combination", competitors.combination, cutoffs)
-    found["weights of the combination"] = _settled(competitors.weights, cutoffs)
+    if competitors.weights:
+        found["weights of the combination"] = _settled(competitors.weights, cutoffs)
     for part in fields(whole):
         found |= _walk(part.name, getattr(whole, part.name), cutoffs)
     for name, scores in result.board.scores.items():
