@@ -5,9 +5,11 @@ import sys
 from collections.abc import Callable
 
 import hydra
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
 from kronos_lightning.config.compose import conf_directory
+from kronos_lightning.config.hydra_files import hide_secrets
 from kronos_lightning.config.resolvers import register_resolvers
 from kronos_lightning.settings.text import shown
 
@@ -41,6 +43,8 @@ def command(
             except ArgumentError as error:
                 print(f"error: {' '.join(shown(str(error)).split())}", file=sys.stderr)
                 sys.exit(1)
+            Plugins.instance()  # which executes the modules of its plugins again
+            hide_secrets()
             return composed()
 
         return run

@@ -10,6 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from kronos_lightning.errors import KronosError
 from kronos_lightning.settings import Section, read_stored
@@ -119,7 +120,7 @@ def _compare_header(weights_path: Path, cls: type[PretrainedModule], config: dic
     Raises:
         RuntimeError, SafetensorError: they differ, or the file is damaged.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         blueprint = cast(nn.Module, cls(**config))
         with safe_open(weights_path, "pt") as file:
             header = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -129,6 +130,15 @@ def _compare_header(weights_path: Path, cls: type[PretrainedModule], config: dic
     for name, tensor in blueprint.state_dict().items():
         if types[name] not in (FLOATING if tensor.is_floating_point() else ("I64",)):
             raise RuntimeError(f"{name} is of type {types[name]}, not of a floating type")
+
+
+class _Undrawn(TorchFunctionMode):
+    """Mode in which no initial values are drawn: on the meta device there are none, but each draw takes its time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def trained_representation(directory: Path) -> Any:

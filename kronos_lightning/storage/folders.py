@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kronos_lightning.errors import KronosError
 
-from .marker import is_replaceable, mark
+from .marker import MARKER, is_replaceable, mark
 from .names import temporary_name
 from .paths import sync
 from .temporary import temporary
@@ -49,8 +49,10 @@ def atomic_directory(
     with temporary(path, folder=True) as place:
         yield place
         mark(place, origin, may_gain)
+        permissions = (place / MARKER).stat().st_mode
         for base, _, names in os.walk(place, topdown=False):
             for name in names:
+                (Path(base) / name).chmod(permissions)  # some libraries give a file to its owner alone
                 sync(Path(base) / name)
             sync(Path(base))
         while not rename_new(place, path):

@@ -16,7 +16,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The new file is on the disk, not only in a cache, before it replaces the old.
     """
     with temporary(path) as place:
+        permissions = place.stat().st_mode
         yield place
+        place.chmod(permissions)  # some libraries put a file in its place that its owner alone may read
         sync(place)
         os.replace(place, path)
         sync(path.parent)

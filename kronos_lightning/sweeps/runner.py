@@ -29,6 +29,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
+from kronos_lightning.config.hydra_files import hide_secrets
 from kronos_lightning.config.resolvers import register_resolvers
 from kronos_lightning.errors import KronosError
 from kronos_lightning.settings.text import shown
@@ -42,6 +43,7 @@ INTERRUPTED = 128 + signal.SIGINT  # exit code
 EXTRAS = {"hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "submitit"}
 
 log = logging.getLogger(__name__)
+hide_secrets()  # in the processes of launchers too, which write such files before they begin a trial
 
 
 @dataclass(frozen=True)

@@ -249,7 +249,7 @@ class MLflow(Tracker):
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it may hold a password
         artifacts = None  # a server chooses the location
         if self.tracking_uri is None:
             self.store.mkdir(parents=True, exist_ok=True)

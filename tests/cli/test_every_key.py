@@ -1,16 +1,20 @@
 """Every documented key is set once through the command line; bad values end in one line and exit code 1."""
 
 import sys
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kronos_lightning.cli.arguments import prepare
 from kronos_lightning.cli.entry import command
+from kronos_lightning.cli.errors import one_line_errors
 from kronos_lightning.cli.secrets import without_secrets
 from kronos_lightning.config.compose import conf_directory
+from kronos_lightning.settings.text import UNPRINTABLE
 from tests.helpers.configuration import CHECKS, composed
 
 REQUIRED = {
@@ -24,6 +28,21 @@ NUMBERS = st.sampled_from(["0", "-1", "1e400", "nan", "inf", "999999999999999999
 ODD = st.sampled_from(
     ["[]", "{}", "[1,2]", "{a:1}", "a b", "a,b", "${x}", "${oc.env:NOT_SET}", "???", "\\", "'", "é\x1b[0m"]
 )
+
+PLACES = [
+    "/",
+    "..",
+    "/dev/null",
+    "\x1b[2J",
+    "a\nb",
+    "${x}",
+    "nan",
+    "-0",
+    "2024-13-45",
+    "9" * 400,
+    "../" * 99,
+    "${oc.env:NO}",
+]
 
 
 def leaves(node, prefix=""):
@@ -94,6 +113,33 @@ def test_a_bad_value_ends_in_one_line(monkeypatch, capsys, key, value):
         assert told.startswith("error: ")
         assert told.count("\n") == 1
         assert "\x1b" not in told
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(PLACES),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+PLAIN = {name: composed(name, *REQUIRED.get(name, [])) for name in CHECKS}
+
+
+@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(KEYS), ANYTHING)
+def test_any_value_of_any_key_is_taken_or_refused_in_one_line(monkeypatch, capsys, key, value):
+    name, dotted = key
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    changed = PLAIN[name].copy()
+    try:
+        OmegaConf.update(changed, dotted, value, merge=False)
+    except OmegaConfBaseException:  # no configuration can hold it
+        return
+    with suppress(SystemExit):
+        one_line_errors(CHECKS[name])(changed)
+        return
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
+    assert not UNPRINTABLE.search(told), ascii(told)
 
 
 def test_a_password_is_not_told_in_an_error(monkeypatch, capsys):

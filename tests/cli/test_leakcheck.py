@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -46,8 +47,8 @@ def test_in_a_process_of_its_own_a_cache_that_knows_the_next_close_is_caught(tmp
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "planted.py").write_text(f"import numpy as np\n\n\n{inspect.getsource(Remembering)}")
     planted = ["+baselines.remembering._target_=planted.Remembering", "evaluation.baselines=[drift,remembering]"]
-    found = certified(fresh(tmp_path), [*arguments, *CHEAP, *planted], places=1)
-    assert leaking(found) == {"baseline remembering"}
+    found = certified(fresh(tmp_path), [*arguments, *CHEAP, *planted])
+    assert leaking(found) == {"baseline remembering", "baseline calibrated remembering"}
     assert found["baseline drift"] == "proved"
 
 
@@ -57,8 +58,13 @@ def test_the_command_evaluates_in_a_new_process_whose_error_it_passes_on(tmp_pat
         in_fresh_process(cfg)
 
 
-def test_the_command_proves_each_step_and_leaves_a_certificate(tmp_path, arguments, monkeypatch, capsys):
+def change_after_few_cutoffs_in_this_process(monkeypatch, places):
     monkeypatch.setattr(leakcheck, "in_fresh_process", in_this_process)
+    monkeypatch.setattr(leakcheck, "certify", partial(leakcheck.certify, places=places))
+
+
+def test_the_command_proves_each_step_and_leaves_a_certificate(tmp_path, arguments, monkeypatch, capsys):
+    change_after_few_cutoffs_in_this_process(monkeypatch, places=6)
     run_here(*arguments)
     content, part, verdicts = certificate(tmp_path)
     assert content["leaks"] is False
@@ -93,7 +99,7 @@ def run_here(*overrides):
 
 def test_the_command_ends_with_2_where_attention_sees_later_candles(tmp_path, arguments, monkeypatch, capsys):
     monkeypatch.setattr(layers, "Attention", Unmasked)
-    monkeypatch.setattr(leakcheck, "in_fresh_process", in_this_process)
+    change_after_few_cutoffs_in_this_process(monkeypatch, places=1)
     cheap = ["calibration.fit=false", "evaluation.baselines=[drift]", "evaluation.cutoffs_per_batch=32"]
     with pytest.raises(SystemExit) as ended:
         run_here(*arguments, *cheap)

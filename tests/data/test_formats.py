@@ -132,6 +132,8 @@ def cell(line, column, value):
 BAD = {
     "NaN price": (replaced(2, "close", ""), r"line 4, column close: nan .*not a number"),
     "infinite price": (replaced(2, "high", "inf"), r"line 4, column high: inf .*infinite"),
+    "price beyond 32-bit numbers": (replaced(2, "high", "9e38"), r"line 4, column high: 9e\+38 .*32-bit"),
+    "volume beyond 32-bit numbers": (replaced(2, "volume", "9e38"), r"line 4, column volume: 9e\+38 .*32-bit"),
     "zero price": (replaced(3, "low", "0"), r"line 5, column low: 0 .*must be positive"),
     "negative price": (replaced(3, "open", "-4"), r"line 5, column open: -4 .*must be positive"),
     "high below close": (replaced(1, "high", "11.5"), r"line 3, column high: 11.5 .*high is below"),

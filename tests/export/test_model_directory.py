@@ -21,6 +21,7 @@ from tests.helpers.paths import published_config
 
 MODULE = "kronos_lightning.export"
 RUN = "outputs/models/finetune_predictor_sample"
+HOSTILE = "<script>alert(1)</script>|[x](javascript:1)`---\n\x1b[2J"
 
 
 # The command in a process that has its libraries already: what they read of the environment they read again.
@@ -267,3 +268,23 @@ def test_the_card_names_the_published_weights_that_a_run_descends_from(weights, 
         assert front.get("base_model") == base
         assert "synthetic" not in front["tags"]
         assert ("June 2024" in text) == (base is not None)
+
+
+def planted(content, text):
+    """Return content with a text after each key and each string."""
+    if isinstance(content, dict):
+        return {f"{key}{text}": planted(value, text) for key, value in content.items()}
+    return content + text if isinstance(content, str) else content
+
+
+def test_no_name_of_a_symbol_or_setting_becomes_markup_in_the_card(cwd):
+    info = json.loads((cwd / RUN / "run_info.json").read_text())
+    config = json.loads((cwd / RUN / "config.json").read_text())
+    info["data"]["fingerprints"] = planted(info["data"]["fingerprints"], HOSTILE)
+    info |= {key: planted(info[key], HOSTILE) for key in ("model", "metrics", "settings", "initial_weights")}
+    config["data"] |= {key: config["data"][key] + HOSTILE for key in ("name", "interval")}
+    text = model_card.render(info, config, None, None)
+    assert text.count("alert(1)") > 5
+    assert "<script>" not in text
+    assert "[x](" not in text.replace("\\[", "")
+    assert yaml.safe_load(text.split("---")[1])["license"] == "mit"

@@ -69,6 +69,15 @@ def test_validity_counts_paths_with_each_defect():
     assert str(found).startswith("50.0% of the paths hold an impossible candle (high 12.5%")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", [0, 3, 5])
+def test_values_that_are_not_finite_are_impossible(value, column):
+    paths = np.concatenate([path((10, 11, 9, 10))] * 4, axis=1)
+    paths[0, 1, 0, column] = value
+    found = validity(paths)
+    assert (found.any, found.price, found.volume) == (1 / 4, column < 4 and 1 / 4, column > 3 and 1 / 4)
+
+
 @settings(deadline=None)
 @given(anything)
 def test_repaired_candles_are_possible_but_for_their_price_and_keep_open_and_close(paths):

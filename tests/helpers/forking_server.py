@@ -6,6 +6,7 @@ that the libraries are in memory already. `Server` is the tests' side; run as a 
 
 import atexit
 import functools
+import gc
 import json
 import os
 import runpy
@@ -55,6 +56,7 @@ def server() -> Server:
 
 def serve() -> dict | None:
     """Fork for each request; a child returns its own, the server None after the last."""
+    gc.freeze()  # so that no child walks, and copies, what all of them share
     print("ready", flush=True)
     for line in sys.stdin:
         if (child := os.fork()) == 0:

@@ -53,7 +53,7 @@ def checkpoints(folder, representation=None, **ranges):
     return [*QUICK_EVALUATE, "trainer=cpu", f"predictor={folder / 'p'}", f"tokenizer={folder / 't'}"]
 
 
-def certified(run, arguments, places=2):
+def certified(run, arguments, places=1):
     """Verdict by subject of a certificate."""
     findings = certify(_composed(*arguments).copy(), run, places).findings
     return {finding.name: finding.verdict for finding in findings}

@@ -3,7 +3,7 @@
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
-from kronos_lightning.runs.directory import RunError, reserve
+from kronos_lightning.runs.directory import RunError, begin, reserve
 from kronos_lightning.storage import InUseError
 
 
@@ -30,3 +30,13 @@ def test_a_place_that_is_no_folder_of_its_own_is_refused(tmp_path, monkeypatch):
         reserve(tmp_path.relative_to(tmp_path), "run_dir"),
     ):
         raise AssertionError("reserved")
+
+
+def test_a_resumed_run_keeps_hidden_files_of_others(tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / ".git").mkdir(parents=True)
+    kept = [checkpoints / ".mine", checkpoints / ".git" / "config", tmp_path / ".notes"]
+    for path in kept:
+        path.write_text("mine")
+    begin(tmp_path, {}, {}, None, resume=checkpoints / "last.ckpt")
+    assert [path.read_text() for path in kept] == ["mine"] * 3

@@ -6,11 +6,14 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from kronos_lightning.storage import StorageError, archive, atomic_directory, atomic_path, clear_leftovers, folders
 from tests.helpers.paths import ROOT
 
+WEIGHTS = {"weight": np.ones(2)}
 WRITE = """
 import os, signal, sys
 from pathlib import Path
@@ -150,7 +153,11 @@ def test_permissions_are_those_of_any_new_file(tmp_path, mask):
     try:
         with atomic_path(tmp_path / "file") as place:
             place.write_text("")
-        write(tmp_path / "folder", "")
+        with atomic_path(tmp_path / "weights") as place:
+            save_file(WEIGHTS, place)  # which leaves a file of its owner alone
+        with atomic_directory(tmp_path / "folder") as place:
+            (place / "inside").mkdir()
+            save_file(WEIGHTS, place / "inside" / "weights")
     finally:
         os.umask(before)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}

@@ -106,7 +106,7 @@ class Ccxt(Section):
             since, told = begin, time.monotonic()
             while since < stop:
                 rows = self._request(exchange.fetch_ohlcv, market, series.interval, since, PAGE)
-                table = _table(rows, (since, stop), f"{self.exchange} {market}")
+                table = _table(rows, (since, stop), step, f"{self.exchange} {market}")
                 opens = table["time"].to_numpy()
                 after = int(opens[-1]) + step if len(opens) else since + PAGE * step
                 span = since, min(after, stop)
@@ -160,7 +160,7 @@ class Ccxt(Section):
         raise DownloadError(f"{self.exchange} cannot be reached after {self.retries + 1} attempts: {problem}")
 
 
-def _table(rows: Any, span: Range, name: str) -> pa.Table:
+def _table(rows: Any, span: Range, step: int, name: str) -> pa.Table:
     """Convert ccxt's rows (time, prices, volume) into candles of a range, in order and without repetitions."""
     if not isinstance(rows, list) or len(rows) > MOST_ROWS:
         raise DownloadError(f"{name}: the answer is not a list of candles, or holds more than {MOST_ROWS}")
@@ -172,6 +172,8 @@ def _table(rows: Any, span: Range, name: str) -> pa.Table:
     values = values[np.unique(values[:, 0], return_index=True)[1]]
     if not np.isfinite(values).all():
         raise DownloadError(f"{name}: the answer holds values that are not finite numbers")
+    if (np.diff(values[:, 0]) < step).any():
+        raise DownloadError(f"{name}: the answer holds candles that are shorter than asked for")
     amount = values[:, 5] * values[:, 1 : 1 + len(PRICES)].mean(axis=1)
     columns = [values[:, 0].astype(np.int64), *values[:, 1:].T, amount]
     return pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)

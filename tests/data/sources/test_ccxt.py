@@ -14,7 +14,7 @@ from kronos_lightning.data.formats import FEATURES, PRICES
 from kronos_lightning.data.sources import Ccxt, DownloadError
 from tests.helpers.layouts import candles, epochs
 
-pytest.importorskip("ccxt")
+ccxt = pytest.importorskip("ccxt")
 HOURS = candles(1000, start="2023-01-01")
 INSTRUMENT = {
     "instType": "SPOT", "instId": "BTC-USDT", "baseCcy": "BTC", "quoteCcy": "USDT", "state": "live",
@@ -100,6 +100,29 @@ def test_an_interrupted_download_continues_where_it_was(source, server):
 def test_a_failure_that_passes_is_not_noticed(source, server):
     server.failing = {1, 3}
     assert len(source.fetch("BTCUSDT", "1h", "2023-01-01", "2023-01-31")) == 31 * 24
+
+
+NEW_YEAR = pd.Timestamp("2023-01-01", tz="UTC").value // 10**6
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"a": 1}, "not a list of candles"),
+        ([[NEW_YEAR, 1, 1, 1, 1, 1]] * 100_000, "holds more than"),
+        ([[NEW_YEAR, "x", 1, 1, 1, 1]], "holds no candles"),
+        ([[NEW_YEAR, 1, 1]], "holds no candles"),
+        ([[NEW_YEAR, 1, 1, 1, 1, float("nan")]], "not finite"),
+        ([[NEW_YEAR + i, 1, 1, 1, 1, 1] for i in range(100)], "shorter than asked for"),
+        ([[NEW_YEAR - 1, 1, 1, 1, 1, 1]], "has no candle"),
+    ],
+)
+def test_what_no_honest_exchange_answers_is_told_after_few_requests(source, monkeypatch, rows, message):
+    asked = []
+    monkeypatch.setattr(ccxt.okx, "fetch_ohlcv", lambda *arguments: asked.append(arguments) or rows)
+    with pytest.raises(DownloadError, match=message):
+        source.fetch("BTCUSDT", "1h", "2023-01-01", "2023-01-31")
+    assert len(asked) < 10
 
 
 @pytest.mark.parametrize(
