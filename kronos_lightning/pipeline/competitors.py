@@ -3,6 +3,7 @@
 Shape letters: N cutoffs, S sample paths, h horizon.
 """
 
+import logging
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ from kronos_lightning.data import Candles
 from kronos_lightning.evaluation.calibration import fit_correction
 from kronos_lightning.evaluation.combination import combine, fit_weights
 from kronos_lightning.forecast import ForecastSet
+from kronos_lightning.forecast.calibration import CalibrationError
 from kronos_lightning.forecast.distribution import crps
 
 from .baselines import baseline_paths
@@ -19,6 +21,8 @@ from .forecasting import RangeForecasts
 
 MODEL = "model"
 CALIBRATED = "calibrated {}"  # name of a baseline that is calibrated like the model
+
+log = logging.getLogger("evaluate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +55,18 @@ def compete(settings: Evaluation, candles: Candles, whole: RangeForecasts) -> Co
     if known is None:
         return Competitors(baselines=baselines)
     earlier = baseline_paths(settings, candles, known)
-    if settings.calibration.baselines:
-        for name in list(baselines):
+    for name in list(baselines) if settings.calibration.baselines else []:
+        try:
             correction, _ = fit_correction(earlier[name], known.last_close, known.actual_close)
-            for closes, forecasts in ((earlier, known), (baselines, test)):
-                closes[CALIBRATED.format(name)] = correction.apply(closes[name], forecasts.last_close)
+        except CalibrationError as error:
+            log.info("Baseline %s: not calibrated, %s", name, error)
+            continue
+        for closes, forecasts in ((earlier, known), (baselines, test)):
+            closes[CALIBRATED.format(name)] = correction.apply(closes[name], forecasts.last_close)
     best, combination, weights = best_on(known, earlier), None, {}
     if settings.evaluation.combine:
-        form = CALIBRATED if settings.calibration.baselines else "{}"
-        members = [form.format(name) for name in settings.evaluation.combine]
+        alike = {name: CALIBRATED.format(name) for name in settings.evaluation.combine}
+        members = [alike[name] if alike[name] in baselines else name for name in alike]
         then, now = (
             {MODEL: forecasts.close_paths} | {name: closes[name] for name in members}
             for closes, forecasts in ((earlier, known), (baselines, test))

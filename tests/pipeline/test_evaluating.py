@@ -1,5 +1,7 @@
 """The whole evaluation: what it does beyond its parts."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,28 @@ def test_the_combination_is_a_mixture_with_the_weights_of_validation(result):
 def test_a_combination_that_cannot_be_is_refused(setting, named):
     with pytest.raises(ConfigError, match=f"evaluation.combine.*{named}"):
         check_evaluation(composed("evaluate", "data=sample", BASELINES, *setting))
+
+
+def test_a_baseline_without_a_spread_competes_as_it_is(result, caplog):
+    caplog.set_level("INFO", "evaluate")
+
+    class Constant:
+        def applies_to(self, interval):
+            return True
+
+        def sample_paths(self, candles, cutoffs, horizon, num_paths):
+            close = candles.frame["close"].to_numpy()[cutoffs]
+            return np.broadcast_to(close[:, None, None], (len(cutoffs), num_paths, horizon))
+
+    with patch("kronos_lightning.pipeline.baselines.build_baselines", lambda *_: {"drift": Constant()}):
+        found = compete(result.settings.model_copy(update={"evaluation": few(result)}), result.candles, result.whole)
+    assert list(found.baselines) == ["drift"]
+    assert list(found.weights) == [MODEL, "drift"]
+    assert "Baseline drift: not calibrated, only 0 cutoffs have paths that differ" in caplog.text
+
+
+def few(result):
+    return result.settings.evaluation.model_copy(update={"baselines": ["drift"], "combine": ["drift"]})
 
 
 def test_baselines_compete_as_sampled_alone_if_so_asked(result):

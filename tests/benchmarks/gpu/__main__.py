@@ -32,7 +32,6 @@ def main(arguments=None):
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does the kit work? No figure means anything")
     parser.add_argument("--continue", action="store_true", dest="again", help="measure what the report still lacks")
     options = parser.parse_args(arguments)
-    be_quiet()
     output = options.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     device = torch.device("cpu") if options.smoke else best_device()
@@ -70,4 +69,5 @@ def be_quiet():
 
 
 if __name__ == "__main__":
+    be_quiet()
     sys.exit(main())
