@@ -29,13 +29,16 @@ def main(cfg: DictConfig) -> None:
         if (result := evaluate(cfg)) is None:
             return
         page = report(result)
-        decision = decision_settings(result, page.verdict, page.notices)
+        stored = result.settings.evaluation.forecasts is not None  # by decisions of their own
+        decision = None if stored else decision_settings(result, page.verdict, page.notices)
         with atomic_directory(output, keep=True) as directory:
             result.forecasts.save(directory)
             write(result, directory)
-            decision.save(directory)
             page.write(directory)
-        store_decision(decision, result.settings.tokenizer, result.whole.sources)
+            if decision is not None:
+                decision.save(directory)
+        if decision is not None:
+            store_decision(decision, result.settings.tokenizer, result.whole.sources)
     print_tables(page, Terminal())
     log.info("Report: %s", output / "report.html")
 

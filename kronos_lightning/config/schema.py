@@ -160,6 +160,12 @@ class Evaluation(Common):
         missing = [name for name in self.evaluation.combine if name not in self.evaluation.baselines]
         if missing:
             raise ValueError(f"evaluation.combine: {missing[0]!r} is none of evaluation.baselines; add it there")
+        makes = self.compare or self.seeds or self.evaluation.combine or self.data.fold is not None
+        if self.evaluation.forecasts is not None and (makes or self.backtest.parameters == "validation"):
+            raise ValueError(
+                "evaluation.forecasts: nothing is forecast; leave out compare, seeds, evaluation.combine, data.fold "
+                "and backtest.parameters=validation"
+            )
         if self.evaluation.combine and not self.calibration.fit:
             raise ValueError("evaluation.combine needs calibration.fit=true, which forecasts the validation range")
         return self

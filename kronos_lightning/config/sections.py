@@ -115,6 +115,7 @@ class EvaluationSection(Section):
     cutoffs_per_batch: Count
     baselines: Annotated[list[str], Field(min_length=1)]
     combine: list[str]
+    forecasts: str | None
     refit_every: Count
     bootstrap_samples: Count
     output_dir: str

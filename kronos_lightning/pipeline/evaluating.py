@@ -1,5 +1,6 @@
 """Evaluation from the configuration to its results: what evaluate.py runs, and what the leak certificate checks."""
 
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
@@ -13,6 +14,7 @@ from .baselines import build_baselines
 from .competitors import compete
 from .forecasting import forecast_range, join
 from .scoreboard import EvaluationResult, score_all
+from .stored_forecasts import stored_range
 
 
 def evaluate(cfg: DictConfig) -> EvaluationResult | None:
@@ -29,7 +31,10 @@ def evaluate(cfg: DictConfig) -> EvaluationResult | None:
         datamodule.prepare_data()
         (candles,) = datamodule.read()
         build_baselines(fold, candles.interval)  # reports their errors before the forecasts
-        parts.append(forecast_range(fold, datamodule, candles, trainer))
+        if fold.evaluation.forecasts is None:
+            parts.append(forecast_range(fold, datamodule, candles, trainer))
+        else:
+            parts.append(stored_range(fold, Path(fold.evaluation.forecasts), datamodule, candles))
     if not trainer.is_global_zero:
         return None
     whole = join(parts)

@@ -134,7 +134,7 @@ def score_all(
             cutoffs if that is not known.
     """
     truth = Truth.of(part.sampled, candles)
-    sampled = score(part.sampled.close_paths, truth)
+    sampled = score(part.sampled.close_paths, truth, part.sampled.up)
     scores = {MODEL: sampled}
     if part.calibrated is not None and part.adaptive is not None:
         scores = {

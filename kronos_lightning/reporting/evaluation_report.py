@@ -57,6 +57,7 @@ def report(result: EvaluationResult) -> Report:
         facts=[
             ("Candles", f"{candles.source}: {len(candles)} of {settings.data.interval}, {len(candles.gaps)} gap(s)"),
             ("Fingerprint", candles.fingerprint),
+            *([("Forecasts", f"read from {place}")] if (place := settings.evaluation.forecasts) else []),
             ("Predictor", sources.predictor),
             ("Tokenizer", sources.tokenizer),
             *(
@@ -158,7 +159,7 @@ def _baselines_text(settings: Evaluation) -> str:
 def _calibration_text(result: EvaluationResult) -> str:
     calibration = result.whole.calibration
     if calibration is None:
-        return "none"
+        return "none" if result.settings.evaluation.forecasts is None else "as in the stored forecasts"
     metadata, fold = calibration.metadata, "last fold: " if len(result.parts) > 1 else ""
     return (
         f"{fold}temperature {calibration.temperature:g}, top_p {calibration.top_p:g}, intervals and P(up) (slope "

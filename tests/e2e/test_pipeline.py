@@ -279,6 +279,42 @@ def measured(*overrides):
     return forecast_range(settings, datamodule, candles, instantiate(cfg.trainer, _convert_="all"))
 
 
+STORED = "evaluation.forecasts=outputs/backtest_results/sample"
+
+
+def test_stored_forecasts_are_reported_as_they_are(trained):
+    cwd, *_ = trained
+    results = cwd / "outputs" / "backtest_results" / "sample"
+    decision = cwd / MODELS / "finetune_predictor_sample" / "checkpoints" / "best_model" / "decision.json"
+    before = decision.read_bytes()
+    found = command("evaluate.py", *QUICK_EVALUATE, STORED, "evaluation.output_dir=again", cwd=cwd)
+    assert "Predicting" not in found.stdout
+    first, again = (json.loads((folder / "metrics.json").read_text()) for folder in (results, cwd / "again"))
+    for name in ("crps", "brier", "coverage_90"):
+        assert again["figures"]["model"][name] == pytest.approx(first["figures"]["model"][name], rel=1e-6)
+    assert again["figures"]["garch"] == first["figures"]["garch"]
+    assert again["trading"]["backtest"] == first["trading"]["backtest"]
+    assert decision.read_bytes() == before
+    assert "read from outputs/backtest_results/sample" in (cwd / "again" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([STORED, "data.horizon=3"], "of 4 candles; set data.horizon=4"),
+        ([STORED, "tokenizer=published"], "made by other weights"),
+        (["evaluation.forecasts=nowhere"], "nowhere holds no forecasts of an evaluation or record"),
+        ([STORED, "compare=[untuned]"], "nothing is forecast; leave out compare"),
+    ],
+)
+def test_forecasts_that_are_not_of_this_checkpoint_and_market_are_refused(trained, settings, message):
+    cwd, *_ = trained
+    found = command("evaluate.py", *QUICK_EVALUATE, *settings, cwd=cwd, check=False)
+    assert found.returncode == 1
+    assert found.stderr.splitlines()[-1].startswith("error: ")
+    assert message in found.stderr
+
+
 def test_two_processes_forecast_what_one_does(trained):
     cwd, *_ = trained
     paths = []
