@@ -29,6 +29,7 @@ live: $(TO_RUN)  ## Replay the demo's candles as if they closed now, with the da
 
 wheels: $(TO_RUN)  ## Wheels of the service for deploy/Dockerfile
 	$(RUN)python -m pip wheel --quiet -c constraints.txt --wheel-dir deploy/wheels '.[serve]'
+	@$(RUN)python -c "import sys; print('For Python %d.%d: set PYTHON=%d.%d for docker compose' % (sys.version_info[:2] * 2))"
 
 fuzz: $(TO_DEVELOP)  ## Send the service some thousand unusual requests, some minutes
 	FUZZ_CASES=150 FUZZ_BODIES=2000 $(RUN)python -m pytest -n 0 tests/serve/test_fuzz.py
