@@ -4,6 +4,7 @@ Shape letters: N cutoffs, S sample paths, h horizon.
 """
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,8 +32,17 @@ def build_baselines(settings: Evaluation, interval: pd.Timedelta) -> dict[str, B
     return found
 
 
-def baseline_paths(settings: Evaluation, candles: Candles, forecasts: ForecastSet) -> dict[str, np.ndarray]:
-    """Sample the paths of every baseline on the same cutoffs; return their closes ``(N, S, h)`` by name."""
+def baseline_paths(
+    settings: Evaluation, candles: Candles, forecasts: ForecastSet, names: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Sample the paths of the baselines on the same cutoffs; return their closes ``(N, S, h)`` by name.
+
+    Args:
+        settings: the whole configuration.
+        candles: all candles.
+        forecasts: forecasts with these cutoffs.
+        names: of the baselines; None = all.
+    """
     rows, found = candles.rows_at(forecasts.cutoffs), build_baselines(settings, candles.interval)
     for name in settings.evaluation.baselines:
         if name not in found:
@@ -40,4 +50,5 @@ def baseline_paths(settings: Evaluation, candles: Candles, forecasts: ForecastSe
     return {
         name: close_paths(one.sample_paths(candles, rows, forecasts.horizon, settings.forecast.num_paths))
         for name, one in found.items()
+        if names is None or name in names
     }

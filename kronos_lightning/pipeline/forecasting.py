@@ -47,11 +47,11 @@ class RangeForecasts:
 
     sources: Sources
     sampled: ForecastSet
-    calibrated: ForecastSet | None
-    adaptive: np.ndarray | None
-    validation: ForecastSet | None
-    compared: dict[str, np.ndarray]
-    compared_sources: dict[str, Sources]
+    calibrated: ForecastSet | None = None
+    adaptive: np.ndarray | None = None
+    validation: ForecastSet | None = None
+    compared: dict[str, np.ndarray] = field(default_factory=dict)
+    compared_sources: dict[str, Sources] = field(default_factory=dict)
     seeds: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -100,8 +100,8 @@ def forecast_range(
         for place in sorted({i for pool in pools.values() for i, name in pool if name == member}):
             # The members of a pool draw independently; checkpoints that are compared one by one share random numbers.
             closes[place, member] = run.forecast(member, cutoffs, chosen, place).close_paths
-    if len(members) < len(everyone):
-        known = baseline_paths(settings, candles, sampled)
+    if named := [name for name in everyone if name not in members]:
+        known = baseline_paths(settings, candles, sampled, named)
         closes |= {(i, name): known[name] for pool in pools.values() for i, name in pool if name in known}
     return RangeForecasts(
         sources=sources,

@@ -159,11 +159,8 @@ def score_all(
         name: compare(one.loss, best, verdict.other, bootstrap) for name, one in everyone.items() if name != MODEL
     }
     vs_best_baseline |= corrected({name: vs_best_baseline[name] for name in others})
-    vs_checkpoints = corrected({name: compare(sampled.loss, one.loss, name, bootstrap) for name, one in others.items()})
     sides = {MODEL: sampled.loss} | {name: one.loss for name, one in others.items()}
-    pairs = corrected(
-        {(one, two): compare(sides[one], sides[two], two, bootstrap) for one, two in combinations(sides, 2)}
-    )
+    pairs = {(one, two): compare(sides[one], sides[two], two, bootstrap) for one, two in combinations(sides, 2)}
     over_seeds = None
     if seeds:
         skills = {MODEL: verdict.skill} | {name: vs_best_baseline[name].skill for name in seeds}
@@ -175,8 +172,8 @@ def score_all(
         verdict=verdict,
         on_test=on_test,
         vs_best_baseline=vs_best_baseline,
-        vs_checkpoints=vs_checkpoints,
-        pairs=pairs,
+        vs_checkpoints=corrected({name: pairs[MODEL, name] for name in others}),
+        pairs=corrected(pairs),
         over_seeds=over_seeds,
     )
 

@@ -46,12 +46,4 @@ def stored_range(
         raise ConfigError(
             f"evaluation.forecasts: made by other weights than those of {sources.predictor}; set predictor"
         )
-    return RangeForecasts(
-        sources=sources,
-        sampled=replace(forecasts, calibration=None),
-        calibrated=None,
-        adaptive=None,
-        validation=None,
-        compared={},
-        compared_sources={},
-    )
+    return RangeForecasts(sources=sources, sampled=replace(forecasts, calibration=None))

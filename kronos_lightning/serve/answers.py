@@ -94,6 +94,22 @@ def prediction(
     )
 
 
+def decided(decision: Decision) -> dict[str, Any]:
+    """Return the fields of a decision that every shown forecast of the past has."""
+    return {
+        "cutoff": decision.cutoff,
+        "last_close": decision.last_close,
+        "stamps": [one.to_pydatetime() for one in decision.stamps],
+        "signal": decision.signal,
+        "trend": decision.trend,
+        "predicted_price": decision.predicted_price,
+        "expected_return": decision.expected_return,
+        "probability_up": decision.probability,
+        "confidence": decision.confidence,
+        "quantiles": close_quantiles(decision.paths),
+    }
+
+
 def close_quantiles(paths: np.ndarray) -> dict[str, list[float]]:
     """Return the quantiles of the close of paths ``(S, h, C)``, by level: h prices each."""
     found = quantiles(paths[None], LEVELS)[0, :, CLOSE]

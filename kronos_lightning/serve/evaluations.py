@@ -17,7 +17,7 @@ from kronos_lightning.pipeline.loaded_model import LoadedModel
 from kronos_lightning.pipeline.signals import decisions
 
 from .access import ServeError
-from .answers import close_quantiles
+from .answers import decided
 from .messages import CutoffSummary, EvaluationAnswer, KnownCandle, PastForecast
 
 SHOWN_BEFORE = 120  # maximum number of known candles before a cutoff
@@ -101,16 +101,7 @@ class StoredForecasts:
         )
         return PastForecast(
             id=number,
-            cutoff=decision.cutoff,
-            last_close=decision.last_close,
-            stamps=[one.to_pydatetime() for one in decision.stamps],
-            signal=decision.signal,
-            trend=decision.trend,
-            predicted_price=decision.predicted_price,
-            expected_return=decision.expected_return,
-            probability_up=decision.probability,
-            confidence=decision.confidence,
-            quantiles=close_quantiles(decision.paths),
+            **decided(decision),
             known=shown(before),
             actual=shown(came),
         )

@@ -22,7 +22,7 @@ from kronos_lightning.live.record import Account, LiveRecord
 from kronos_lightning.live.track import WINDOW, TrackRecord, track_record
 from kronos_lightning.pipeline.loaded_model import ModelRecord
 
-from .answers import close_quantiles
+from .answers import decided
 from .errors import ServiceError
 from .evaluations import SHOWN_BEFORE, shown
 from .live_messages import LiveState, PaperAnswer, RecordedForecast, SignalAnswer, SignalsAnswer, TradeAnswer
@@ -184,20 +184,11 @@ class LiveView:
         return RecordedForecast(
             id=close.id,
             symbol=close.symbol,
-            cutoff=close.cutoff,
             made_at=close.made_at,
             late=close.late,
             halted=close.halted,
             model=close.model,
-            last_close=decision.last_close,
-            stamps=[one.to_pydatetime() for one in decision.stamps],
-            signal=decision.signal,
-            trend=decision.trend,
-            predicted_price=decision.predicted_price,
-            expected_return=decision.expected_return,
-            probability_up=decision.probability,
-            confidence=decision.confidence,
-            quantiles=close_quantiles(decision.paths),
+            **decided(decision),
             known=shown(frame[frame.index <= plain].tail(SHOWN_BEFORE)),
             actual=shown(frame[frame.index > plain]),
         )

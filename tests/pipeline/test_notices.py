@@ -12,19 +12,6 @@ from kronos_lightning.runs.checkpoint_lookup import Sources
 from tests.helpers.forecasts import made
 
 PUBLISHED = "NeoQuasar/Kronos-small"
-NOBODY = Sources(predictor="new", tokenizer="new", info=None, random=True, random_tokenizer=True)
-
-
-def uncalibrated(forecasts):
-    return RangeForecasts(
-        sources=NOBODY,
-        sampled=forecasts,
-        calibrated=None,
-        adaptive=None,
-        validation=None,
-        compared={},
-        compared_sources={},
-    )
 
 
 @pytest.fixture
@@ -49,8 +36,7 @@ def trained(candles, initial="random (kronos-tiny size)", val_end="2024-05-31", 
 
 
 def told(candles, forecasts, sources, **compared):
-    part = uncalibrated(forecasts)
-    return notices(candles, replace(part, sources=sources, compared_sources=compared))
+    return notices(candles, RangeForecasts(sources=sources, sampled=forecasts, compared_sources=compared))
 
 
 def first_word(found):
@@ -103,7 +89,7 @@ def test_synthetic_candles_are_named_first(candles):
 
 
 def test_a_calibration_on_candles_that_were_trained_on_is_a_leak(real):
-    part = replace(uncalibrated(forecasts("2024-07-01")), sources=trained(real))
+    part = RangeForecasts(sources=trained(real), sampled=forecasts("2024-07-01"))
     early, late = (replace(part, validation=forecasts(begin)) for begin in ("2024-01-31 23:00", "2024-02-01"))
     assert "LEAK: calibrated from 2024-01-31 23:00" in notices(real, early)[0]
     assert first_word(notices(real, late)) == ["FEW PATHS"]
@@ -120,7 +106,7 @@ def test_what_a_run_started_from_counts_as_seen(real):
 
 
 def test_a_validation_range_inside_the_pretraining_is_told(real):
-    part = replace(uncalibrated(forecasts("2024-07-01")), sources=trained(real, initial=PUBLISHED))
+    part = RangeForecasts(sources=trained(real, initial=PUBLISHED), sampled=forecasts("2024-07-01"))
     assert "CALIBRATION" in first_word(notices(real, replace(part, validation=forecasts("2024-02-01"))))
 
 

@@ -48,15 +48,8 @@ NOBODY = Sources(predictor="new", tokenizer="new", info=None, random=True, rando
 
 
 def uncalibrated(forecasts, **compared):
-    return RangeForecasts(
-        sources=NOBODY,
-        sampled=forecasts,
-        calibrated=None,
-        adaptive=None,
-        validation=None,
-        compared=compared,
-        compared_sources=dict.fromkeys(compared, NOBODY),
-    )
+    sources = dict.fromkeys(compared, NOBODY)
+    return RangeForecasts(sources=NOBODY, sampled=forecasts, compared=compared, compared_sources=sources)
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +161,6 @@ def calibrated_part(seed, spread):
         calibrated=test.calibrated(calibration),
         adaptive=adaptively_corrected(test, calibration, scores),
         validation=validation.calibrated(calibration),
-        compared={},
-        compared_sources={},
     )
 
 
