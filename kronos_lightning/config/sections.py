@@ -124,6 +124,7 @@ class EvaluationSection(Section):
 class CalibrationSection(Section):
     fit: bool
     baselines: bool
+    shrinkage: bool
     max_cutoffs: Count | None
     search_cutoffs: Count
     overwrite: bool

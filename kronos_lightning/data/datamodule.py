@@ -16,10 +16,11 @@ from kronos_lightning.data.candles import Candles, in_range
 from kronos_lightning.data.folds import fold_ranges
 from kronos_lightning.data.formats import FEATURES, CandleError, LayoutSection
 from kronos_lightning.data.processed import ProcessedCandles, differing
-from kronos_lightning.data.representation import LEVELS, RETURNS, AnyRepresentation, fit_scaled_returns
+from kronos_lightning.data.representation import LEVELS, RETURNS, AnyRepresentation, ScaledReturns
 from kronos_lightning.data.settings import DataSection
 from kronos_lightning.data.sources import CandleSource
 from kronos_lightning.data.symbol_candles import SymbolCandles, join_frames
+from kronos_lightning.data.volatility_regression import VolatilityRegression
 from kronos_lightning.data.windows import (
     CandleWindows,
     EpochSampler,
@@ -112,9 +113,14 @@ class CandleDataModule(L.LightningDataModule):
             return LEVELS
         if self.config.representation == "returns":
             return RETURNS
+        return ScaledReturns(**self.volatility_regression.model_dump())
+
+    @cached_property
+    def volatility_regression(self) -> VolatilityRegression:
+        """Volatility regression, fitted on the training windows."""
         windows = CandleWindows(self._arrays("train"), self.config.lookback, self.target_rows, self.config.clip)
         chosen = np.unique(np.linspace(0, len(windows) - 1, FITTED_WINDOWS).astype(int))
-        return fit_scaled_returns(*windows.raw(torch.from_numpy(chosen)), self.config.lookback)
+        return VolatilityRegression.fit(*windows.raw(torch.from_numpy(chosen)), self.config.lookback)
 
     def recent_volatility(self) -> float:
         """Return the standard deviation of log returns per candle over the last `lookback` training candles.

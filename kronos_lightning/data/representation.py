@@ -6,13 +6,14 @@ Shape letters: B windows, W rows of a window, L lookback, h horizon, S sample pa
 """
 
 import math
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from kronos_lightning.data.formats import CLOSE, HIGH, LOW, OPEN, PRICES, VOLUME, CandleError
+from kronos_lightning.data.formats import CLOSE, HIGH, LOW, PRICES, VOLUME, CandleError
+from kronos_lightning.data.volatility_regression import QUIETEST, VolatilityRegression, log_moves
 from kronos_lightning.settings import Section
 
 CONSTANT = 2.0**-22  # a smaller standard deviation, relative to the mean, is rounding: the column is constant
@@ -24,9 +25,7 @@ RETURN_UNIT = 1.2  # standard deviations of the returns in one unit of a normali
 VOLUME_UNIT = 2.0  # standard deviations of the log volume in one unit of a normalised volume
 LEAST_VOLUME = 1e-3  # volume that counts as zero, as a share of the lookback's mean
 STEADY = 1e-3  # lower bound of the deviation of the log volume
-QUIETEST = 1e-8  # lower bound of a window's volatility, for markets that do not move
 NO_VOLUME = math.log(SMALLEST) + 1  # mean log volume of a window without any
-HOURS = 168  # of a week
 
 
 class WindowScale(NamedTuple):
@@ -105,7 +104,7 @@ class Returns(Section):
 
     def normalise(self, window: Tensor, lookback: int, clip: float, stamp: Tensor) -> tuple[Tensor, WindowScale]:
         """Normalise windows; see `Levels.normalise`."""
-        moves, volume = _moves(window), _log_volume(window, lookback)
+        moves, volume = log_moves(window), _log_volume(window, lookback)
         mean = torch.zeros_like(window[:, :1])
         level = volume[:, :lookback].mean(dim=1)
         mean[:, 0, VOLUME] = level
@@ -145,36 +144,14 @@ class Returns(Section):
         return returns.square().mean(dim=1, keepdim=True).sqrt().clamp(min=QUIETEST)
 
 
-class ScaledReturns(Returns):
-    """Log returns in units of the volatility that is forecast at the end of the lookback, by hour of the week.
-
-    The forecast is a heterogeneous autoregression of the candles' ranges: the log variance of the candles to come is
-    regressed on the logs of its means over several spans of the lookback, all without the weekly rhythm. It is fitted
-    on the training candles by `fit_scaled_returns`.
-
-    season: factor of the volatility of each hour of the week from Monday 00:00, 168 numbers.
-    spans: numbers of candles over which the variance is averaged.
-    coefficients: intercept, and one coefficient per span.
-    """
+class ScaledReturns(Returns, VolatilityRegression):
+    """Log returns in units of the volatility that is forecast at the end of the lookback, by hour of the week."""
 
     name: Literal["scaled_returns"] = "scaled_returns"  # type: ignore[assignment]
-    season: Annotated[list[Annotated[float, Field(gt=0, lt=1e3)]], Field(min_length=HOURS, max_length=HOURS)]
-    spans: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1, max_length=20)]
-    coefficients: list[Annotated[float, Field(allow_inf_nan=False)]]
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if len(self.coefficients) != 1 + len(self.spans):
-            raise ValueError(f"coefficients: {len(self.coefficients)} for {len(self.spans)} spans and an intercept")
-        return self
 
     def _volatility(self, moves: Tensor, lookback: int, stamp: Tensor) -> Tensor:
         """Return the volatility of every row that has a stamp, ``(B, ≥ W)``."""
-        season = torch.tensor(self.season, dtype=moves.dtype, device=moves.device)[_hour_of_week(stamp)]
-        features = _features(moves[:, :lookback], season[:, :lookback], self.spans)
-        weights = torch.tensor(self.coefficients, dtype=moves.dtype, device=moves.device)
-        level = (0.5 * (features @ weights[1:] + weights[0])).exp().clamp(min=QUIETEST)
-        return level[:, None] * season
+        return self.by_row(moves[:, :lookback], stamp)
 
 
 Representation = Annotated[Levels | Returns | ScaledReturns, Field(discriminator="name")]
@@ -211,72 +188,7 @@ def expand(z: Tensor) -> Tensor:
     return torch.where(size <= LINEAR, z, z.sign() * (LINEAR + (size - LINEAR).clamp(min=0).expm1()))
 
 
-def fit_scaled_returns(windows: Tensor, stamps: Tensor, lookback: int) -> ScaledReturns:
-    """Fit the volatility forecast of `ScaledReturns` on training windows.
-
-    Args:
-        windows: candles ``(B, W, C)`` with the rows to forecast after the lookback.
-        stamps: time features ``(B, W, 5)``.
-        lookback: number of known rows, L.
-    """
-    moves, hours = _moves(windows.double()), _hour_of_week(stamps)
-    season = _fit_season(moves[:, lookback:, CLOSE], _variance(moves[:, :lookback]).mean(dim=1), hours[:, lookback:])
-    factors = season[hours]
-    spans = [span for span in (1, 3, 6, 24, 72, 168) if span < lookback] + [lookback]
-    features = _features(moves[:, :lookback], factors[:, :lookback], spans)
-    coming = (moves[:, lookback:, CLOSE] / factors[:, lookback:]).square()
-    target = _variance(moves[:, lookback:], factors[:, lookback:]).mean(dim=1).clamp(min=QUIETEST**2).log()
-    design = torch.cat([torch.ones_like(features[:, :1]), features], dim=1)
-    gram = design.T @ design
-    gram.diagonal().add_(1e-6 * gram.diagonal())
-    weights = torch.linalg.solve(gram, design.T @ target)
-    # The regression forecasts the mean of logs of ranges; the scale is that of the squared returns.
-    weights[0] += (coming.mean(dim=1) / (design @ weights).exp()).mean().clamp(min=QUIETEST).log()
-    return ScaledReturns(season=season.tolist(), spans=spans, coefficients=weights.tolist())
-
-
-def _fit_season(returns: Tensor, variance: Tensor, hours: Tensor) -> Tensor:
-    """Return the factor of volatility by hour of the week, ``(168,)``, shrunk towards that of its hour of the day."""
-    relative = (returns.square() / variance.clamp(min=QUIETEST**2)[:, None]).flatten().sqrt()
-    factor, groups = torch.ones(HOURS, dtype=relative.dtype), hours.flatten()
-    for place in (groups % 24, groups):
-        sums = torch.zeros(HOURS, dtype=relative.dtype).index_add_(0, place, relative)
-        counts = torch.bincount(place, minlength=HOURS)
-        own = relative.mean().clamp(min=QUIETEST)
-        factor = (sums / own + 20 * factor) / (counts + 20)
-        if place is not groups:
-            factor = factor[torch.arange(HOURS) % 24]
-    return (factor / factor.square().mean().sqrt()).clamp(0.1, 10)
-
-
-def _moves(window: Tensor) -> Tensor:
-    """Return log prices relative to the close before, ``(B, W, 4)``; the first row relative to its own open."""
-    prices = window[..., :PRICED].clamp(min=torch.finfo(window.dtype).tiny)
-    before = torch.cat([prices[:, :1, OPEN], prices[:, :-1, CLOSE]], dim=1)[..., None]
-    return ((prices - before) / before).log1p()  # differences of logarithms would lose digits in float32
-
-
 def _log_volume(window: Tensor, lookback: int) -> Tensor:
     volume = window[..., VOLUME]
     mean = volume[:, :lookback].mean(dim=1, keepdim=True)
     return volume.clamp(min=SMALLEST).maximum(LEAST_VOLUME * mean).log()
-
-
-def _hour_of_week(stamp: Tensor) -> Tensor:
-    """Return the hour of the week ``(B, W)`` from time features: minute hour weekday day month."""
-    return stamp[..., 2].long() * 24 + stamp[..., 1].long()
-
-
-def _variance(moves: Tensor, season: Tensor | float = 1.0) -> Tensor:
-    """Return the Garman-Klass variance of candles without their weekly rhythm, ``(B, W)``."""
-    open_, high, low, close = moves.unbind(dim=-1)
-    found = 0.5 * (high - low).square() - (2 * math.log(2) - 1) * (close - open_).square()
-    return found.clamp(min=0) / season**2
-
-
-def _features(moves: Tensor, season: Tensor, spans: list[int]) -> Tensor:
-    """Return log mean variances over the last candles of the lookback, one per span: ``(B, k)``."""
-    variance = _variance(moves, season)
-    floor = (0.01 * variance.mean(dim=1)).clamp(min=QUIETEST**2)
-    means = [variance[:, -span:].mean(dim=1) for span in spans]
-    return torch.stack([mean.maximum(floor).log() for mean in means], dim=1)

@@ -3,104 +3,130 @@
 Shape letters: N cutoffs, S sample paths, h horizon, I intervals.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from kronos_lightning.forecast.calibration import EDGES, INTERVALS, SMALLEST, CalibrationError, move, spread, widen
+from kronos_lightning.forecast.calibration import (
+    EDGES,
+    INTERVALS,
+    SMALLEST,
+    CalibrationError,
+    Moments,
+    move,
+    spread,
+    widen,
+)
 from kronos_lightning.forecast.distribution import crps, path_quantiles
 
 MIN_CALIBRATION_CUTOFFS = 20  # minimum number of cutoffs to estimate the ends of a 95 % interval
 DRIFTS = (0.0, 0.25, 0.5, 0.75)  # factors of the drift that are tried, beside 1
 SPREADS = tuple(np.round(np.arange(0.7, 1.51, 0.05), 2))  # factors of the spread that are tried
+EXPONENTS = (0.25, 0.5, 0.75, 1.0)  # exponents of the shrinkage that are tried
 
 
-def fit_moments(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) -> tuple[float, np.ndarray]:
-    """Fit factors of drift and spread with the lowest CRPS.
+def fit_moments(
+    close: np.ndarray, last_close: np.ndarray, actual: np.ndarray, deviations: np.ndarray | None = None
+) -> Moments:
+    """Fit the correction of drift and spread with the lowest CRPS.
 
-    The factor of the drift, then one factor of the spread for all steps, then one for each step: each is chosen on the
-    first half of the cutoffs and adopted only if it lowers the CRPS of the second half. What is adopted is then chosen
-    again on all cutoffs.
+    The factor of the drift, then one factor of the spread for all steps, then the exponent of the shrinkage with such a
+    factor, then one factor for each step: each is chosen on the first half of the cutoffs and adopted only if it lowers
+    the CRPS of the second half. What is adopted is then chosen again on all cutoffs.
 
     Args:
         close: paths of the close ``(N, S, h)``, cutoffs ascending.
         last_close, actual: ``(N,)`` and ``(N, h)``.
-
-    Returns:
-        Factor of the drift and factors of the spread ``(h,)``; see `forecast.calibration.move`.
+        deviations: volatility that was expected at each cutoff, ``(N, h)``; None = no shrinkage.
     """
-    fit = _MomentFit(close, last_close, actual)
+    fit = _MomentFit(close, last_close, actual, deviations)
     first, second, everything = slice(0, len(close) // 2), slice(len(close) // 2, None), slice(None)
-    drift, spread = 1.0, np.ones(close.shape[2])
-    steps: tuple[Callable[[slice, float, np.ndarray], tuple[float, np.ndarray]], ...]
-    steps = fit.best_drift, fit.best_spread, fit.best_spread_by_step
-    for step in steps:
-        tried = step(first, drift, spread)
-        if fit.loss(second, *tried).mean() < fit.loss(second, drift, spread).mean():
-            drift, spread = step(everything, drift, spread)
-    return drift, spread
+    best = Moments(1.0, 0.0, np.ones(close.shape[2]))
+    shrinking = () if deviations is None else (fit.best_exponent,)
+    for step in (fit.best_drift, fit.best_spread, *shrinking, fit.best_spread_by_step):
+        tried = step(first, best)
+        if fit.loss(second, tried).mean() < fit.loss(second, best).mean():
+            best = step(everything, best)
+    return best
 
 
 @dataclass(frozen=True)
 class Correction:
-    """Change of closes: factors of drift and spread, then moved ends of the intervals; see `forecast.calibration`.
+    """Change of closes: drift and spread, then moved ends of the intervals; see `forecast.calibration`.
 
-    drift, spread: as `move` takes them. widening: as `widen` takes it.
+    moments: as `move` takes them. widening: as `widen` takes it.
     """
 
-    drift: float
-    spread: np.ndarray
+    moments: Moments
     widening: np.ndarray
 
-    def apply(self, close: np.ndarray, last_close: np.ndarray) -> np.ndarray:
-        """Correct closes ``(N, S, h)`` that follow the closes `last_close` ``(N,)``."""
-        return widen(move(close, last_close, self.drift, self.spread), last_close, self.widening)
+    def apply(self, close: np.ndarray, last_close: np.ndarray, deviations: np.ndarray | None = None) -> np.ndarray:
+        """Correct closes ``(N, S, h)`` that follow the closes `last_close` ``(N,)``; `deviations` as for `move`."""
+        return widen(move(close, last_close, self.moments, deviations), last_close, self.widening)
 
 
-def fit_correction(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) -> tuple[Correction, np.ndarray]:
+def fit_correction(
+    close: np.ndarray, last_close: np.ndarray, actual: np.ndarray, deviations: np.ndarray | None = None
+) -> tuple[Correction, np.ndarray]:
     """Fit drift, spread and intervals; return the correction and the conformity scores ``(N, h, I)`` behind it.
 
     Args:
         close: paths of the close ``(N, S, h)``, cutoffs ascending.
         last_close, actual: ``(N,)`` and ``(N, h)``.
+        deviations: volatility that was expected at each cutoff, ``(N, h)``; None = no shrinkage of the spread.
 
     Raises:
         CalibrationError: too few cutoffs have paths that differ.
     """
-    drift, spread = fit_moments(close, last_close, actual)
-    scores = conformity(move(close, last_close, drift, spread), last_close, actual)
-    return Correction(drift, spread, fit_widening(scores)), scores
+    moments = fit_moments(close, last_close, actual, deviations)
+    scores = conformity(move(close, last_close, moments, deviations), last_close, actual)
+    return Correction(moments, fit_widening(scores)), scores
 
 
 @dataclass(frozen=True)
 class _MomentFit:
-    """CRPS of validation forecasts under factors of drift and spread, and the factors that minimise it."""
+    """CRPS of validation forecasts under corrections of drift and spread, and the corrections that minimise it."""
 
     close: np.ndarray
     last_close: np.ndarray
     actual: np.ndarray
+    deviations: np.ndarray | None
 
-    def loss(self, rows: slice, drift: float, spread: np.ndarray) -> np.ndarray:
+    def loss(self, rows: slice, moments: Moments) -> np.ndarray:
         """Return the mean CRPS of each step, relative to the last close, ``(h,)``."""
-        last = self.last_close[rows]
-        moved = move(self.close[rows], last, drift, spread) / last[:, None, None]
+        last, expected = self.last_close[rows], None if self.deviations is None else self.deviations[rows]
+        moved = move(self.close[rows], last, moments, expected) / last[:, None, None]
         found: np.ndarray = crps(moved, self.actual[rows] / last[:, None]).mean(axis=0)
         return found
 
-    def best_drift(self, rows: slice, drift: float, spread: np.ndarray) -> tuple[float, np.ndarray]:
-        losses = {factor: self.loss(rows, factor, spread).mean() for factor in (drift, *DRIFTS)}
-        return min(losses, key=losses.__getitem__), spread
+    def best_drift(self, rows: slice, moments: Moments) -> Moments:
+        return self._best(rows, [replace(moments, drift=factor) for factor in (moments.drift, *DRIFTS)])
 
-    def best_spread(self, rows: slice, drift: float, spread: np.ndarray) -> tuple[float, np.ndarray]:
-        losses = [self.loss(rows, drift, np.full_like(spread, factor)).mean() for factor in SPREADS]
-        return drift, np.full_like(spread, SPREADS[int(np.argmin(losses))])
+    def best_spread(self, rows: slice, moments: Moments) -> Moments:
+        alike, left, right = self._alike(moments), 0, len(SPREADS) - 1
+        while left < right:  # the CRPS is convex in the factor
+            middle = (left + right) // 2
+            if self._best(rows, alike[middle : middle + 2]) is alike[middle]:
+                right = middle
+            else:
+                left = middle + 1
+        return alike[left]
 
-    def best_spread_by_step(self, rows: slice, drift: float, spread: np.ndarray) -> tuple[float, np.ndarray]:
-        losses = np.stack([self.loss(rows, drift, np.full_like(spread, factor)) for factor in SPREADS])
-        return drift, np.array(SPREADS)[losses.argmin(axis=0)]
+    def best_exponent(self, rows: slice, moments: Moments) -> Moments:
+        return self._best(rows, [self.best_spread(rows, replace(moments, exponent=one)) for one in EXPONENTS])
+
+    def best_spread_by_step(self, rows: slice, moments: Moments) -> Moments:
+        losses = np.stack([self.loss(rows, one) for one in self._alike(moments)])
+        return replace(moments, spread=np.array(SPREADS)[losses.argmin(axis=0)])
+
+    def _alike(self, moments: Moments) -> list[Moments]:
+        return [replace(moments, spread=np.full_like(moments.spread, factor)) for factor in SPREADS]
+
+    def _best(self, rows: slice, tried: Sequence[Moments]) -> Moments:
+        return min(tried, key=lambda one: float(self.loss(rows, one).mean()))
 
 
 def conformity(close: np.ndarray, last_close: np.ndarray, actual: np.ndarray) -> np.ndarray:

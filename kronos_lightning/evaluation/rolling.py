@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from kronos_lightning.data import CandleError, Candles
 from kronos_lightning.data.candles import time_features
 from kronos_lightning.data.formats import CLOSE, FEATURES
+from kronos_lightning.data.volatility_regression import VolatilityRegression
 from kronos_lightning.data.windows import ShardSampler, window_starts
 from kronos_lightning.forecast import Forecaster, ForecastSet, cutoff_name, series_generators
 
@@ -57,7 +58,7 @@ class Cutoffs(Dataset[CutoffBatch]):
         starts = window_starts(frame["segment"].to_numpy(), target, lookback, horizon)
         starts = starts[:: max(1, -(-len(starts) // max_cutoffs))] if max_cutoffs else starts
         self.rows = torch.from_numpy(starts)[:, None] + torch.arange(lookback + horizon)
-        self.lookback, self.batch_size, self.frame = lookback, batch_size, frame
+        self.lookback, self.horizon, self.batch_size, self.frame = lookback, horizon, batch_size, frame
         self.batches = torch.split(self.rows, batch_size)
         self.values = torch.from_numpy(frame[FEATURES].to_numpy(np.float32, copy=True))
         self.stamps = torch.from_numpy(time_features(frame["timestamps"]))
@@ -79,6 +80,16 @@ class Cutoffs(Dataset[CutoffBatch]):
     def __getitem__(self, i: int) -> CutoffBatch:
         past, future = self.batches[i][:, : self.lookback], self.batches[i][:, self.lookback :]
         return CutoffBatch(past[:, -1], self.values[past], self.stamps[past], self.stamps[future])
+
+    def deviations(self, regression: VolatilityRegression, max_context: int) -> np.ndarray:
+        """Return the volatility that is expected at each cutoff, ``(N, h)``; see `VolatilityRegression.deviations`.
+
+        Args:
+            regression: the regression.
+            max_context: maximum number of candles that a forecaster sees.
+        """
+        rows = self.rows[:, max(0, self.lookback - max_context) :]
+        return regression.deviations(self.values[rows[:, : -self.horizon]], self.stamps[rows])
 
     def forecast_set(self, paths: np.ndarray) -> ForecastSet:
         """Combine all paths ``(N, S, h, C)``, in the order of the cutoffs, with the actual candles."""

@@ -14,15 +14,18 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import ConfigDict, Field
 from scipy.special import expit, logit
+from torch import Tensor
 
 from kronos_lightning.data.formats import CLOSE
+from kronos_lightning.data.volatility_regression import VolatilityRegression
 from kronos_lightning.errors import KronosError
 from kronos_lightning.forecast.distribution import path_quantiles
-from kronos_lightning.settings import Stored, read_stored
+from kronos_lightning.settings import Section, Stored, read_stored
 from kronos_lightning.settings.stored import Date, IntervalName
 from kronos_lightning.storage import atomic_path
 
 FILE = "calibration.json"
+Window = tuple[Tensor, Tensor]  # known candles (N, T, C), time features of these and of the coming ones (N, T + h, 5)
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 INTERVALS = (0.5, 0.8, 0.9, 0.95)  # central intervals that are corrected
 EDGES = tuple(sorted((1 + sign * width) / 2 for width in INTERVALS for sign in (-1, 1)))
@@ -49,6 +52,17 @@ class CalibrationMetadata(Stored):
     anchor: bool = False
 
 
+class SpreadShrinkage(Section):
+    """Shrinkage of the spread of the paths towards a classical forecast of the volatility.
+
+    exponent: 0 keeps the spread of the paths, 1 replaces it by that of the regression, up to the factor of the spread.
+    regression: the classical forecast.
+    """
+
+    exponent: Annotated[float, Field(gt=0, le=1)]
+    regression: VolatilityRegression
+
+
 class StoredCalibration(Stored):
     """Content of `calibration.json`."""
 
@@ -58,11 +72,26 @@ class StoredCalibration(Stored):
     top_p: Finite = Field(gt=0, le=1)
     drift: Finite = 1.0  # earlier versions had neither drift nor spread
     spread: Annotated[list[Annotated[Finite, Field(ge=0)]], Field(default_factory=list, max_length=100_000)]
+    shrinkage: SpreadShrinkage | None = None
     widening: Annotated[list[tuple[Finite, Finite, Finite, Finite]], Field(min_length=1, max_length=100_000)]
     slope: Finite
     intercept: Finite
     interval: IntervalName
     about: CalibrationMetadata = Field(default_factory=CalibrationMetadata)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Correction of drift and spread: see `Calibration`; the exponent is that of the shrinkage, the spread ``(h,)``."""
+
+    drift: float
+    exponent: float
+    spread: np.ndarray
+
+    @property
+    def is_identity(self) -> bool:
+        """True if nothing is corrected."""
+        return self.drift == 1.0 and self.exponent == 0.0 and bool((self.spread == 1.0).all())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +101,7 @@ class Calibration:
     temperature, top_p: sampling with the lowest CRPS.
     drift: factor of the paths' mean log return; 0 takes the drift out, 1 keeps it.
     spread: factor of the paths' deviations from their mean log return, by step; empty keeps them.
+    shrinkage: shrinkage of the spread towards a volatility regression, before that factor; None keeps it.
     widening: distance by which both ends of an interval move outwards, by step and interval, in standard deviations of
         the paths' log returns at that step: ``h`` lists of I. Negative values move the ends inwards.
     slope, intercept: Platt scaling: P(up) becomes expit(slope · logit(P) + intercept).
@@ -87,17 +117,24 @@ class Calibration:
     interval: str
     drift: float = 1.0
     spread: tuple[float, ...] = ()
+    shrinkage: SpreadShrinkage | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def apply(self, paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
-        """Calibrate sample paths ``(N, S, h, C)`` that follow the closes `last_close` ``(N,)``; return a new array.
+    def apply(self, paths: np.ndarray, last_close: np.ndarray, deviations: np.ndarray | None = None) -> np.ndarray:
+        """Calibrate sample paths; return a new array.
 
         Every candle keeps its shape: its four prices move by the same factor. First drift and spread change, then the
         ends of the intervals move, which keeps the ranks of the paths and, for an odd number of them, their median.
         Steps beyond the calibrated steps are treated like the last calibrated step.
+
+        Args:
+            paths: ``(N, S, h, C)``.
+            last_close: closes that they follow, ``(N,)``.
+            deviations: of `expected_deviations`.
         """
         close = paths[..., CLOSE].astype(np.float64)
-        widened = widen(self.moved(close, last_close), last_close, self._by_step(self.widening, close.shape[2]))
+        moved = self.moved(close, last_close, deviations)
+        widened = widen(moved, last_close, self._by_step(self.widening, close.shape[2]))
         factor = np.divide(widened, close, out=np.ones_like(close), where=close != 0)
         prices = paths[..., : CLOSE + 1] * factor[..., None]
         return np.concatenate([prices, paths[..., CLOSE + 1 :]], axis=-1).astype(paths.dtype)
@@ -106,9 +143,17 @@ class Calibration:
         """Return the calibrated P(up) from the share of calibrated paths that rise, any shape."""
         return platt(share, self.slope, self.intercept)
 
-    def moved(self, close: np.ndarray, last_close: np.ndarray) -> np.ndarray:
-        """Return closes ``(N, S, h)`` with calibrated drift and spread, without the widening."""
-        return move(close, last_close, self.drift, self._by_step(self.spread or (1.0,), close.shape[2]))
+    def expected_deviations(self, windows: Sequence[Window]) -> np.ndarray | None:
+        """Return the deviations ``(N, h)`` that `apply` needs after these windows; None if the spread is not shrunk."""
+        if self.shrinkage is None:
+            return None
+        return np.concatenate([self.shrinkage.regression.deviations(*window) for window in windows])
+
+    def moved(self, close: np.ndarray, last_close: np.ndarray, deviations: np.ndarray | None = None) -> np.ndarray:
+        """Return closes ``(N, S, h)`` with calibrated drift and spread, without the widening; see `apply`."""
+        exponent = 0.0 if self.shrinkage is None else self.shrinkage.exponent
+        moments = Moments(self.drift, exponent, self._by_step(self.spread or (1.0,), close.shape[2]))
+        return move(close, last_close, moments, deviations)
 
     @staticmethod
     def _by_step(known: Sequence[Any], horizon: int) -> np.ndarray:
@@ -124,7 +169,9 @@ class Calibration:
     def as_dict(self) -> dict[str, Any]:
         """Return the content of `calibration.json`, in which the key of the metadata is "about"."""
         content = asdict(self)
-        return content | {"about": content.pop("metadata")}
+        about, shrinkage = content.pop("metadata"), content.pop("shrinkage")
+        used = {} if shrinkage is None else {"shrinkage": shrinkage.model_dump()}
+        return content | used | {"about": about}
 
     @classmethod
     def of(cls, directory: Path) -> Self:
@@ -162,6 +209,7 @@ class Calibration:
             top_p=found.top_p,
             drift=found.drift,
             spread=tuple(found.spread),
+            shrinkage=found.shrinkage,
             widening=tuple(found.widening),
             slope=found.slope,
             intercept=found.intercept,
@@ -170,7 +218,9 @@ class Calibration:
         )
 
 
-def move(close: np.ndarray, last_close: np.ndarray, drift: float, spread: np.ndarray) -> np.ndarray:
+def move(
+    close: np.ndarray, last_close: np.ndarray, moments: Moments, deviations: np.ndarray | None = None
+) -> np.ndarray:
     """Change drift and spread of the log returns of paths.
 
     The drift is estimated by the mean of only some of the S paths, S (1 − drift) / 2 of them. The moved paths then
@@ -180,20 +230,31 @@ def move(close: np.ndarray, last_close: np.ndarray, drift: float, spread: np.nda
     Args:
         close: closes ``(N, S, h)``; a cutoff's step with a close that is not positive is unchanged.
         last_close: last known closes, ``(N,)``.
-        drift, spread: see `Calibration`; spread as ``(h,)``.
+        moments: the correction.
+        deviations: standard deviation of the log return to each step by a volatility regression, ``(N, h)``; needed
+            if there is an exponent.
 
     Returns:
         Closes ``(N, S, h)``.
+
+    Raises:
+        CalibrationError: there is an exponent, but no deviations.
     """
-    if drift == 1.0 and (spread == 1.0).all():
+    if moments.is_identity:
         return close
+    if moments.exponent and deviations is None:
+        raise CalibrationError("the calibration needs the volatility that was expected at each cutoff")
+    drift, factor = moments.drift, moments.spread
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = np.log(close / last_close[:, None, None])
         if drift != 1.0:
             some = max(1, round(close.shape[1] * (1 - drift) / 2))
             returns = returns + (drift - 1.0) * returns[:, :some].mean(axis=1, keepdims=True)
         mean = returns.mean(axis=1, keepdims=True)
-        reached = np.clip(mean + spread * (returns - mean), -FARTHEST, FARTHEST)
+        if deviations is not None:
+            own = np.maximum(spread(returns), SMALLEST)
+            factor = (factor * (deviations / own) ** moments.exponent)[:, None]
+        reached = np.clip(mean + factor * (returns - mean), -FARTHEST, FARTHEST)
     found: np.ndarray = np.where(np.isfinite(reached), last_close[:, None, None] * np.exp(reached), close)
     return found
 

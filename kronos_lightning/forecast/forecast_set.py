@@ -29,6 +29,8 @@ class ForecastSet:
     actual: realised candles, ``(N, h, C)``.
     up: calibrated probability of a close above the last known close ``(N, h)``; None = the share of the paths.
     calibration: calibration of the paths; None = not calibrated.
+    deviations: standard deviation of the log return to each step that a volatility regression expected, ``(N, h)``; for
+        a calibration that shrinks the spread towards it.
     """
 
     cutoffs: np.ndarray
@@ -38,6 +40,7 @@ class ForecastSet:
     actual: np.ndarray
     up: np.ndarray | None = None
     calibration: Calibration | None = None
+    deviations: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.cutoffs)
@@ -68,14 +71,14 @@ class ForecastSet:
 
     def calibrated(self, calibration: Calibration) -> Self:
         """Return the same cutoffs with calibrated paths and P(up)."""
-        result = self.with_paths(calibration.apply(self.paths, self.last_close))
+        result = self.with_paths(calibration.apply(self.paths, self.last_close, self.deviations))
         return replace(result, up=calibration.probability_up(result.probability_up), calibration=calibration)
 
     @classmethod
     def join(cls, sets: Sequence[Self]) -> Self:
         """Concatenate forecast sets, all or none calibrated; the result has the calibration of the last set."""
         names = ["cutoffs", "stamps", "last_close", "paths", "actual"]
-        names += [] if sets[-1].up is None else ["up"]
+        names += [name for name in ("up", "deviations") if getattr(sets[-1], name) is not None]
         parts = {name: np.concatenate([getattr(one, name) for one in sets]) for name in names}
         return cls(**parts, calibration=sets[-1].calibration)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kronos_lightning.data.formats import CLOSE, FEATURES, PRICES, CandleError
 from kronos_lightning.data.representation import LEVELS, AnyRepresentation, Levels, WindowScale, read_representation
-from kronos_lightning.forecast.calibration import Calibration
+from kronos_lightning.forecast.calibration import Calibration, Window
 from kronos_lightning.forecast.decoding import (
     FusedPredictor,
     FusedTokenizer,
@@ -274,14 +274,16 @@ class Forecaster:
         x, stamp = torch.zeros(*shape, len(FEATURES)), torch.zeros(*shape, 5, dtype=torch.int8)
         future_stamp = torch.empty(len(series), len(series[0].future), 5, dtype=torch.int8)
         scales: list[WindowScale] = []
+        windows: list[Window] = []
         for i, (one, length) in enumerate(zip(series, lengths.tolist(), strict=True)):
             past, future = (torch.from_numpy(part) for part in one.features())
             stamp[i, :length], future_stamp[i] = past, future
-            x[i : i + 1, :length], scale = self._normalised(torch.tensor(one.values)[None], past[None], future[None])
+            windows.append((torch.tensor(one.values)[None], torch.cat([past, future])[None]))
+            x[i : i + 1, :length], scale = self._normalised(*windows[i])
             scales.append(scale)
         scale = WindowScale(*(torch.cat(parts) for parts in zip(*scales, strict=True)))
         paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator, lengths).cpu()
-        return self._in_units(paths, scale, np.array([one.last_close for one in series])).numpy()
+        return self._in_units(paths, scale, np.array([one.last_close for one in series]), windows).numpy()
 
     def sample_windows(
         self, candles: Tensor, stamp: Tensor, future_stamp: Tensor, num_paths: int, generator: Generators = None
@@ -298,9 +300,10 @@ class Forecaster:
             ``(N, S, h, C)``.
         """
         candles, stamp = candles[:, -self.max_context :], stamp[:, -self.max_context :]
-        x, scale = self._normalised(candles, stamp, future_stamp)
+        window = candles, torch.cat([stamp, future_stamp], dim=1)
+        x, scale = self._normalised(*window)
         paths = self.sample_normalised(x, stamp, future_stamp, num_paths, generator)
-        return self._in_units(paths, scale, candles[:, -1, CLOSE].double().cpu().numpy())
+        return self._in_units(paths, scale, candles[:, -1, CLOSE].double().cpu().numpy(), [window])
 
     def sample_normalised(
         self,
@@ -379,18 +382,19 @@ class Forecaster:
             return candles
         return torch.cat([candles[..., :PRICED], torch.zeros_like(candles[..., PRICED:])], dim=-1)
 
-    def _normalised(self, candles: Tensor, stamp: Tensor, future_stamp: Tensor) -> tuple[Tensor, WindowScale]:
+    def _normalised(self, candles: Tensor, stamps: Tensor) -> tuple[Tensor, WindowScale]:
         """Normalise known candles ``(N, T, C)``; return them and the scale of the candles to come."""
-        length, stamps = candles.size(1), torch.cat([stamp, future_stamp], dim=1)
-        x, scale = self.representation.normalise(self._seen(candles), length, self.clip, stamps)
-        return x, scale.after(length)
+        x, scale = self.representation.normalise(self._seen(candles), candles.size(1), self.clip, stamps)
+        return x, scale.after(candles.size(1))
 
-    def _in_units(self, paths: Tensor, scale: WindowScale, last_close: np.ndarray) -> Tensor:
+    def _in_units(self, paths: Tensor, scale: WindowScale, last_close: np.ndarray, windows: Sequence[Window]) -> Tensor:
+        """Convert normalised paths after windows into candles, and correct them."""
         scale = WindowScale(*(part.to(paths.device) for part in scale))
         paths = self._seen(self.representation.denormalise(paths, scale, self.clip))
         if not self.repair and self.calibration is None:
             return paths
         candles = paths.cpu().numpy()
         candles = repair(candles) if self.repair else candles
-        candles = candles if self.calibration is None else self.calibration.apply(candles, last_close)
+        if self.calibration is not None:
+            candles = self.calibration.apply(candles, last_close, self.calibration.expected_deviations(windows))
         return torch.from_numpy(candles).to(paths.device)

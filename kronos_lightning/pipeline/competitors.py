@@ -57,12 +57,12 @@ def compete(settings: Evaluation, candles: Candles, whole: RangeForecasts) -> Co
     earlier = baseline_paths(settings, candles, known)
     for name in list(baselines) if settings.calibration.baselines else []:
         try:
-            correction, _ = fit_correction(earlier[name], known.last_close, known.actual_close)
+            correction, _ = fit_correction(earlier[name], known.last_close, known.actual_close, known.deviations)
         except CalibrationError as error:
             log.info("Baseline %s: not calibrated, %s", name, error)
             continue
         for closes, forecasts in ((earlier, known), (baselines, test)):
-            closes[CALIBRATED.format(name)] = correction.apply(closes[name], forecasts.last_close)
+            closes[CALIBRATED.format(name)] = correction.apply(closes[name], forecasts.last_close, forecasts.deviations)
     best, combination, weights = best_on(known, earlier), None, {}
     if settings.evaluation.combine:
         alike = {name: CALIBRATED.format(name) for name in settings.evaluation.combine}

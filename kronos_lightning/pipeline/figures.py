@@ -55,8 +55,9 @@ def _walk(name: str, value: Any, cutoffs: np.ndarray) -> Iterator[tuple[str, Fig
     if isinstance(value, ForecastSet):
         same = np.array_equal(value.cutoffs, cutoffs)
         known = value.cutoffs if same else np.repeat(cutoffs[:1], len(value))  # such as validation: before the test
-        for part in ("paths", "last_close", "probability_up"):
-            yield f"{name}/{part}", Figure(known=known, values=getattr(value, part))
+        for part in ("paths", "last_close", "probability_up", "deviations"):
+            if (values := getattr(value, part)) is not None:
+                yield f"{name}/{part}", Figure(known=known, values=values)
         if value.calibration is not None:
             yield f"{name}: calibration", _settled(value.calibration, cutoffs)
     elif isinstance(value, np.ndarray) and value.shape[:1] == cutoffs.shape:

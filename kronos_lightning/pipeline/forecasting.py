@@ -14,10 +14,11 @@ from kronos_lightning.config.schema import Evaluation
 from kronos_lightning.config.validation import ConfigError
 from kronos_lightning.data import CandleDataModule, Candles
 from kronos_lightning.data.formats import FEATURES
+from kronos_lightning.data.volatility_regression import VolatilityRegression
 from kronos_lightning.evaluation.calibration import MIN_CALIBRATION_CUTOFFS, adaptive, fit_correction, fit_platt
 from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
 from kronos_lightning.forecast import Forecaster, ForecastSet, Sampling
-from kronos_lightning.forecast.calibration import FILE, Calibration, CalibrationError
+from kronos_lightning.forecast.calibration import FILE, Calibration, CalibrationError, SpreadShrinkage
 from kronos_lightning.forecast.distribution import crps, probability_up
 from kronos_lightning.runs.checkpoint_lookup import Sources, find_compared_forecaster, find_forecaster
 from kronos_lightning.storage import Lock
@@ -86,7 +87,7 @@ def forecast_range(
     if settings.calibration.fit:
         forecaster = run.best_sampling("the model", forecaster)
         seen = run.forecast("validation", run.cutoffs("val", settings.calibration.max_cutoffs), forecaster)
-        calibration, scores = fit_calibration(settings, candles.symbol, seen, forecaster.sampling)
+        calibration, scores = run.calibrate(seen, forecaster.sampling)
         validation = seen.calibrated(calibration)
         if trainer.is_global_zero and settings.tokenizer == "auto":  # only with the checkpoint's own tokenizer
             store_calibration(calibration, sources, settings.calibration.overwrite)
@@ -134,11 +135,25 @@ def join(parts: Sequence[RangeForecasts]) -> RangeForecasts:
 
 
 def fit_calibration(
-    settings: Evaluation, symbol: str, validation: ForecastSet, sampling: Sampling
+    settings: Evaluation,
+    symbol: str,
+    validation: ForecastSet,
+    sampling: Sampling,
+    regression: VolatilityRegression | None = None,
 ) -> tuple[Calibration, np.ndarray]:
-    """Fit a calibration to validation forecasts; return it and the conformity scores for the adaptive correction."""
+    """Fit a calibration to validation forecasts; return it and the conformity scores for the adaptive correction.
+
+    Args:
+        settings: the whole configuration.
+        symbol: of the market.
+        validation: the forecasts, with the deviations that `regression` expects.
+        sampling: of the forecasts.
+        regression: volatility regression that the spread may be shrunk towards; None = no shrinkage.
+    """
     last, actual = validation.last_close, validation.actual_close
-    found, scores = fit_correction(validation.close_paths, last, actual)
+    found, scores = fit_correction(validation.close_paths, last, actual, validation.deviations)
+    exponent = found.moments.exponent
+    shrinkage = SpreadShrinkage(exponent=exponent, regression=regression) if regression and exponent else None
     metadata = {
         "symbol": symbol,
         "fitted_from": str(validation.cutoffs[0]),
@@ -157,11 +172,12 @@ def fit_calibration(
         slope=1.0,
         intercept=0.0,
         interval=settings.data.interval,
-        drift=found.drift,
-        spread=tuple(found.spread.tolist()),
+        drift=found.moments.drift,
+        spread=tuple(found.moments.spread.tolist()),
+        shrinkage=shrinkage,
         metadata=metadata,
     )
-    share = probability_up(widened.apply(validation.paths, last), last)
+    share = probability_up(widened.apply(validation.paths, last, validation.deviations), last)
     slope, intercept = fit_platt(share, actual > last[:, None])
     return replace(widened, slope=slope, intercept=intercept), scores
 
@@ -172,7 +188,7 @@ def adaptively_corrected(forecasts: ForecastSet, calibration: Calibration, score
     See `evaluation.calibration.adaptive`.
     """
     return adaptive(
-        calibration.moved(forecasts.close_paths, forecasts.last_close),
+        calibration.moved(forecasts.close_paths, forecasts.last_close, forecasts.deviations),
         forecasts.last_close,
         forecasts.actual_close,
         forecasts.cutoffs,
@@ -254,6 +270,8 @@ class _Runner:
     def __init__(self, settings: Evaluation, datamodule: CandleDataModule, candles: Candles, trainer: L.Trainer):
         self.settings, self.candles, self.trainer = settings, candles, trainer
         self.masks = datamodule.target_masks(candles.frame["timestamps"])
+        options = settings.calibration
+        self.regression = datamodule.volatility_regression if options.fit and options.shrinkage else None
 
     def cutoffs(self, split: str, at_most: int | None) -> Cutoffs:
         data = self.settings.data
@@ -277,9 +295,16 @@ class _Runner:
                 f"evaluation.max_cutoffs: the paths of {len(cutoffs.rows)} cutoffs need {size / 2**30:.0f} GiB; "
                 f"use fewer cutoffs or paths"
             )
-        return rolling_forecasts(
+        found = rolling_forecasts(
             cutoffs, forecaster, settings.forecast.num_paths, settings.seed + stream * STREAM, self.trainer
         )
+        if self.regression is None:
+            return found
+        return replace(found, deviations=cutoffs.deviations(self.regression, forecaster.max_context))
+
+    def calibrate(self, validation: ForecastSet, sampling: Sampling) -> tuple[Calibration, np.ndarray]:
+        """Fit a calibration to validation forecasts of this runner; see `fit_calibration`."""
+        return fit_calibration(self.settings, self.candles.symbol, validation, sampling, self.regression)
 
     def like_the_model(self, what: str, cutoffs: Cutoffs, forecaster: Forecaster) -> np.ndarray:
         """Forecast with another training of the model, calibrated in the same way; return closes ``(N, S, h)``."""
@@ -288,7 +313,7 @@ class _Runner:
         forecaster = self.best_sampling(what, forecaster)
         known = self.cutoffs("val", self.settings.calibration.max_cutoffs)
         seen = self.forecast(f"{what}, validation", known, forecaster)
-        calibration, _ = fit_calibration(self.settings, self.candles.symbol, seen, forecaster.sampling)
+        calibration, _ = self.calibrate(seen, forecaster.sampling)
         return self.forecast(what, cutoffs, forecaster).calibrated(calibration).close_paths
 
     def best_sampling(self, what: str, forecaster: Forecaster) -> Forecaster:

@@ -17,7 +17,6 @@ from kronos_lightning.data.representation import (
     ScaledReturns,
     compress,
     expand,
-    fit_scaled_returns,
     read_representation,
 )
 from kronos_lightning.data.windows import CandleWindows
@@ -45,7 +44,7 @@ def market(count, seed=0, volatility=0.01, night=1.0):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return fit_scaled_returns(*market(2000, night=3.0), LOOKBACK)
+    return ScaledReturns.fit(*market(2000, night=3.0), LOOKBACK)
 
 
 def each(fitted):
@@ -121,7 +120,7 @@ def test_candles_that_never_move_and_have_no_volume_stay_as_they_are():
     windows = torch.full((1, LOOKBACK + HORIZON, 6), 7.0)
     windows[..., VOLUME:] = 0
     stamps = torch.zeros(1, LOOKBACK + HORIZON, 5, dtype=torch.int8)
-    for found in (RETURNS, fit_scaled_returns(*market(300), LOOKBACK)):
+    for found in (RETURNS, ScaledReturns.fit(*market(300), LOOKBACK)):
         x, scale = found.normalise(windows, LOOKBACK, CLIP, stamps)
         assert torch.equal(x, torch.zeros_like(x))
         assert torch.equal(found.denormalise(x[:, None, -HORIZON:], scale.after(LOOKBACK), CLIP)[:, 0], windows[:, -6:])

@@ -1,6 +1,7 @@
 """A checkpoint folder as evaluate.py leaves it: golden networks, calibration, `decision.json`."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -10,9 +11,11 @@ import pandas as pd
 from kronos_lightning.backtest import ExecutionRules
 from kronos_lightning.config.sections import ForecastSection
 from kronos_lightning.data import Candles, read_candles
+from kronos_lightning.data.volatility_regression import HOURS as HOURS_OF_WEEK
+from kronos_lightning.data.volatility_regression import VolatilityRegression
 from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
 from kronos_lightning.forecast import Forecaster
-from kronos_lightning.forecast.calibration import INTERVALS, Calibration
+from kronos_lightning.forecast.calibration import INTERVALS, Calibration, SpreadShrinkage
 from kronos_lightning.pipeline.decision_settings import DecisionSettings, EvaluationSummary, digest, weights
 from kronos_lightning.runs.checkpoint_lookup import Sources
 from tests.helpers.paths import GOLDEN
@@ -28,12 +31,17 @@ THRESHOLDS = {
 }
 
 
+REGRESSION = VolatilityRegression(
+    season=[1.0 + 0.3 * (hour % 24 > 12) for hour in range(HOURS_OF_WEEK)], spans=[1, 24], coefficients=[-1.0, 0.2, 0.7]
+)
+
+
 def btc_hours() -> Candles:
     return read_candles(HOURS, "1h", "BTCUSDT")
 
 
 def calibration_of(steps: int = HORIZON, slope: float = 0.8) -> Calibration:
-    """A calibration that widens a little."""
+    """A calibration that takes half of the drift out, shrinks the spread, and widens a little."""
     widening = tuple(tuple(0.1 * (i + 1) for i in range(len(INTERVALS))) for _ in range(steps))
     metadata = {"symbol": "BTCUSDT", "fitted_from": "2024-01-01T00", "fitted_to": "2024-03-01T00", "cutoffs": 100}
     metadata |= {"lookback": LOOKBACK, "top_k": 0, "rotary_fine_token": False, "anchor": False}
@@ -44,6 +52,8 @@ def calibration_of(steps: int = HORIZON, slope: float = 0.8) -> Calibration:
         slope=slope,
         intercept=0.1,
         interval="1h",
+        drift=0.5,
+        shrinkage=SpreadShrinkage(exponent=0.5, regression=REGRESSION),
         metadata=metadata,
     )
 
@@ -103,7 +113,8 @@ def evaluated_at(candles: Candles, cutoffs: np.ndarray, forecaster: Forecaster, 
     kept = np.isin(dataset.rows[:, decision.lookback - 1].numpy(), cutoffs)
     dataset.rows = dataset.rows[kept]
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    return rolling_forecasts(dataset, forecaster, decision.forecast.num_paths, decision.seed, trainer)
+    found = rolling_forecasts(dataset, forecaster, decision.forecast.num_paths, decision.seed, trainer)
+    return replace(found, deviations=dataset.deviations(REGRESSION, decision.max_context))
 
 
 def known(candles: Candles, row: int, lookback: int = LOOKBACK) -> pd.DataFrame:

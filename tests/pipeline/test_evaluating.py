@@ -20,6 +20,7 @@ from kronos_lightning.pipeline.scoreboard import COMBINATION
 from kronos_lightning.reporting.files import metrics
 from kronos_lightning.reporting.verdict import sentences
 from tests.helpers.configuration import composed
+from tests.helpers.evaluated import REGRESSION
 from tests.helpers.leaks import checkpoints
 from tests.helpers.networks import TINY_PREDICTOR
 
@@ -59,8 +60,9 @@ def test_the_verdict_is_against_the_best_baseline_on_validation_calibrated_or_no
     validation = result.whole.validation
     paths = baseline_paths(result.settings, result.candles, validation)
     for name in list(paths):
-        correction, _ = fit_correction(paths[name], validation.last_close, validation.actual_close)
-        paths[CALIBRATED.format(name)] = correction.apply(paths[name], validation.last_close)
+        expected = validation.deviations
+        correction, _ = fit_correction(paths[name], validation.last_close, validation.actual_close, expected)
+        paths[CALIBRATED.format(name)] = correction.apply(paths[name], validation.last_close, expected)
     assert result.board.best == best_on(validation, paths)
     truth = result.board.scores[MODEL].truth
     found = result.competitors.baselines
@@ -75,10 +77,21 @@ def test_every_baseline_is_calibrated_as_the_model_is(result):
     known = result.whole.validation
     earlier = baseline_paths(result.settings, result.candles, known)["drift"]
     alike = ForecastSet(**vars(known) | {"paths": as_candles(earlier), "up": None, "calibration": None})
-    calibration, _ = fit_calibration(result.settings, "X", alike, Sampling())
-    moved = calibration.apply(as_candles(found["drift"]), test.last_close)[..., CLOSE]
+    calibration, _ = fit_calibration(result.settings, "X", alike, Sampling(), REGRESSION)
+    moved = calibration.apply(as_candles(found["drift"]), test.last_close, test.deviations)[..., CLOSE]
     np.testing.assert_allclose(found["calibrated drift"], moved, rtol=1e-6)
     assert (found["calibrated drift"] != found["drift"]).any()
+
+
+@pytest.mark.parametrize("shrinkage", [False, True])
+def test_forecasts_know_the_expected_volatility_if_the_spread_may_shrink(shrinkage, tmp_path):
+    paths = [f"paths.{key}={tmp_path / key}" for key in ("processed", "models", "results")]
+    few = ["evaluation.max_cutoffs=4", "calibration.max_cutoffs=40", f"calibration.shrinkage={str(shrinkage).lower()}"]
+    result = evaluate(composed("evaluate", *checkpoints(tmp_path), BASELINES, *few, *paths))
+    expected = result.whole.validation.deviations
+    assert (expected is not None) == shrinkage
+    if shrinkage:
+        assert expected.shape == result.whole.validation.actual_close.shape
 
 
 def as_candles(close):

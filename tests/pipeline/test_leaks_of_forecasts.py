@@ -69,3 +69,17 @@ def test_baselines_calibrated_and_weighted_on_the_test_are_caught(leak, tmp_path
     expected = {"baseline calibrated drift", "weights of the combination", "combination"}
     assert expected <= set(found)
     assert leaking(found) >= expected if leak else not leaking(found)
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_a_spread_shrunk_to_the_volatility_of_the_whole_file_is_caught(leak, file, tmp_path, monkeypatch):
+    def of_the_file(real):
+        def deviations(self, *args):
+            return real(self, *args) * float(file["values"][:, CLOSE].log().diff().std())
+
+        return deviations
+
+    if leak:
+        plant(monkeypatch, "kronos_lightning.evaluation.rolling.Cutoffs.deviations", of_the_file)
+    found = evaluated(tmp_path)
+    assert leaking(found) >= {"sampled", "validation"} if leak else not leaking(found)
