@@ -6,6 +6,7 @@ seed and the cutoff. Neither the number of processes nor the choice of cutoffs c
 Shape letters: N cutoffs, B cutoffs of a batch, S sample paths, T lookback, h horizon, C = 6 features.
 """
 
+import math
 from typing import NamedTuple
 
 import lightning as L
@@ -21,6 +22,8 @@ from kronos_lightning.data.formats import CLOSE, FEATURES
 from kronos_lightning.data.volatility_regression import VolatilityRegression
 from kronos_lightning.data.windows import ShardSampler, window_starts
 from kronos_lightning.forecast import Forecaster, ForecastSet, cutoff_name, series_generators
+
+from .baselines import season_of
 
 
 class CutoffBatch(NamedTuple):
@@ -39,7 +42,7 @@ class Cutoffs(Dataset[CutoffBatch]):
         candles: all candles; candles before the target range are context.
         target: bool ``(len(candles),)``, True for candles that may be forecast.
         lookback, horizon: T and h.
-        max_cutoffs: maximum number of cutoffs, at equal distance; None = all.
+        max_cutoffs: maximum number of cutoffs, as `spread_evenly` chooses them; None = all.
         batch_size: B.
 
     Cutoffs with a gap inside their window are left out.
@@ -56,7 +59,9 @@ class Cutoffs(Dataset[CutoffBatch]):
     ):
         frame = candles.frame
         starts = window_starts(frame["segment"].to_numpy(), target, lookback, horizon)
-        starts = starts[:: max(1, -(-len(starts) // max_cutoffs))] if max_cutoffs else starts
+        if max_cutoffs and len(starts):
+            season = season_of(candles.interval)
+            starts = starts[spread_evenly(len(starts), max_cutoffs, season // candles.interval if season else 1)]
         self.rows = torch.from_numpy(starts)[:, None] + torch.arange(lookback + horizon)
         self.lookback, self.horizon, self.batch_size, self.frame = lookback, horizon, batch_size, frame
         self.batches = torch.split(self.rows, batch_size)
@@ -102,6 +107,23 @@ class Cutoffs(Dataset[CutoffBatch]):
             paths=paths,
             actual=exact[future],
         )
+
+
+def spread_evenly(available: int, at_most: int, season: int) -> np.ndarray:
+    """Choose at most `at_most` of the places 0 … available − 1 at an almost equal distance, ascending.
+
+    A distance that shares a divisor with the season, such as 12 of 24 hourly candles, would choose the same few hours.
+    From four on, it becomes longer by one place whenever these have been gone through, so that every hour has its turn.
+
+    Args:
+        available, at_most: both at least 1.
+        season: number of candles of a day, or of another season.
+    """
+    distance = -(-available // at_most)
+    cycle = season // math.gcd(distance, season)
+    order = np.arange(at_most)
+    places: np.ndarray = order * distance + (order // cycle if distance > 3 and cycle < season else 0)
+    return places[places < available]
 
 
 class RollingData(L.LightningDataModule):

@@ -6,10 +6,12 @@ from dataclasses import replace
 import lightning as L
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kronos_lightning.data import CandleError
 from kronos_lightning.data.formats import FEATURES
-from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
+from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts, spread_evenly
 from kronos_lightning.forecast import Forecaster
 from kronos_lightning.forecast.plots import forecast_figure
 from kronos_lightning.pipeline.forecasting import overlap
@@ -99,3 +101,22 @@ def test_the_report_is_self_contained_and_escapes_what_it_shows(tmp_path):
     assert loaded(tmp_path) == {}
     assert "1,234.50" in page
     assert "<td>–</td>" in page
+
+
+@given(st.integers(1, 3000), st.integers(1, 400), st.sampled_from([1, 7, 24, 96]))
+def test_cutoffs_are_few_enough_and_almost_evenly_spread(available, at_most, season):
+    places = spread_evenly(available, at_most, season)
+    assert 1 <= len(places) <= at_most
+    assert places[0] == 0
+    assert places[-1] < available
+    distance = -(-available // at_most)
+    assert set(np.diff(places)) <= {distance, distance + 1}
+    assert available - places[-1] <= 2 * distance + len(places) / season * distance
+
+
+@pytest.mark.parametrize("distance", [1, *range(4, 49)])
+def test_cutoffs_visit_every_hour_of_the_day(distance):
+    places = spread_evenly(distance * 1000, 1000, 24)
+    counts = np.bincount(places % 24, minlength=24)
+    assert counts.min() >= 0.9 * counts.max()
+    assert len(places) >= 0.95 * 1000

@@ -142,7 +142,7 @@ LEAKS = {
 PLACES = {  # of leaks that do not show after the first cutoff
     "outcomes before they are known": 3,
     "fills inside the deciding candle": 2,
-    "fills before the signal": 4,
+    "fills before the signal": 5,
 }
 
 
