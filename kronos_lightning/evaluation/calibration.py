@@ -3,8 +3,9 @@
 Shape letters: N cutoffs, S sample paths, h horizon, I intervals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import minimize
@@ -106,24 +107,41 @@ class _MomentFit:
         return self._best(rows, [replace(moments, drift=factor) for factor in (moments.drift, *DRIFTS)])
 
     def best_spread(self, rows: slice, moments: Moments) -> Moments:
-        alike, left, right = self._alike(moments), 0, len(SPREADS) - 1
-        while left < right:  # the CRPS is convex in the factor
-            middle = (left + right) // 2
-            if self._best(rows, alike[middle : middle + 2]) is alike[middle]:
-                right = middle
-            else:
-                left = middle + 1
-        return alike[left]
+        return self._scaled(rows, moments, lambda losses: np.full_like(losses, losses.mean()))
 
     def best_exponent(self, rows: slice, moments: Moments) -> Moments:
-        return self._best(rows, [self.best_spread(rows, replace(moments, exponent=one)) for one in EXPONENTS])
+        tried = [replace(moments, exponent=one, spread=moments.spread * self._unit(rows, one)) for one in EXPONENTS]
+        return self.best_spread(rows, self._best(rows, tried))
 
     def best_spread_by_step(self, rows: slice, moments: Moments) -> Moments:
-        losses = np.stack([self.loss(rows, one) for one in self._alike(moments)])
-        return replace(moments, spread=np.array(SPREADS)[losses.argmin(axis=0)])
+        return self._scaled(rows, moments, lambda losses: losses)
 
-    def _alike(self, moments: Moments) -> list[Moments]:
-        return [replace(moments, spread=np.full_like(moments.spread, factor)) for factor in SPREADS]
+    @cached_property
+    def _ratio(self) -> np.ndarray:
+        """Logarithm of the expected deviation over that of the paths, ``(N, h)``."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            own = spread(np.log(self.close / self.last_close[:, None, None]))
+            ratio = np.log(self.deviations / np.maximum(own, SMALLEST))
+        found: np.ndarray = np.where(np.isfinite(ratio), ratio, 0.0)  # paths with prices below zero stay as they are
+        return found
+
+    def _unit(self, rows: slice, exponent: float) -> np.ndarray | float:
+        """Return the factor of the spread ``(h,)`` with which a shrinkage leaves the typical spread as it is."""
+        return 1.0 if exponent == 0.0 else np.exp(-exponent * np.median(self._ratio[rows], axis=0))
+
+    def _scaled(self, rows: slice, moments: Moments, together: Callable[[np.ndarray], np.ndarray]) -> Moments:
+        """Find the best factors by bisection: the CRPS of a step is convex in its factor, and so is a mean of them."""
+        unit, factors = self._unit(rows, moments.exponent), np.array(SPREADS)
+        left, right = np.zeros(len(moments.spread), int), np.full(len(moments.spread), len(SPREADS) - 1)
+        while (left < right).any():
+            middle = (left + right) // 2
+            here, next_ = (
+                together(self.loss(rows, replace(moments, spread=unit * factors[np.minimum(place, right)])))
+                for place in (middle, middle + 1)
+            )
+            lower = here <= next_
+            left, right = np.where(lower, left, np.minimum(middle + 1, right)), np.where(lower, middle, right)
+        return replace(moments, spread=unit * factors[left])
 
     def _best(self, rows: slice, tried: Sequence[Moments]) -> Moments:
         return min(tried, key=lambda one: float(self.loss(rows, one).mean()))
