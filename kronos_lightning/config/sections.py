@@ -104,7 +104,7 @@ class ScalingSection(Section):
 class ForecastSection(Sampling):
     num_paths: Count
     rotary_fine_token: bool
-    precision: Literal["float32", "bfloat16", "float16"]
+    precision: Literal["float32", "bfloat16", "float16", "int8"]
     anchor: bool
     repair: bool
     compile: bool

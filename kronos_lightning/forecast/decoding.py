@@ -19,20 +19,24 @@ from kronos_lightning.forecast.fused import (
     FusedNorm,
     FusedStack,
     KVCache,
-    Placement,
-    Product,
     Projection,
     ProjectionBuffer,
-    fold,
     pairs,
     rotate_,
     transformer_blocks,
 )
+from kronos_lightning.forecast.int8 import check_int8
+from kronos_lightning.forecast.products import Placement, Product, fold
 from kronos_lightning.forecast.sampling import Sampling, draw
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.quantizer import BinarySphericalQuantizer, bits_to_index, index_to_bits
 
 FLOAT32 = torch.float32
+
+
+def activation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the precision of activations and KV cache: that of the predictor, but float32 with weights of 8 bits."""
+    return FLOAT32 if dtype == torch.int8 else dtype
 
 
 @dataclass
@@ -135,12 +139,12 @@ class FusedTokenizer:
 
 
 class FusedPredictor:
-    """Fused predictor for forecasting, in any precision."""
+    """Fused predictor for forecasting, in any precision; int8 is float32 but for the steps of a single path."""
 
     def __init__(
         self, predictor: Kronos, device: torch.device, dtype: torch.dtype, rotary_fine_token: bool, compiled: bool
     ):
-        self.place = place = device, dtype
+        self.place = place = device, activation_dtype(dtype)
         self.rotary_fine_token = rotary_fine_token
         embedding = predictor.embedding
         halves = (embedding.fusion_proj.weight.detach().float() * embedding.scale).chunk(2, dim=1)
@@ -160,6 +164,12 @@ class FusedPredictor:
         self.s1_head, self.s2_head = (
             Product.of(part, place) for part in (predictor.head.proj_s1, predictor.head.proj_s2)
         )
+        if dtype == torch.int8:
+            check_int8(device)
+            # Not the coarse head: its first row is common to all paths, and several paths are float32 throughout.
+            products = [self.key_value.product, self.dependency.out, self.s2_head]
+            for product in sum((block.products() for block in self.blocks.blocks), start=products):
+                product.quantise()
 
     def embed(self, s1_ids: Tensor, s2_ids: Tensor, time: Tensor) -> Tensor:
         """Return the sum of token and time embeddings ``(…, D)``."""

@@ -21,6 +21,7 @@ from kronos_lightning.forecast.calibration import Calibration, Window
 from kronos_lightning.forecast.decoding import (
     FusedPredictor,
     FusedTokenizer,
+    activation_dtype,
     decode_last,
     decode_tokens,
     generate_tokens,
@@ -52,7 +53,8 @@ class Forecaster:
     sampling: rules for drawing tokens.
     rotary_fine_token: True decodes the fine token with the rotary positions of training, False without positions like
         the published code.
-    dtype: precision of the predictor: float32, bfloat16 or float16. The tokenizer stays in float32.
+    dtype: precision of the predictor: float32, bfloat16, float16, or on a CPU int8, which decodes a single path with
+        weights of 8 bits and is float32 otherwise. The tokenizer stays in float32.
     anchor: True shifts the paths by the difference between the last known candle and its reconstruction, so that
         the decoded changes start at the real last candle.
     repair: repair impossible candles; see `distribution.repair`.
@@ -366,7 +368,7 @@ class Forecaster:
     def _fitting(self, known: int, horizon: int, num_paths: int) -> tuple[int, int]:
         """Return the numbers of series and of paths per series that fit into the working memory; others form groups."""
         width, layers = self.predictor.dep_layer.norm.weight.numel(), len(self.predictor.transformer) + 1
-        cached = 2 * layers * width * self.dtype.itemsize
+        cached = 2 * layers * width * activation_dtype(self.dtype).itemsize
         blocks, decoder = transformer_blocks(self.predictor.transformer), transformer_blocks(self.tokenizer.decoder)
         passing = 4 * (7 * width + 2 * max((block.ffn.w1.out_features for block in blocks), default=0))
         scores = 4 * 3 * max(decoder[0].self_attn.n_heads if decoder else 1, 1)
