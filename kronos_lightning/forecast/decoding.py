@@ -26,7 +26,7 @@ from kronos_lightning.forecast.fused import (
     transformer_blocks,
 )
 from kronos_lightning.forecast.int8 import check_int8
-from kronos_lightning.forecast.products import Placement, Product, ResidualProduct, fold
+from kronos_lightning.forecast.products import Placement, Product, fold
 from kronos_lightning.forecast.sampling import Sampling, draw
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.quantizer import BinarySphericalQuantizer, bits_to_index, index_to_bits
@@ -167,7 +167,7 @@ class FusedPredictor:
         if dtype == torch.int8:
             check_int8(device)
             # Not the coarse head: its first row is common to all paths, and several paths are float32 throughout.
-            products: list[Product | ResidualProduct] = [self.key_value.product, self.dependency.out, self.s2_head]
+            products = [self.key_value.product, self.dependency.out, self.s2_head]
             for product in sum((block.products() for block in self.blocks.blocks), start=products):
                 product.quantise()
 

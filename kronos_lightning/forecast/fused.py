@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kronos_lightning.forecast.products import Placement, Product, ResidualProduct, fold
+from kronos_lightning.forecast.products import Placement, Product, fold
 from kronos_lightning.model.layers import Attention, RMSNorm, TransformerBlock, rotary_table
 
 
@@ -150,8 +150,7 @@ class FusedAttention:
         self.heads, self.head_dim = attention.n_heads, attention.head_dim
         self.groups = math.gcd(2, self.heads)
         self.layer, self.place, self.gain = attention, place, gain
-        out = attention.out_proj
-        self.out = ResidualProduct(fold(out.weight, place), out.bias.detach().to(*place))
+        self.out = Product.of(attention.out_proj, place)
 
     def folded(self, name: str) -> tuple[Tensor, Tensor]:
         """Return weight ``(D, D)`` and bias of the projection to queries (q), keys (k) or values (v)."""
@@ -229,9 +228,10 @@ class FusedBlock:
         self.project = Projection(self.attention, "qkv")
         both = torch.cat([block.ffn.w1.weight, block.ffn.w3.weight])
         self.up = Product(fold(both, place, self.norm2.gain), parts=2)
-        self.down = ResidualProduct(fold(block.ffn.w2.weight, place))
+        down = fold(block.ffn.w2.weight, place)
+        self.down = Product(down, parts=math.gcd(2, down.size(1)))
 
-    def products(self) -> list[Product | ResidualProduct]:
+    def products(self) -> list[Product]:
         """Return all linear maps of the block."""
         return [self.project.product, self.attention.out, self.up, self.down]
 

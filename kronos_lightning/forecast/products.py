@@ -32,7 +32,7 @@ class Product:
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, parts: int = 1):
         self.weight = torch.unflatten(weight, 1, (parts, -1)).transpose(0, 1).contiguous()  # (P, in, out / P)
-        self.bias = bias if bias is None else bias.view(parts, 1, -1)
+        self.flat_bias, self.bias = bias, bias if bias is None else bias.view(parts, 1, -1)
         self.parts = parts
         self.int8: Int8Weight | None = None
 
@@ -43,8 +43,7 @@ class Product:
 
     def quantise(self) -> None:
         """Multiply single rows by weights of 8 bits from now on."""
-        bias = None if self.bias is None else self.bias.flatten()
-        self.int8 = Int8Weight(self.weight.transpose(0, 1).flatten(1), bias)
+        self.int8 = Int8Weight(self.weight.transpose(0, 1).flatten(1), self.flat_bias)
 
     def split(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """Map rows ``(R, in)`` → ``(P, R, out / P)``; `out` is a buffer for the result."""
@@ -60,35 +59,22 @@ class Product:
         """Map x ``(…, in)`` → ``(…, out)``."""
         return self.split(x.flatten(0, -2)).transpose(0, 1).reshape(*x.shape[:-1], self.parts * self.weight.size(2))
 
-
-class ResidualProduct:
-    """Linear map whose result is added to the residual stream, in place; weight ``(in, out)``, bias ``(out,)``."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None):
-        self.weight, self.bias = weight, bias
-        self.in_parts = self._in_parts(weight)
-        self.int8: Int8Weight | None = None
-
-    @staticmethod
-    def _in_parts(columns: Tensor) -> Tensor:
-        """View ``(R, out)`` as column blocks ``(P, R, out / P)``, which BLAS distributes over the cores."""
-        return torch.unflatten(columns, 1, (math.gcd(2, columns.size(1)), -1)).transpose(0, 1)
-
-    def quantise(self) -> None:
-        """Multiply single rows by weights of 8 bits from now on."""
-        self.int8 = Int8Weight(self.weight, self.bias)
-
     def add_to(self, target: Tensor, rows: Tensor) -> None:
-        """Add the product of rows ``(R, in)`` to ``(R, out)``."""
-        if len(rows) == 1 and self.int8 is not None:
+        """Add the product of rows ``(R, in)`` to ``(R, out)``, in place."""
+        count = rows.size(0)
+        if count == 1 and self.int8 is not None:
             target.add_(self.int8(rows))
             return
-        if len(rows) == 1:
-            target.addmm_(rows, self.weight)
-        elif len(rows) <= FEW_ROWS:
-            self._in_parts(target).add_(torch.bmm(rows.expand(len(self.in_parts), *rows.shape), self.in_parts))
-        else:
-            for part, weight in zip(self._in_parts(target), self.in_parts, strict=True):
-                part.addmm_(rows, weight)
+        if count == 1:
+            target.view(self.parts, 1, -1).baddbmm_(rows.expand(self.parts, 1, -1), self.weight)
+            if self.flat_bias is not None:
+                target.add_(self.flat_bias)
+            return
+        parts = target.view(count, self.parts, -1).transpose(0, 1)
+        if count <= FEW_ROWS:
+            parts.add_(self.split(rows))
+            return
+        for part, weight in zip(parts, self.weight, strict=True):
+            part.addmm_(rows, weight)
         if self.bias is not None:
-            target.add_(self.bias)
+            parts.add_(self.bias)

@@ -7,7 +7,7 @@ from kronos_lightning import Forecaster
 from kronos_lightning.config.validation import check_forecasting
 from kronos_lightning.forecast.device import DeviceError
 from kronos_lightning.forecast.int8 import Int8Weight, check_int8
-from kronos_lightning.forecast.products import Product, ResidualProduct
+from kronos_lightning.forecast.products import Product
 from kronos_lightning.runs.networks import Inputs, build_forecaster
 from tests.helpers.configuration import composed
 
@@ -49,20 +49,9 @@ def test_one_row_is_multiplied_by_8_bits_and_several_rows_are_as_before(bias):
     assert 0 < (product(rows) - plain(rows)).abs().max() < 0.2
     assert torch.equal(product.split(rows, torch.empty(2, 1, 3)), product.split(rows))
 
-    residual = ResidualProduct(weight, bias)
-    residual.quantise()
     target = torch.ones(1, 6)
-    residual.add_to(target, rows)
+    product.add_to(target, rows)
     torch.testing.assert_close(target, 1 + product(rows))
-
-
-@pytest.mark.parametrize(("rows", "bias"), [(1, None), (1, 3.0), (5, 3.0), (300, None), (300, 3.0)])
-def test_a_residual_product_adds_its_result(rows, bias):
-    weight, x = torch.randn(8, 6), torch.randn(rows, 8)
-    constant = None if bias is None else torch.full((6,), bias)
-    target = torch.ones(rows, 6)
-    ResidualProduct(weight, constant).add_to(target, x)
-    torch.testing.assert_close(target, 1 + x @ weight + (bias or 0.0))
 
 
 def test_a_single_path_of_8_bits_stays_near_that_of_float32(forecasts):
