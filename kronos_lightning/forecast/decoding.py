@@ -21,6 +21,7 @@ from kronos_lightning.forecast.fused import (
     KVCache,
     Projection,
     ProjectionBuffer,
+    activation_dtype,
     pairs,
     rotate_,
     transformer_blocks,
@@ -32,11 +33,6 @@ from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.quantizer import BinarySphericalQuantizer, bits_to_index, index_to_bits
 
 FLOAT32 = torch.float32
-
-
-def activation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the precision of activations and KV cache: that of the predictor, but float32 with weights of 8 bits."""
-    return FLOAT32 if dtype == torch.int8 else dtype
 
 
 @dataclass

@@ -21,7 +21,6 @@ from kronos_lightning.forecast.calibration import Calibration, Window
 from kronos_lightning.forecast.decoding import (
     FusedPredictor,
     FusedTokenizer,
-    activation_dtype,
     decode_last,
     decode_tokens,
     generate_tokens,
@@ -30,7 +29,7 @@ from kronos_lightning.forecast.decoding import (
 from kronos_lightning.forecast.device import best_device, working_memory
 from kronos_lightning.forecast.distribution import check_levels, quantile_table, quantiles, repair
 from kronos_lightning.forecast.folding import FoldCache, weight_versions
-from kronos_lightning.forecast.fused import transformer_blocks
+from kronos_lightning.forecast.fused import activation_dtype, transformer_blocks
 from kronos_lightning.forecast.sampling import Generators, Sampling, draw_uniforms, series_generators
 from kronos_lightning.forecast.series import Series, Stamps, read_series, rows_by_id
 from kronos_lightning.model import Kronos, KronosTokenizer
@@ -53,8 +52,7 @@ class Forecaster:
     sampling: rules for drawing tokens.
     rotary_fine_token: True decodes the fine token with the rotary positions of training, False without positions like
         the published code.
-    dtype: precision of the predictor: float32, bfloat16, float16, or on a CPU int8, which decodes a single path with
-        weights of 8 bits and is float32 otherwise. The tokenizer stays in float32.
+    dtype: of the predictor: float32, bfloat16, float16; int8 for 8-bit weights in the steps of a single path on a CPU.
     anchor: True shifts the paths by the difference between the last known candle and its reconstruction, so that
         the decoded changes start at the real last candle.
     repair: repair impossible candles; see `distribution.repair`.

@@ -21,6 +21,11 @@ from kronos_lightning.forecast.products import Placement, Product, fold
 from kronos_lightning.model.layers import Attention, RMSNorm, TransformerBlock, rotary_table
 
 
+def activation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the precision of activations and KV cache: that of the predictor, but float32 with weights of 8 bits."""
+    return torch.float32 if dtype == torch.int8 else dtype
+
+
 def over_norm(x: Tensor, epsilon: Tensor) -> Tensor:
     """Divide rows by their Euclidean norm, in which `epsilon` is an additional component."""
     if x.dtype == torch.float32:
