@@ -38,6 +38,8 @@ class Machine:
     folder: for data and runs.
     smoke: True for tiny networks and short measurements.
     candles: file of candles; None for synthetic ones.
+    synthetic: number of synthetic candles to train on.
+    seconds: of a measurement of training steps.
     largest: largest batches found, by stage, model and precision.
     """
 
@@ -45,6 +47,8 @@ class Machine:
     folder: Path
     smoke: bool = False
     candles: Path | None = None
+    synthetic: int = 40_000
+    seconds: float = 1.5
     largest: dict = field(default_factory=dict)
     _rates: dict = field(default_factory=dict)
 
@@ -61,6 +65,10 @@ class Machine:
         """Return the nominal rate, or None if the device is not known."""
         name = device_name(self.device)
         return next((dict(zip(RATES, rates, strict=True))[what] for key, rates in NOMINAL.items() if key in name), None)
+
+    def measured(self, *candidates):
+        """Return those of the rates that were measured already."""
+        return [what for what in candidates if what in self._rates]
 
     def floor_rates(self, dtype):
         """Return the rates for the floor of a forecast."""

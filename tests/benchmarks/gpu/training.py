@@ -20,14 +20,13 @@ from tests.helpers.networks import TINY_PREDICTOR, TINY_TOKENIZER
 
 from .candles import data_overrides
 from .machine import tf32
+from .rows import WrongResultError
 
 BATCH = 50  # the guide's
 FIRST_LARGE = 400  # where the search for the largest batch begins
 TINY_BATCH = 4  # in a smoke run
-CANDLES = 40_000
 WARM_UP = 3  # steps
 MOST_STEPS = 1000
-SECONDS = 1.5  # of a measurement
 LIGHTNING = {"float32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 QUIET = {
     "logger": False,
@@ -47,6 +46,7 @@ class Steps(L.Callback):
         self.warm_up, self.most, self.limit = warm_up, most, seconds
         self.steps = self.windows = self.seen = 0
         self.seconds = self.began = 0.0
+        self.finite = True
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.seen += 1
@@ -60,6 +60,7 @@ class Steps(L.Callback):
         if time.perf_counter() - self.began >= self.limit or self.steps == self.most:
             wait_for(pl_module.device)
             self.seconds = time.perf_counter() - self.began
+            self.finite = bool(outputs["loss"].isfinite())
             trainer.should_stop = True
 
 
@@ -72,7 +73,7 @@ def measure(machine, stage, model, precision, *, batch=BATCH, compiled=False, tr
     datamodule.prepare_data()
     module, _ = build_module(settings, datamodule)
     datamodule.batch_size, module.compiled = min(batch, TINY_BATCH) if machine.smoke else batch, compiled
-    steps = Steps(1, 1, 0.0) if machine.smoke else Steps(WARM_UP, MOST_STEPS - WARM_UP, SECONDS)
+    steps = Steps(1, 1, 0.0) if machine.smoke else Steps(WARM_UP, MOST_STEPS - WARM_UP, machine.seconds)
     if compiled:
         torch.compiler.reset()  # otherwise it counts the networks of earlier rows, and gives up at the eighth
     with tf32(precision == "tf32"):
@@ -92,7 +93,7 @@ def configuration(machine, stage, model, precision, trainer):
     cache = ["stage.cache_tokens=true"] if stage == "predictor" else []
     device = "gpu" if machine.device.type == "cuda" else "cpu"
     cfg = composed(
-        *data_overrides(machine, 900 if machine.smoke else CANDLES), f"stage={stage}", *sizes, *cache,
+        *data_overrides(machine, 900 if machine.smoke else machine.synthetic), f"stage={stage}", *sizes, *cache,
         f"trainer={trainer}", f"trainer.accelerator={device}", "trainer.devices=1", f"run_dir={machine.folder / 'run'}",
     )  # fmt: skip
     cfg.trainer.precision = LIGHTNING[precision]
@@ -106,7 +107,11 @@ def composed(*overrides):
 
 
 def figures(machine, module, steps, precision):
-    """Return the columns of a row."""
+    """Return the columns of a row.
+
+    Raises:
+        WrongResultError: the loss of the last step is not a finite number.
+    """
     rate, memory = steps.windows / steps.seconds, machine.peak_memory()
     operations = rate * module.flops(steps.rows)
     values = {
@@ -117,7 +122,11 @@ def figures(machine, module, steps, precision):
     }
     if nominal := machine.nominal(precision):
         values["MFU, nominal peak"] = operations / nominal
-    return values if memory is None else values | {"GiB": memory}
+    if memory is not None:
+        values["GiB"] = memory
+    if not steps.finite:
+        raise WrongResultError("the loss is not finite", values)
+    return values
 
 
 def measure_largest(machine, stage, model, precision, *, seconds=40.0):
@@ -125,7 +134,7 @@ def measure_largest(machine, stage, model, precision, *, seconds=40.0):
 
     Column `limit` says what ended the search: memory, time, or data (nearly half of the training windows).
     """
-    batch, most = (TINY_BATCH // 2, TINY_BATCH) if machine.smoke else (FIRST_LARGE, CANDLES * 2 // 5)
+    batch, most = (TINY_BATCH // 2, TINY_BATCH) if machine.smoke else (FIRST_LARGE, machine.synthetic * 2 // 5)
     tried, largest, why, end = {}, None, "data", time.perf_counter() + seconds
     while batch <= most and why == "data":
         try:
