@@ -9,6 +9,7 @@ not depend on the order. Residual streams are changed in place.
 Shape letters: N series, S paths per series, T known candles, t new candles per path, D width, H heads, K head size.
 """
 
+import copy
 import math
 from collections.abc import Iterable
 from typing import cast
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from kronos_lightning.forecast.products import Placement, Product, fold
 from kronos_lightning.model.layers import Attention, RMSNorm, TransformerBlock, rotary_table
 
+SCORES = 2**20  # attention scores that stay in a CPU's cache until they are multiplied with the values
 
 def activation_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the precision of activations and KV cache: that of the predictor, but float32 with weights of 8 bits."""
@@ -114,32 +116,47 @@ class KVCache:
 
         `padding` ``(N, 1, 1, T)`` is −∞ at known positions that a shorter series does not have.
         """
-        series_heads, queries, head_dim = query.shape
+        count, queries, head_dim = query.shape
+        together = count if self.single else max(1, SCORES // (queries * (self.known + self.length)))
+        mask = None if padding is None else padding.expand(-1, self.heads, -1, -1).flatten(0, 1)
+        if together >= count or query.device.type != "cpu":
+            mixed = self._mix(query, new, mask)
+        else:
+            parts = [slice(i, min(i + together, count)) for i in range(0, count, together)]
+            mixed = torch.cat([self._part(i)._mix(query[i], new, None if mask is None else mask[i]) for i in parts])
+        if self.n * queries == 1:
+            return mixed.view(1, -1)
+        return mixed.view(self.n, self.heads, queries, head_dim).transpose(1, 2).reshape(self.n * queries, -1)
+
+    def _part(self, some: slice) -> "KVCache":
+        part, own = copy.copy(self), slice(some.start * self.paths, some.stop * self.paths)
+        part.known_key, part.known_value = self.known_key[some], self.known_value[some]
+        part.own_key, part.own_value = self.own_key[own], self.own_value[own]
+        return part
+
+    def _mix(self, query: Tensor, new: int, padding: Tensor | None) -> Tensor:
+        """Return the mixed values ``(B, S·t, K)`` for queries of B heads; `padding` is ``(B, 1, T)``."""
         end = self.known + self.length
         if self.single:
             scores = torch.bmm(query, self.all_key.narrow(2, 0, end))
         else:
-            scores = torch.bmm(query, self.known_key).view(series_heads * self.paths, new, self.known)
+            apart = query.view(-1, new, query.size(2))
+            scores = torch.bmm(query, self.known_key).view(len(apart), new, self.known)
             if self.length:
-                apart = query.view(series_heads * self.paths, new, head_dim)
                 scores = torch.cat([scores, torch.bmm(apart, self.own_key.narrow(2, 0, self.length))], dim=-1)
         if padding is not None:
-            scores.view(self.n, self.heads, queries, end)[..., : self.known].add_(padding)
+            scores.view(*query.shape[:2], end)[..., : self.known].add_(padding)
         if new > 1:  # own candles are causal among themselves
             later = torch.full((new, self.length), -torch.inf, dtype=scores.dtype, device=scores.device)
             scores[..., self.known :].add_(later.triu_(self.length - new + 1))
         weights = scores.softmax(dim=-1)
         if self.single:
-            mixed = torch.bmm(weights, self.all_value.narrow(1, 0, end))
-        else:
-            mixed = torch.bmm(weights.view(series_heads, queries, end)[..., : self.known], self.known_value)
-            if self.length:
-                own_value = self.own_value.narrow(1, 0, self.length)
-                mixed = torch.baddbmm(mixed.view_as(apart), weights[..., self.known :], own_value)
-        if self.n * queries == 1:
-            return mixed.view(1, -1)
-        mixed = mixed.view(self.n, self.heads, queries, head_dim)
-        return mixed.transpose(1, 2).reshape(self.n * queries, self.heads * head_dim)
+            return torch.bmm(weights, self.all_value.narrow(1, 0, end))
+        mixed = torch.bmm(weights.view(*query.shape[:2], end)[..., : self.known], self.known_value)
+        if self.length:
+            own = weights[..., self.known :], self.own_value.narrow(1, 0, self.length)
+            mixed = torch.baddbmm(mixed.view_as(apart), *own).view_as(query)
+        return mixed
 
 
 class FusedAttention:
@@ -331,6 +348,5 @@ class FusedStack:
         """Create buffers for the intermediate results of candles of this shape; None without blocks."""
         if not self.blocks:
             return None
-        first = self.blocks[0]
-        buffer = first.project.new_buffer(shape)
-        return buffer, buffer.flat.new_empty(2, buffer.rows, first.up.weight.size(2))
+        buffer = self.blocks[0].project.new_buffer(shape)
+        return buffer, buffer.flat.new_empty(2, buffer.rows, self.blocks[0].up.weight.size(2))

@@ -80,6 +80,17 @@ def test_a_horizon_longer_than_the_context_is_forecast_whole(num_paths, candles,
     assert cached.isfinite().all()
 
 
+@pytest.mark.parametrize("scores", [1, 100, 300])
+def test_attention_in_parts_gives_the_same_paths(scores, candles, tiny_tokenizer, tiny_predictor, monkeypatch):
+    forecaster = Forecaster(tiny_tokenizer, tiny_predictor, max_context=64)
+    x, stamp, future = windows(candles, 3, known=20, horizon=5)
+    given = x, stamp, future, 4, torch.Generator().manual_seed(1), torch.tensor([20, 11, 16])
+    whole = forecaster.sample_normalised(*given)
+    monkeypatch.setattr("kronos_lightning.forecast.fused.SCORES", scores)
+    given[4].manual_seed(1)
+    torch.testing.assert_close(forecaster.sample_normalised(*given), whole, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("num_paths", [1, 3])
 @pytest.mark.parametrize("max_context", [64, 24], ids=["all fit", "the longest two slide"])
 def test_series_of_different_lengths_are_forecast_as_each_alone(

@@ -202,7 +202,9 @@ def best(function):
 def markdown(machine, found):
     """Table of the shares for docs/experiments, with machine, rates, revision and date."""
     described = machine.description()
-    rates = [f"products of {what} {machine.rate(what) / 1e9:,.0f} GFLOP/s" for what in machine.measured("float32", "bf16")]
+    rates = [
+        f"products of {what} {machine.rate(what) / 1e9:,.0f} GFLOP/s" for what in machine.measured("float32", "bf16")
+    ]
     device = f"{described['device']}, {torch.backends.cpu.get_cpu_capability()}, {described['cores']} cores"
     lines = [f"- machine: {device}, torch {described['torch']}"]
     lines += [f"- revision: {described['revision']}", f"- date: {described['date']}"]

@@ -1,0 +1,82 @@
+"""Pictures of `growth`: time and memory on logarithmic axes, light background."""
+
+from matplotlib.figure import Figure
+
+from kronos_lightning.plotting.theme import FORECASTERS, GREY, TEXT
+
+SIZE = (10.0, 4.2)  # inches
+DPI = 130
+
+
+def draw(rows, output):
+    """Draw a picture for each measured part: `growth-prepare.png`, `growth-forecast.png`, `growth-evaluate.png`."""
+    for name, parts, function in (
+        ("prepare", ("prepare", "symbols"), _prepare),
+        ("forecast", ("context", "horizon"), _forecast),
+        ("evaluate", ("evaluate", "training"), _evaluate),
+    ):
+        if all(rows.get(part) for part in parts):
+            figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor="white")
+            function(figure.subplots(1, 2), rows)
+            figure.savefig(output / f"growth-{name}.png")
+
+
+def _prepare(axes, rows):
+    one, many = rows["prepare"], rows["symbols"]
+    for ax, unit, label in ((axes[0], "seconds", "seconds"), (axes[1], "MiB", "MiB more at the peak")):
+        _curve(ax, one, "candles", unit, "one file: read, examined, written", 0)
+        _curve(ax, many, "candles", unit, "several files of 100,000 candles", 1)
+        _curve(ax, one, "candles", f"load {unit}", "first batch of prepared candles", 2)
+        _labels(ax, "candles", label)
+        _linear(ax, one, "candles", unit)
+    axes[0].set_title("Time of prepare")
+    axes[1].set_title("Memory of prepare")
+
+
+def _forecast(axes, rows):
+    _curve(axes[0], rows["context"], "known", "seconds", "24 steps", 0)
+    _labels(axes[0], "known candles", "seconds a forecast")
+    _linear(axes[0], rows["context"], "known", "seconds")
+    axes[0].set_title("Context against time (Kronos-small, 10 paths)")
+    _curve(axes[1], rows["horizon"], "horizon", "seconds", "after 400 candles", 0)
+    axes[1].axvline(113, color=GREY, linestyle=":", linewidth=1)
+    axes[1].annotate("the window slides", (117, axes[1].get_ylim()[0] * 1.3), color=GREY, fontsize=9)
+    _labels(axes[1], "forecast candles", "seconds a forecast")
+    _linear(axes[1], rows["horizon"], "horizon", "seconds")
+    axes[1].set_title("Horizon against time (Kronos-small, 10 paths)")
+
+
+def _evaluate(axes, rows):
+    found = [row | {"all": row["cutoffs"] * row["paths"]} for row in rows["evaluate"]]
+    paths, cutoffs = found[0]["paths"], found[-1]["cutoffs"]
+    _curve(axes[0], [row for row in found if row["paths"] == paths], "all", "seconds", f"cutoffs × {paths} paths", 0)
+    _curve(axes[0], [r for r in found if r["cutoffs"] == cutoffs], "all", "seconds", f"{cutoffs} cutoffs × paths", 1)
+    _labels(axes[0], "cutoffs × paths", "seconds")
+    _linear(axes[0], found[: len(found) // 2], "all", "seconds")
+    axes[0].set_title("Forecasts of an evaluation (Kronos-mini, 360 + 24)")
+    names = [f"{row['processes']} process(es)\n× {row['threads']} thread(s)" for row in rows["training"]]
+    rates = [row["windows/s"] for row in rows["training"]]
+    bars = axes[1].bar(names, rates, color=FORECASTERS[0], width=0.55)
+    axes[1].bar_label(bars, fmt="%.0f", color=TEXT)
+    axes[1].set_ylabel("windows a second")
+    axes[1].spines[["top", "right"]].set_visible(False)
+    axes[1].set_title("Training (Kronos-mini, two cores)")
+
+
+def _curve(ax, rows, x, y, label, colour):
+    ax.loglog([row[x] for row in rows], [row[y] for row in rows], "o-", label=label, color=FORECASTERS[colour], ms=4)
+
+
+def _linear(ax, rows, x, y):
+    """Draw a line of slope 1 through the last point."""
+    first, last = rows[0], rows[-1]
+    start = last[y] * first[x] / last[x]
+    ax.loglog([first[x], last[x]], [start, last[y]], "--", color=GREY, linewidth=1, label="linear", zorder=0)
+    ax.legend(frameon=False, fontsize=9)
+
+
+def _labels(ax, x, y):
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.grid(which="major", color="#e5e7eb", linewidth=0.8)
+    ax.spines[["top", "right"]].set_visible(False)
