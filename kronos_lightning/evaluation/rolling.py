@@ -22,6 +22,7 @@ from kronos_lightning.data.formats import CLOSE, FEATURES
 from kronos_lightning.data.volatility_regression import VolatilityRegression
 from kronos_lightning.data.windows import ShardSampler, window_starts
 from kronos_lightning.forecast import Forecaster, ForecastSet, cutoff_name, series_generators
+from kronos_lightning.forecast.device import keep_freed_memory
 
 from .baselines import season_of
 
@@ -156,6 +157,9 @@ class RollingModule(L.LightningModule):
         self.tokenizer, self.predictor = forecaster.tokenizer, forecaster.predictor
         self.forecaster, self.times, self.num_paths, self.seed = forecaster, times, num_paths, seed
         self.paths: dict[int, np.ndarray] = {}
+
+    def on_predict_start(self) -> None:
+        keep_freed_memory()
 
     def predict_step(self, batch: CutoffBatch, batch_idx: int) -> None:
         rows = batch.cutoff.tolist()

@@ -1,10 +1,14 @@
-"""Choice of the device that computes forecasts, and the memory that a forecast may take there."""
+"""Choice of the device that computes forecasts, and the memory that they take there."""
+
+import ctypes
+import sys
 
 import torch
 
 from kronos_lightning.errors import KronosError
 
 WORKING_MEMORY = 2**30  # bytes
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt
 GPU_PARTS = 8  # a GPU of more than 8 GiB gives this part of its memory instead
 
 
@@ -36,3 +40,16 @@ def working_memory(device: torch.device) -> int:
     if device.type != "cuda":
         return WORKING_MEMORY
     return max(WORKING_MEMORY, int(torch.cuda.get_device_properties(device).total_memory) // GPU_PARTS)
+
+
+def keep_freed_memory() -> None:
+    """Let this process reuse the memory of freed tensors.
+
+    By default glibc returns every large block to the system, so the kernel maps and zeroes the memory of each
+    activation again in each training step and forecast. Without glibc this function does nothing.
+    """
+    if sys.platform.startswith("linux"):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_MAX, 0)
+            mallopt(M_TRIM_THRESHOLD, -1)

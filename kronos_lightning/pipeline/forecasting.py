@@ -26,6 +26,7 @@ from kronos_lightning.storage import Lock
 from .baselines import baseline_paths
 
 LARGEST = 4 * 2**30  # maximum bytes of one set of sample paths; scoring them needs several times this memory
+SEARCH_PATHS = 30  # maximum number of paths per cutoff when temperature and top-p are chosen
 STREAM = 1_000_003  # distance of the seeds of independent draws
 WAY_OUT = "; or calibration.fit=false, for metrics as sampled"
 
@@ -285,19 +286,20 @@ class _Runner:
             batch_size=batch,
         )
 
-    def forecast(self, what: str, cutoffs: Cutoffs, forecaster: Forecaster, stream: int = 0) -> ForecastSet:
-        """Forecast from the cutoffs; other streams draw other random numbers."""
+    def forecast(
+        self, what: str, cutoffs: Cutoffs, forecaster: Forecaster, stream: int = 0, at_most: int | None = None
+    ) -> ForecastSet:
+        """Forecast from the cutoffs; other streams draw other random numbers. `at_most` bounds the number of paths."""
         settings = self.settings
+        num_paths = min(settings.forecast.num_paths, at_most or settings.forecast.num_paths)
         log.info("Forecasts, %s: %d cutoffs", what, len(cutoffs.rows))
-        size = len(cutoffs.rows) * settings.forecast.num_paths * settings.data.horizon * len(FEATURES) * 4
+        size = len(cutoffs.rows) * num_paths * settings.data.horizon * len(FEATURES) * 4
         if size > LARGEST:
             raise ConfigError(
                 f"evaluation.max_cutoffs: the paths of {len(cutoffs.rows)} cutoffs need {size / 2**30:.0f} GiB; "
                 f"use fewer cutoffs or paths"
             )
-        found = rolling_forecasts(
-            cutoffs, forecaster, settings.forecast.num_paths, settings.seed + stream * STREAM, self.trainer
-        )
+        found = rolling_forecasts(cutoffs, forecaster, num_paths, settings.seed + stream * STREAM, self.trainer)
         if self.regression is None:
             return found
         return replace(found, deviations=cutoffs.deviations(self.regression, forecaster.max_context))
@@ -319,7 +321,8 @@ class _Runner:
     def best_sampling(self, what: str, forecaster: Forecaster) -> Forecaster:
         """Return the forecaster with the temperature and top-p of lowest CRPS on validation.
 
-        The forecaster's own temperature and top-p compete too.
+        The forecaster's own temperature and top-p compete too. All use the same random numbers, and fewer paths than
+        the forecasts: how the cutoffs turned out matters more to the choice than the number of paths.
 
         Raises:
             CalibrationError: there is only one path, or too few validation cutoffs.
@@ -341,8 +344,8 @@ class _Runner:
         tried = {sampling.model_copy(update={"temperature": t, "top_p": p}): np.inf for t, p in choices}
         for choice in tried if len(tried) > 1 else []:
             found = self.forecast(f"{what} at temperature {choice.temperature:g}, top_p {choice.top_p:g}", few,
-                                  replace(forecaster, sampling=choice))  # fmt: skip
+                                  forecaster.with_sampling(choice), at_most=SEARCH_PATHS)  # fmt: skip
             last = found.last_close
             tried[choice] = crps(found.close_paths / last[:, None, None], found.actual_close / last[:, None]).mean()
             log.info("CRPS on validation: %.4f %%", tried[choice] * 100)
-        return replace(forecaster, sampling=min(tried, key=tried.__getitem__))
+        return forecaster.with_sampling(min(tried, key=tried.__getitem__))

@@ -1,34 +1,17 @@
 """CPU and compiler settings that speed up a training, with a message where they do not work."""
 
-import ctypes
 import logging
-import sys
 
 import torch
 from torch import nn
 
 from kronos_lightning.errors import KronosError
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt
-
 log = logging.getLogger(__name__)
 
 
 class CompilerError(KronosError, RuntimeError):
     """Error if torch.compile does not work on this machine."""
-
-
-def keep_freed_memory() -> None:
-    """Let this process reuse the memory of freed tensors.
-
-    By default glibc returns every large block to the system, so the kernel maps and zeroes the memory of each
-    activation again in each step. Without glibc this function does nothing.
-    """
-    if sys.platform.startswith("linux"):
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(M_MMAP_MAX, 0)
-            mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def warn_of_slow_precision(device: torch.device, precision: str) -> None:

@@ -15,9 +15,10 @@ from torchmetrics import MeanMetric, Metric
 from kronos_lightning.config.renamed import migrate_settings
 from kronos_lightning.data import WindowBatch
 from kronos_lightning.errors import KronosError
+from kronos_lightning.forecast.device import keep_freed_memory
 from kronos_lightning.model import Kronos, KronosTokenizer
 from kronos_lightning.model.pretrained import RECORD_FILE
-from kronos_lightning.training.acceleration import compile_networks, keep_freed_memory, warn_of_slow_precision
+from kronos_lightning.training.acceleration import compile_networks, warn_of_slow_precision
 from kronos_lightning.training.lora import merged
 from kronos_lightning.training.optimization import build_optimizer, build_schedule
 from kronos_lightning.training.recipe import Recipe
