@@ -9,7 +9,7 @@ DEMO = data=synthetic data.synthetic.planted=momentum data.representation=return
 SERVED = outputs/models/finetune_predictor_synthetic
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve live fuzz wheels parity test lint format docs bench bench-gpu tensorboard clean hooks
+.PHONY: help demo serve live fuzz wheels parity test lint format docs bench bench-growth bench-gpu tensorboard clean hooks
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ docs: $(TO_DEVELOP)  ## Build the documentation into site/
 
 bench: $(TO_DEVELOP)  ## Measure speed and memory, some minutes on an idle machine
 	$(RUN)python -m pytest -n 0 -m "benchmark or minutes" -s
+
+bench-growth: $(TO_DEVELOP)  ## Measure time and memory as candles, cutoffs, context and processes grow
+	$(RUN)python -m tests.helpers.growth --output outputs/growth
 
 bench-gpu: $(TO_DEVELOP)  ## Measure a GPU in 8 minutes; CANDLES=FILE for your own candles, SMOKE=1 to try it on a CPU
 	$(RUN)python -m tests.benchmarks.gpu --output outputs/gpu $(if $(CANDLES),--candles '$(CANDLES)') $(if $(SMOKE),--smoke)

@@ -50,12 +50,9 @@ def test_the_measured_program_trades(tmp_path):
 
 
 @pytest.mark.benchmark
-def test_four_million_candles_take_under_five_seconds_with_compilation_and_one_without(tmp_path):
+def test_four_million_candles_with_and_without_compilation(tmp_path):
     figures = {name: measure(4_000_000, tmp_path) for name in ("freshly compiled", "from the disk")}
     print()
     for name, (first, second, memory) in figures.items():
         print(f"{name}: first run {first:.2f} s, second {second:.3f} s, {memory:,.0f} MiB more")
-    assert figures["freshly compiled"][0] < 5
-    assert figures["from the disk"][0] < 2.5
-    assert max(second for _, second, _ in figures.values()) < 1
     assert max(memory for *_, memory in figures.values()) < 1024

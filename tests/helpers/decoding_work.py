@@ -16,7 +16,7 @@ class Work:
     horizon: int
     paths: int
     series: int
-    least: float = 0.0  # ratio to reach
+    least: float = 0.0  # ratio that is wanted
     repeats: int = 1  # of each decoder; the best counts
 
     def __str__(self):
