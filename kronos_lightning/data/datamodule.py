@@ -1,6 +1,7 @@
 """Data module: candles → splits on disk → loaders, the same for both stages and any number of processes."""
 
 import logging
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -19,7 +20,8 @@ from kronos_lightning.data.processed import ProcessedCandles, differing
 from kronos_lightning.data.representation import LEVELS, RETURNS, AnyRepresentation, ScaledReturns
 from kronos_lightning.data.settings import DataSection
 from kronos_lightning.data.sources import CandleSource
-from kronos_lightning.data.symbol_candles import SymbolCandles, join_frames
+from kronos_lightning.data.split_files import SplitFiles
+from kronos_lightning.data.symbol_candles import SymbolCandles
 from kronos_lightning.data.volatility_regression import VolatilityRegression
 from kronos_lightning.data.windows import (
     CandleWindows,
@@ -33,7 +35,7 @@ from kronos_lightning.settings import as_list, end_of, parse_interval
 
 SPLITS = ("train", "val", "test")
 FITTED_WINDOWS = 20_000  # maximum number of training windows that a representation is fitted on
-FORMAT = 3  # version of the processed files; a new version makes old files stale
+FORMAT = 4  # version of the processed files; a new version makes old files stale
 
 log = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
@@ -181,26 +183,37 @@ class CandleDataModule(L.LightningDataModule):
         return whole
 
     def _process(self) -> None:
+        with self.files.replaced() as files:
+            content = self._write(files)
+            if self._settings() != self.files.settings:
+                raise CandleError(f"{self.label}: a candle file changed while it was read; run the command again")
+            files.finish(content)
+
+    def _write(self, files: ProcessedCandles) -> dict[str, Any]:
+        """Write the candles of all splits market by market; return the content of the manifest."""
         markets: dict[str, dict[str, Any]] = {}
-        parts: dict[str, list[pd.DataFrame]] = {split: [] for split in SPLITS}
         windows: dict[str, WindowCounts] = {
             split: {"windows": 0, "dropped_for_earlier_split": 0, "by_symbol": {}} for split in SPLITS
         }
-        for market in self.markets:
-            candles, metadata = market.examine()
-            markets[market.symbol] = {
-                "fingerprint": candles.fingerprint,
-                "candles": len(candles),
-                "span": _span(candles.frame),
-                "gaps": [[str(before), str(after)] for before, after in candles.gaps],
-                **metadata,
-            }
-            log.info("%s: %d candles, %s", candles.source, len(candles), _span(candles.frame))
-            for split, (part, count, lost) in self._split(candles).items():
-                parts[split].append(part)
-                windows[split]["windows"] += count
-                windows[split]["dropped_for_earlier_split"] += lost
-                windows[split]["by_symbol"][market.symbol] = count
+        with ExitStack() as stack:
+            paths = {split: (files.frame_path(split), files.array_paths(split)) for split in SPLITS}
+            shape = self.config.lookback, self.target_rows
+            writers = {split: stack.enter_context(SplitFiles(*paths[split], *shape)) for split in SPLITS}
+            for market in self.markets:
+                candles, metadata = market.examine()
+                markets[market.symbol] = {
+                    "fingerprint": candles.fingerprint,
+                    "candles": len(candles),
+                    "span": _span(candles.frame),
+                    "gaps": [[str(before), str(after)] for before, after in candles.gaps],
+                    **metadata,
+                }
+                log.info("%s: %d candles, %s", candles.source, len(candles), _span(candles.frame))
+                for split, (part, count, lost) in self._split(candles).items():
+                    writers[split].append(part)
+                    windows[split]["windows"] += count
+                    windows[split]["dropped_for_earlier_split"] += lost
+                    windows[split]["by_symbol"][market.symbol] = count
         for split in SPLITS:
             if not windows[split]["windows"]:
                 spans = ", ".join(f"{symbol} {metadata['span']}" for symbol, metadata in markets.items())
@@ -210,27 +223,14 @@ class CandleDataModule(L.LightningDataModule):
                 )
             for symbol in (symbol for symbol, count in windows[split]["by_symbol"].items() if not count):
                 log.warning("%s: no %s window in its candles %s", symbol, split, markets[symbol]["span"])
-        if self._settings() != self.files.settings:
-            raise CandleError(f"{self.label}: a candle file changed while it was read; run the command again")
-        with self.files.replaced() as files:
-            for split in SPLITS:
-                frame = join_frames(parts[split])
-                frame.to_parquet(files.frame_path(split), index=False)
-                arrays = WindowArrays.of(frame, self.config.lookback, self.target_rows)
-                for path, array in zip(files.array_paths(split), arrays, strict=True):
-                    np.save(path, array)
-                if lost := windows[split]["dropped_for_earlier_split"]:
-                    log.info(
-                        "%s: %d window(s) dropped: their targets lie in an earlier split or the embargo", split, lost
-                    )
-            files.finish(
-                {
-                    "synthetic": self.markets[0].source.synthetic,
-                    "candles": sum(metadata["candles"] for metadata in markets.values()),
-                    "markets": markets,
-                    "windows": windows,
-                }
-            )
+            if lost := windows[split]["dropped_for_earlier_split"]:
+                log.info("%s: %d window(s) dropped: their targets lie in an earlier split or the embargo", split, lost)
+        return {
+            "synthetic": self.markets[0].source.synthetic,
+            "candles": sum(metadata["candles"] for metadata in markets.values()),
+            "markets": markets,
+            "windows": windows,
+        }
 
     def _describe_range(self, split: str) -> str:
         fold, folds = self.config.fold, self.config.folds

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kronos_lightning.settings import as_utc, end_of
@@ -55,11 +54,14 @@ class SymbolCandles:
         Raises:
             KronosError: there are no candles and none can be fetched.
         """
-        if self._frame is None or self.path is not None:
-            config = self.config
-            frame = self.source.fetch(self.symbol, config.interval, config.dataset_begin_time, config.dataset_end_time)
-            self._frame = frame if "reading" in frame.attrs else as_raw(frame, type(self.source).__name__)
-        return self._frame
+        if self._frame is not None:
+            return self._frame
+        config = self.config
+        frame = self.source.fetch(self.symbol, config.interval, config.dataset_begin_time, config.dataset_end_time)
+        frame = frame if "reading" in frame.attrs else as_raw(frame, type(self.source).__name__)
+        if self.path is None:  # `read_raw` keeps the last files; those of a thousand symbols would not fit into memory
+            self._frame = frame
+        return frame
 
     def origin(self) -> dict[str, str | None]:
         """Return the file, if any, and the checksum of the candles, so that changes of the source are detected."""
@@ -180,13 +182,3 @@ def _validated(
 ) -> Candles:
     kept = raw.frame.drop(index=list(without)) if without else raw.frame
     return validate(kept, label, interval, symbol, sessions, begin=begin, end=end)
-
-
-def join_frames(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Concatenate candle frames; their segments stay distinct, so that no window spans two frames."""
-    joined, first = [], 0
-    for frame in frames:
-        segment = frame["segment"].to_numpy() - (frame["segment"].iloc[0] if len(frame) else 0) + first
-        joined.append(frame.assign(segment=segment.astype(np.int64)))
-        first = int(segment[-1]) + 1 if len(segment) else first
-    return pd.concat(joined, ignore_index=True)

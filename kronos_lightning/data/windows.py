@@ -56,7 +56,7 @@ class WindowArrays(NamedTuple):
 
     values: np.ndarray  # (N, C) float32 candles
     stamps: np.ndarray  # (N, 5) int8
-    starts: np.ndarray  # first rows of the windows, int32
+    starts: np.ndarray  # first rows of the windows, int64
 
     @classmethod
     def of(cls, frame: pd.DataFrame, lookback: int, target_rows: int) -> "WindowArrays":
@@ -65,7 +65,7 @@ class WindowArrays(NamedTuple):
         values = np.empty((len(frame), len(FEATURES)), dtype=np.float32)
         for i, name in enumerate(FEATURES):
             values[:, i] = frame[name].to_numpy()
-        return cls(values, time_features(frame["timestamps"]), starts.astype(np.int32))
+        return cls(values, time_features(frame["timestamps"]), starts)
 
 
 class CandleWindows(Dataset[WindowBatch]):

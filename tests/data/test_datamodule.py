@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kronos_lightning.data import CandleError, CandleWindows
+from kronos_lightning.data.split_files import GrowingArray
 from kronos_lightning.runs.builders import build_datamodule
 from tests.helpers.candles import utc
 from tests.helpers.data import SETTINGS, data_module, target_stamps
@@ -94,7 +95,7 @@ def test_an_interrupted_preparation_is_not_taken_for_data(make, monkeypatch):
     module = make()
     module.prepare_data()
     changed = make(lookback=25)
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda *a, **k: (_ for _ in ()).throw(OSError("No space left")))
+    monkeypatch.setattr(GrowingArray, "append", lambda *a: (_ for _ in ()).throw(OSError("No space left")))
     with pytest.raises(OSError, match="No space left"):
         changed.prepare_data()
     monkeypatch.undo()
