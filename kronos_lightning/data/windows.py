@@ -220,8 +220,8 @@ class EpochSampler(Sampler[int]):
         """Return this epoch's `share` indices of the stream over the windows [first, first + size)."""
         begin = self.epoch * share
         rounds = range(begin // size, (begin + share - 1) // size + 1)
-        permutations = [self._permutation(size, i, first) for i in rounds]
-        stream = torch.cat([torch.empty(0, dtype=torch.int64), *permutations])
+        permutations = [self._permutation(size, i, first) for i in rounds] or [torch.empty(0, dtype=torch.int64)]
+        stream = permutations[0] if len(permutations) == 1 else torch.cat(permutations)  # no copy of billions
         return first + stream[begin % size :][:share]
 
     def _permutation(self, size: int, i: int, salt: int) -> Tensor:

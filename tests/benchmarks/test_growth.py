@@ -39,4 +39,5 @@ def test_each_part_has_a_picture(tmp_path):
     trained = [{"processes": 1, "threads": 2, "windows/s": 3.0}]
     rows = {"prepare": prepared, "symbols": prepared, "context": forecasts, "horizon": forecasts}
     draw(rows | {"evaluate": evaluated, "training": trained}, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {f"growth-{n}.png" for n in ("prepare", "forecast", "evaluate")}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"growth-{name}.png" for name in ("prepare", "forecast", "evaluate")}

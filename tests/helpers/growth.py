@@ -37,9 +37,9 @@ FIRST = 946_684_800_000  # 2000-01-01
 FULL = {
     "prepare": [10**4, 3 * 10**4, 10**5, 3 * 10**5, 10**6, 3 * 10**6, 10**7],
     "symbols": [(10**5, n) for n in (1, 3, 10, 30)],  # candles of each, and their number
-    "evaluate": [(n, 25) for n in (12, 25, 50, 100, 200, 400)] + [(48, s) for s in (10, 30, 100, 300)],
+    "evaluate": [(n, 25) for n in (6, 12, 25, 50, 100)] + [(6, s) for s in (10, 30, 100, 300)],
     "context": [32, 64, 128, 256, 488],  # with a horizon of 24
-    "horizon": [14, 28, 56, 112, 168, 224, 336],  # after 400 candles: to 112 within the context
+    "horizon": [14, 28, 56, 112, 140, 168],  # after 400 candles: to 113 within the context
     "training": [(1, 1), (1, 2), (2, 1)],  # processes, threads of each
 }
 SMOKE = {
