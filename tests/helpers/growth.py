@@ -39,7 +39,7 @@ FULL = {
     "symbols": [(10**5, n) for n in (1, 3, 10, 30)],  # candles of each, and their number
     "evaluate": [(n, 25) for n in (6, 12, 25, 50, 100)] + [(6, s) for s in (10, 30, 100, 300)],
     "context": [32, 64, 128, 256, 488],  # with a horizon of 24
-    "horizon": [14, 28, 56, 112, 140, 168],  # after 400 candles: to 113 within the context
+    "horizon": [14, 28, 56, 112, 126, 140],  # after 400 candles: to 113 within the context
     "training": [(1, 1), (1, 2), (2, 1)],  # processes, threads of each
 }
 SMOKE = {
@@ -153,6 +153,7 @@ def forecast(known, horizon, paths=10, seconds=2.0):
 
 def training(folder, processes, threads, steps=24):
     """Measure a training of Kronos-mini's predictor; the windows a second of all processes."""
+    folder.mkdir(parents=True, exist_ok=True)
     several = ["trainer=ddp_cpu", f"trainer.devices={processes}"] if processes > 1 else ["trainer=cpu"]
     batch = 48 // processes
     command = [sys.executable, str(ROOT / "train.py"), "stage=predictor", "data=sample", "data.lookback=90",
