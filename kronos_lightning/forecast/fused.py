@@ -23,6 +23,7 @@ from kronos_lightning.model.layers import Attention, RMSNorm, TransformerBlock, 
 
 SCORES = 2**20  # attention scores that stay in a CPU's cache until they are multiplied with the values
 
+
 def activation_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the precision of activations and KV cache: that of the predictor, but float32 with weights of 8 bits."""
     return torch.float32 if dtype == torch.int8 else dtype
