@@ -14,11 +14,12 @@ def draw(rows, output):
     for name, parts, function in (
         ("prepare", ("prepare", "symbols"), _prepare),
         ("forecast", ("context", "horizon"), _forecast),
-        ("evaluate", ("evaluate", "training"), _evaluate),
+        ("evaluate", ("evaluate",), _evaluate),
     ):
         if all(rows.get(part) for part in parts):
             figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor="white")
-            function(figure.subplots(1, 2), rows)
+            single = name == "evaluate" and not rows.get("training")
+            function(figure.subplots(1, 1 if single else 2, squeeze=False)[0], rows)
             figure.savefig(output / f"growth-{name}.png")
 
 
@@ -55,6 +56,8 @@ def _evaluate(axes, rows):
     _linear(axes[0], [row for row in found if row["paths"] == paths], "all", "seconds")
     _labels(axes[0], "cutoffs × paths", "seconds")
     axes[0].set_title("Forecasts of an evaluation (mini, 360 + 24)")
+    if not rows.get("training"):
+        return
     names = [f"{row['processes']} process(es)\n× {row['threads']} thread(s)" for row in rows["training"]]
     rates = [row["windows/s"] for row in rows["training"]]
     bars = axes[1].bar(names, rates, color=FORECASTERS[0], width=0.55)
