@@ -9,6 +9,7 @@ from rich.table import Table
 from kronos_lightning.config.schema import Evaluation
 from kronos_lightning.evaluation import metrics
 from kronos_lightning.forecast import validity
+from kronos_lightning.forecast.calibration import Calibration
 from kronos_lightning.pipeline.competitors import MODEL
 from kronos_lightning.pipeline.notices import all_notices
 from kronos_lightning.pipeline.scoreboard import ADAPTIVE, SAMPLED, Board, EvaluationResult, by_fold
@@ -23,6 +24,7 @@ from .verdict import sentences
 
 CORRELATIONS = {"ic", "rank_ic", "price_correlation", "return_correlation"}
 WIDTH = 140  # minimum width of the tables on the terminal
+LONGEST = 30  # maximum length of a path there
 BOARD = ("mae", "direction_accuracy", "ic", "coverage_90", "width_90", "brier")
 SHARES = {"direction_accuracy", "trend_accuracy", *(f"coverage_{i * 100:.0f}" for i in metrics.INTERVALS)}
 
@@ -162,10 +164,21 @@ def _calibration_text(result: EvaluationResult) -> str:
         return "none" if result.settings.evaluation.forecasts is None else "as in the stored forecasts"
     metadata, fold = calibration.metadata, "last fold: " if len(result.parts) > 1 else ""
     return (
-        f"{fold}temperature {calibration.temperature:g}, top_p {calibration.top_p:g}, intervals and P(up) (slope "
-        f"{calibration.slope:.2f}, intercept {calibration.intercept:+.2f}) from {metadata['cutoffs']} cutoffs, "
+        f"{fold}temperature {calibration.temperature:g}, top_p {calibration.top_p:g}, drift × {calibration.drift:g}, "
+        f"{_spread_text(calibration)}, intervals and P(up) (slope {calibration.slope:.2f}, intercept "
+        f"{calibration.intercept:+.2f}) from {metadata['cutoffs']} cutoffs, "
         f"{metadata['fitted_from'][:16]} .. {metadata['fitted_to'][:16]}"
     )
+
+
+def _spread_text(calibration: Calibration) -> str:
+    """Name the factors of the spread and the shrinkage that come before them."""
+    factors = calibration.spread or (1.0,)
+    least, most = f"{min(factors):.2f}", f"{max(factors):.2f}"
+    found = f"spread × {least}" + ("" if least == most else f" to {most}")
+    if calibration.shrinkage is None:
+        return found
+    return f"{found}, drawn to the volatility regression with exponent {calibration.shrinkage.exponent:g}"
 
 
 def _metrics_table(board: Board) -> ReportTable:
@@ -222,6 +235,11 @@ def _format(name: str, value: float) -> str:
     return correlation(value) if name in CORRELATIONS else number(value)
 
 
+def _shortened(name: str) -> str:
+    """Shorten the path of a checkpoint to its end, by which it differs from others."""
+    return name if "/" not in name or len(name) <= LONGEST else "…" + name[1 - LONGEST :]
+
+
 def print_tables(page: Report, console: Console) -> None:
     """Print notices, tables and verdict on the terminal."""
     console.width = max(console.width, WIDTH)
@@ -232,7 +250,7 @@ def print_tables(page: Report, console: Console) -> None:
         for i, name in enumerate(table.columns[: -1 if table.prose else None]):
             grid.add_column(name, justify="right" if i else "left")
         for row in table.rows:
-            grid.add_row(*row[: -1 if table.prose else None])
+            grid.add_row(_shortened(row[0]), *row[1 : -1 if table.prose else None])
         console.print(grid)
     for sentence in page.verdict:
         console.print(sentence, style="bold")

@@ -3,16 +3,19 @@
 import json
 import re
 from dataclasses import replace
+from io import StringIO
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from kronos_lightning.config.validation import check_evaluation
 from kronos_lightning.data.candles import Candles
 from kronos_lightning.evaluation.metrics import forecast_metrics
 from kronos_lightning.forecast import ForecastSet
+from kronos_lightning.forecast.calibration import SpreadShrinkage
 from kronos_lightning.forecast.sampling import Sampling
 from kronos_lightning.pipeline.backtesting import trade
 from kronos_lightning.pipeline.baselines import baseline_paths
@@ -25,10 +28,12 @@ from kronos_lightning.pipeline.forecasting import (
 )
 from kronos_lightning.pipeline.notices import all_notices
 from kronos_lightning.pipeline.scoreboard import ADAPTIVE, SAMPLED, EvaluationResult, by_fold, score_all
-from kronos_lightning.reporting.evaluation_report import _pair_table, report
+from kronos_lightning.reporting.evaluation_report import _pair_table, print_tables, report
 from kronos_lightning.reporting.files import hyperparameters, tables, write
+from kronos_lightning.reporting.html import ReportTable
 from kronos_lightning.runs.checkpoint_lookup import Sources
 from tests.helpers.configuration import composed
+from tests.helpers.evaluated import REGRESSION
 from tests.helpers.forecasts import forecasts_on, walks
 from tests.helpers.garch_market import garch_candles, true_paths
 
@@ -289,3 +294,24 @@ def test_the_number_of_resamplings_changes_the_interval(market):
                   for settings in (SETTINGS, SETTINGS.model_copy(update={"evaluation": section})))  # fmt: skip
     assert one.lower != other.lower
     assert one.p_value == other.p_value
+
+
+def test_the_report_tells_what_the_calibration_changes(folded):
+    calibration = folded.whole.calibration
+    told = dict(report(folded).facts)["Calibration"]
+    assert f"drift × {calibration.drift:g}, spread × {min(calibration.spread):.2f}" in told
+    assert "volatility regression" not in told
+    shrunk = replace(calibration, shrinkage=SpreadShrinkage(exponent=0.5, regression=REGRESSION))
+    whole = replace(folded.whole, calibrated=replace(folded.whole.calibrated, calibration=shrunk))
+    told = dict(report(replace(folded, whole=whole)).facts)["Calibration"]
+    assert "drawn to the volatility regression with exponent 0.5" in told
+
+
+def test_a_long_path_is_shortened_to_its_end_on_the_terminal(folded):
+    page = report(folded)
+    table = ReportTable(title="T", columns=["Name", "CRPS"], rows=[["/a/very/long/path/to/the/runs/of_seed_2", "1"]])
+    page.tables = [table]
+    with StringIO() as written:
+        print_tables(page, Console(file=written))
+        assert "…very/long/path/to/the/runs/of_seed_2"[-29:] in written.getvalue()
+        assert "/a/very" not in written.getvalue()
