@@ -135,7 +135,7 @@ LEAKS = {
         {"fills"},
     ),
     "fills before the signal": (
-        *(BACKTESTING + "run_backtest", filling_at(lambda prices: prices.open, 2)),
+        *(BACKTESTING + "run_backtest", filling_at(lambda prices: prices.open, 6)),
         {"fills"},
     ),
 }
