@@ -68,6 +68,7 @@ def load(folder, candles):
     return map(int, result.stdout.split())
 
 
+@pytest.mark.minutes
 def test_the_measured_program_cuts_a_window_from_every_candle(tmp_path):
     windows, _ = load(tmp_path, 20_001)
     assert windows == 19_001 - 90 - 10

@@ -129,7 +129,8 @@ def may_make_networks():
 
 
 @pytest.mark.skipif(not may_make_networks(), reason="NOT TRIED HERE: two machines, for that takes root and `ip netns`")
-@pytest.mark.parametrize("trainer", ["ddp_cpu", pytest.param("fsdp", marks=pytest.mark.minutes)])
+@pytest.mark.minutes
+@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp"])
 def test_two_machines_train_to_the_same_weights(trainer, cwd, expected):
     with two_machines() as (machines, address):
         options = ["--nnodes=2", "--nproc-per-node=1", f"--master-addr={address}", "--master-port=29511"]
