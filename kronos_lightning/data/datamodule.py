@@ -34,7 +34,7 @@ from kronos_lightning.data.windows import (
 from kronos_lightning.settings import as_list, end_of, parse_interval
 
 SPLITS = ("train", "val", "test")
-FITTED_WINDOWS = 20_000  # maximum number of training windows that a representation is fitted on
+FITTED_WINDOWS = 20_000  # maximum number of training windows that the volatility regression is fitted on
 FORMAT = 4  # version of the processed files; a new version makes old files stale
 
 log = logging.getLogger(__name__)

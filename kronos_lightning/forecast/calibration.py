@@ -242,8 +242,6 @@ def move(
     """
     if moments.is_identity:
         return close
-    if moments.exponent and deviations is None:
-        raise CalibrationError("the calibration needs the volatility that was expected at each cutoff")
     drift, factor = moments.drift, moments.spread
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = np.log(close / last_close[:, None, None])
@@ -251,7 +249,9 @@ def move(
             some = max(1, round(close.shape[1] * (1 - drift) / 2))
             returns = returns + (drift - 1.0) * returns[:, :some].mean(axis=1, keepdims=True)
         mean = returns.mean(axis=1, keepdims=True)
-        if deviations is not None:
+        if moments.exponent:
+            if deviations is None:
+                raise CalibrationError("the calibration needs the volatility that was expected at each cutoff")
             own = np.maximum(spread(returns), SMALLEST)
             factor = (factor * (deviations / own) ** moments.exponent)[:, None]
         reached = np.clip(mean + factor * (returns - mean), -FARTHEST, FARTHEST)

@@ -349,5 +349,6 @@ class FusedStack:
         """Create buffers for the intermediate results of candles of this shape; None without blocks."""
         if not self.blocks:
             return None
-        buffer = self.blocks[0].project.new_buffer(shape)
-        return buffer, buffer.flat.new_empty(2, buffer.rows, self.blocks[0].up.weight.size(2))
+        first = self.blocks[0]
+        buffer = first.project.new_buffer(shape)
+        return buffer, buffer.flat.new_empty(2, buffer.rows, first.up.weight.size(2))

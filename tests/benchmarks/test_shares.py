@@ -1,7 +1,5 @@
 """Shares of the machine's limit. `make bench` prints them and writes outputs/bench/shares.md."""
 
-import os
-
 import pytest
 import torch
 
@@ -11,15 +9,10 @@ from tests.helpers.paths import ROOT
 from tests.helpers.shares import Share, Sizes, markdown, shares, write
 
 CPU = torch.device("cpu")
+JOBS = {
+    "predictor step", "tokenizer step", "forecast", "rolling forecasts", "windows", "candle parsing", "backtest",
+}  # fmt: skip
 TINY = Sizes(works=(Work("mini", 12, 3, 2, 1),), cutoffs=3, paths=2, windows=600, minutes=100, backtest=5000)
-
-
-@pytest.fixture
-def all_cores():
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count())
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.minutes
@@ -31,7 +24,10 @@ def test_each_job_is_measured_against_the_limit_of_this_machine(all_cores, tmp_p
         found.append(one)
         print(f"{one.job}, {one.size}: {one.share:.0%} of the floor", flush=True)
     write(ROOT / "outputs" / "bench", machine, found)
-    print(markdown(machine, found))
+    table = (ROOT / "outputs" / "bench" / "shares.md").read_text()
+    print(table)
+    assert {one.job for one in found} == JOBS  # a wrong result is an error in the job itself
+    assert all(f"{one.job} | {one.size}" in table and one.share > 0 for one in found)
 
 
 def test_the_measured_jobs_give_right_results_in_tiny_sizes(tmp_path, monkeypatch):
@@ -39,9 +35,7 @@ def test_the_measured_jobs_give_right_results_in_tiny_sizes(tmp_path, monkeypatc
     monkeypatch.setattr("kronos_lightning.training.throughput.PEAK_SECONDS", 0.01)
     machine = Machine(CPU, tmp_path / "work", smoke=True)
     found = list(shares(machine, TINY))
-    assert {one.job for one in found} == {
-        "predictor step", "tokenizer step", "forecast", "rolling forecasts", "windows", "candle parsing", "backtest",
-    }  # fmt: skip
+    assert {one.job for one in found} == JOBS
     assert all(one.least > 0 and one.seconds > 0 for one in found)
     write(tmp_path / "bench", machine, found)
     text = (tmp_path / "bench" / "shares.md").read_text()

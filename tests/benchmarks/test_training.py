@@ -53,21 +53,21 @@ class Run:
                 cwd=cwd, env=environment, preexec_fn=keep_to_two_cores,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
-        self.seconds()  # of the first step, which is slower
+        self.step()  # the first, which is slower
 
-    def seconds(self):
-        """CPU and wall seconds of the step just made."""
+    def step(self):
+        """CPU and wall seconds and the loss of the step just made."""
         for line in self.process.stdout:
             if line.startswith("["):
                 return json.loads(line)
         raise AssertionError("the run ended before its time")
 
     def turn(self):
-        """Make some more; the seconds of all but the first."""
+        """Make some more; seconds and losses of all but the first."""
         taken = []
         for _ in range(1 + STEPS):
             print(file=self.process.stdin, flush=True)
-            taken.append(self.seconds())
+            taken.append(self.step())
         return taken[1:]
 
 
@@ -85,10 +85,11 @@ def test_a_training_step_against_the_plain_one(stage, tmp_path):
     finally:
         for run in runs.values():
             run.process.kill()
-    cpu, wall = ({way: median(t[i] for t in times) for way, times in taken.items()} for i in (0, 1))
+    cpu, wall, loss = ({way: median(t[i] for t in times) for way, times in taken.items()} for i in range(3))
     table = Table("step", "CPU s", "wall s", "ratio", "wanted", title=f"A step of the {stage}")
     for way, precision in precisions.items():
         seconds = f"{cpu[way]:.2f}", f"{wall[way]:.2f}", f"{wall['plain'] / wall[way]:.2f}x"
         table.add_row(f"{way}, {precision}", *seconds, f"{least}x" if way == "fast" else "")
     print()
     Console(width=100).print(table)
+    assert loss["fast"] == pytest.approx(loss["plain"], rel=0.05)  # both have trained on the same windows

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from kronos_lightning.evaluation.calibration import adaptive, conformity, fit_platt, fit_widening
 from kronos_lightning.evaluation.metrics import forecast_metrics, score
 from kronos_lightning.forecast import probability_up
-from kronos_lightning.forecast.calibration import Calibration, CalibrationError, platt, widen
+from kronos_lightning.forecast.calibration import Calibration, CalibrationError, SpreadShrinkage, platt, widen
+from tests.helpers.evaluated import REGRESSION
 from tests.helpers.forecasts import HOUR, truth_of, walks
 
 
@@ -181,7 +182,12 @@ def test_a_calibration_survives_the_disk_and_a_damaged_one_is_named(tmp_path):
     calibration = fitted(walks(30), metadata={"cutoffs": 30})
     calibration.save(tmp_path)
     assert Calibration.load(tmp_path) == calibration
-    assert json.loads((tmp_path / "calibration.json").read_text())["about"] == {"cutoffs": 30}
+    stored = json.loads((tmp_path / "calibration.json").read_text())
+    assert stored["about"] == {"cutoffs": 30}
+    assert "shrinkage" not in stored  # the content of earlier versions, and so the hash in their decision.json
+    shrunk = replace(calibration, shrinkage=SpreadShrinkage(exponent=0.5, regression=REGRESSION))
+    shrunk.save(tmp_path)
+    assert Calibration.load(tmp_path) == shrunk
     (tmp_path / "calibration.json").write_text("{}")
     with pytest.raises(CalibrationError, match=r"calibration\.json: damaged"):
         Calibration.load(tmp_path)

@@ -3,9 +3,14 @@
 from dataclasses import dataclass
 
 import torch
+from hydra.utils import instantiate
 
 from kronos_lightning import Forecaster, Kronos, KronosTokenizer
+from kronos_lightning.config.compose import compose
+from kronos_lightning.config.validation import check_evaluation
+from kronos_lightning.evaluation.rolling import Cutoffs
 from kronos_lightning.forecast import Sampling
+from kronos_lightning.runs.builders import build_datamodule
 from tests.helpers.paths import published_config
 
 
@@ -50,3 +55,18 @@ def given(work):
     rows = work.series, work.known + work.horizon
     stamps = torch.stack([torch.randint(0, n, rows, generator=generator) for n in (60, 24, 7, 28, 12)], dim=-1)
     return x, stamps[:, : work.known], stamps[:, work.known :]
+
+
+def rolling_inputs(folder, known, horizon, count, batch_size):
+    """The first `count` cutoffs of the sample data's test range, and the trainer of a rolling evaluation on a CPU."""
+    cfg = compose(
+        "evaluate", "data=sample", f"data.lookback={known}", f"data.horizon={horizon}", "trainer=cpu",
+        "+trainer.enable_progress_bar=false", f"data.processed_dir={folder / 'processed'}",
+    )  # fmt: skip
+    datamodule = build_datamodule(check_evaluation(cfg).data)
+    datamodule.prepare_data()
+    (candles,) = datamodule.read()
+    mask = datamodule.target_masks(candles.frame["timestamps"])["test"]
+    cutoffs = Cutoffs(candles, mask, known, horizon, None, batch_size)
+    cutoffs.rows = cutoffs.rows[:count]
+    return cutoffs, instantiate(cfg.trainer, _convert_="all")

@@ -19,16 +19,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from hydra.utils import instantiate
 
-from kronos_lightning.config.compose import compose
-from kronos_lightning.config.validation import check_evaluation
 from kronos_lightning.data.sources.binance.candle_table import SCHEMA
 from kronos_lightning.data.sources.binance.stored_series import write_csv
 from kronos_lightning.data.sources.synthetic import synthetic_candles
-from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
-from kronos_lightning.runs.builders import build_datamodule
-from tests.helpers.decoding_work import Work, forecaster, given
+from kronos_lightning.evaluation.rolling import rolling_forecasts
+from tests.helpers.decoding_work import Work, forecaster, given, rolling_inputs
 from tests.helpers.paths import ROOT
 
 MINUTE = 60_000  # ms
@@ -122,15 +118,8 @@ def numbers(command):
 
 def evaluation(folder, cutoffs, paths):
     """Measure the forecasts of an evaluation with Kronos-mini, 360 known candles and 24 steps."""
-    cfg = compose("evaluate", "data=sample", "data.lookback=360", "data.horizon=24", "trainer=cpu",
-                  "+trainer.enable_progress_bar=false", f"data.processed_dir={folder / 'processed'}")  # fmt: skip
-    datamodule = build_datamodule(check_evaluation(cfg).data)
-    datamodule.prepare_data()
-    (candles,) = datamodule.read()
-    mask = datamodule.target_masks(candles.frame["timestamps"])["test"]
-    wanted = Cutoffs(candles, mask, 360, 24, None, 32)
-    wanted.rows = wanted.rows[:cutoffs]
-    trainer, ours = instantiate(cfg.trainer, _convert_="all"), forecaster(Work("mini", 360, 24, paths, 32))
+    wanted, trainer = rolling_inputs(folder, 360, 24, cutoffs, 32)
+    ours = forecaster(Work("mini", 360, 24, paths, 32))
     start = time.process_time()
     found = rolling_forecasts(wanted, ours, paths, 0, trainer)
     seconds = time.process_time() - start
@@ -191,7 +180,7 @@ def slope(x, y):
 
 
 def main(arguments=None):
-    """Measure and draw, or with --draw only draw what was measured."""
+    """Measure, or measure anew only some rows, and draw all that was measured."""
     from .growth_pictures import draw
 
     parser = argparse.ArgumentParser(prog="python -m tests.helpers.growth", description=__doc__.splitlines()[0])

@@ -7,7 +7,6 @@ multiply nothing that counts; their least time is that of copying the bytes whic
 
 import io
 import json
-import time
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,20 +14,18 @@ import pandas as pd
 import torch
 
 from kronos_lightning.backtest import ExecutionRules, MarketData, run_backtest
-from kronos_lightning.config.compose import compose
-from kronos_lightning.config.validation import check_evaluation
 from kronos_lightning.data import CandleWindows
 from kronos_lightning.data.sources.binance.candle_table import from_zip
 from kronos_lightning.data.sources.synthetic import synthetic_candles
 from kronos_lightning.data.windows import EpochSampler
-from kronos_lightning.evaluation.rolling import Cutoffs, rolling_forecasts
-from kronos_lightning.runs.builders import build_datamodule
+from kronos_lightning.evaluation.rolling import rolling_forecasts
 from kronos_lightning.training.acceleration import has_bfloat16
 from tests.benchmarks.gpu import decoding, training
 from tests.helpers.candles import frame_with_gap
-from tests.helpers.decoding_work import WORKS, Work
+from tests.helpers.decoding_work import WORKS, Work, rolling_inputs
 from tests.helpers.exchange import zipped
 from tests.helpers.floor import Floor, Shape, forecast_floor
+from tests.helpers.timing import best_of
 
 EVALUATED = Work("mini", 360, 24, 100, 32)  # batches of a rolling evaluation
 LOOKBACK, ROWS, BATCH = 90, 101, 256  # of the windows
@@ -97,21 +94,9 @@ def forecast(machine, work):
 def rolling(machine, cutoffs, paths):
     """Measure the forecasts of a rolling evaluation, as `evaluate.py` makes them."""
     known, horizon = (24, 4) if machine.smoke else (EVALUATED.known, EVALUATED.horizon)
-    cfg = compose(
-        "evaluate", "data=sample", f"data.lookback={known}", f"data.horizon={horizon}", "trainer=cpu",
-        "model=kronos-mini", f"data.processed_dir={machine.folder / 'processed'}",
-    )  # fmt: skip
-    settings = check_evaluation(cfg)
-    datamodule = build_datamodule(settings.data)
-    datamodule.prepare_data()
-    (candles,) = datamodule.read()
-    mask = datamodule.target_masks(candles.frame["timestamps"])["test"]
-    wanted = Cutoffs(candles, mask, known, horizon, None, EVALUATED.series)
-    wanted.rows = wanted.rows[:cutoffs]
-    forecaster, trainer = machine.forecaster("mini"), training.instantiate(cfg.trainer, _convert_="all")
-    start = time.perf_counter()
-    found = rolling_forecasts(wanted, forecaster, paths, 0, trainer)
-    seconds = time.perf_counter() - start
+    wanted, trainer = rolling_inputs(machine.folder, known, horizon, cutoffs, EVALUATED.series)
+    forecaster = machine.forecaster("mini")
+    seconds, found = best_of(lambda: rolling_forecasts(wanted, forecaster, paths, 0, trainer), 1)
     assert found.paths.shape == (cutoffs, paths, horizon, 6)
     assert np.isfinite(found.paths).all()
     rates = machine.floor_rates(torch.float32)
@@ -191,12 +176,7 @@ def copied(machine, moved):
 def best(function):
     """Best seconds of some calls after a first one, and the last result."""
     function()
-    seconds = float("inf")
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        result = function()
-        seconds = min(seconds, time.perf_counter() - start)
-    return seconds, result
+    return best_of(function, REPEATS)
 
 
 def markdown(machine, found):

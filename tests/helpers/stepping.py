@@ -4,6 +4,7 @@ import json
 import runpy
 import sys
 import time
+from typing import Any
 
 import lightning as L
 import torch
@@ -16,11 +17,14 @@ from tests.helpers.paths import ROOT
 
 
 class Stepper(L.Callback):
-    """After each step prints the CPU and wall seconds since it was told to continue, and waits for a line."""
+    """After each step prints the CPU and wall seconds since it was told to continue and the loss; waits for a line."""
 
-    def on_train_batch_end(self, *arguments: object) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *arguments: object
+    ) -> None:
         now = time.process_time(), time.perf_counter()
-        print(json.dumps([b - a for a, b in zip(self.began, now, strict=True)]), flush=True)
+        taken = [b - a for a, b in zip(self.began, now, strict=True)]
+        print(json.dumps([*taken, float(outputs["loss"])]), flush=True)
         self._wait()
 
     def on_train_batch_start(self, trainer: L.Trainer, *arguments: object) -> None:
