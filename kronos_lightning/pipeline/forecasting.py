@@ -26,7 +26,6 @@ from kronos_lightning.storage import Lock
 from .baselines import baseline_paths
 
 LARGEST = 4 * 2**30  # maximum bytes of one set of sample paths; scoring them needs several times this memory
-SEARCH_PATHS = 30  # maximum number of paths per cutoff when temperature and top-p are chosen
 STREAM = 1_000_003  # distance of the seeds of independent draws
 WAY_OUT = "; or calibration.fit=false, for metrics as sampled"
 
@@ -286,12 +285,9 @@ class _Runner:
             batch_size=batch,
         )
 
-    def forecast(
-        self, what: str, cutoffs: Cutoffs, forecaster: Forecaster, stream: int = 0, at_most: int | None = None
-    ) -> ForecastSet:
-        """Forecast from the cutoffs; other streams draw other random numbers. `at_most` bounds the number of paths."""
-        settings = self.settings
-        num_paths = min(settings.forecast.num_paths, at_most or settings.forecast.num_paths)
+    def forecast(self, what: str, cutoffs: Cutoffs, forecaster: Forecaster, stream: int = 0) -> ForecastSet:
+        """Forecast from the cutoffs; other streams draw other random numbers."""
+        settings, num_paths = self.settings, self.settings.forecast.num_paths
         log.info("Forecasts, %s: %d cutoffs", what, len(cutoffs.rows))
         size = len(cutoffs.rows) * num_paths * settings.data.horizon * len(FEATURES) * 4
         if size > LARGEST:
@@ -321,8 +317,7 @@ class _Runner:
     def best_sampling(self, what: str, forecaster: Forecaster) -> Forecaster:
         """Return the forecaster with the temperature and top-p of lowest CRPS on validation.
 
-        The forecaster's own temperature and top-p compete too. All use the same random numbers, and fewer paths than
-        the forecasts: how the cutoffs turned out matters more to the choice than the number of paths.
+        The forecaster's own temperature and top-p compete too. All use the same random numbers.
 
         Raises:
             CalibrationError: there is only one path, or too few validation cutoffs.
@@ -344,7 +339,7 @@ class _Runner:
         tried = {sampling.model_copy(update={"temperature": t, "top_p": p}): np.inf for t, p in choices}
         for choice in tried if len(tried) > 1 else []:
             found = self.forecast(f"{what} at temperature {choice.temperature:g}, top_p {choice.top_p:g}", few,
-                                  forecaster.with_sampling(choice), at_most=SEARCH_PATHS)  # fmt: skip
+                                  forecaster.with_sampling(choice))  # fmt: skip
             last = found.last_close
             tried[choice] = crps(found.close_paths / last[:, None, None], found.actual_close / last[:, None]).mean()
             log.info("CRPS on validation: %.4f %%", tried[choice] * 100)

@@ -17,7 +17,6 @@ from kronos_lightning.evaluation.significance import Bootstrap, compare
 from kronos_lightning.forecast import ForecastSet
 from kronos_lightning.forecast.calibration import Calibration, CalibrationError
 from kronos_lightning.forecast.distribution import crps
-from kronos_lightning.pipeline import forecasting
 from kronos_lightning.pipeline.forecasting import forecast_range
 from kronos_lightning.runs.builders import build_datamodule
 from tests.helpers.commands import QUICK_EVALUATE, QUICK_TRAIN, command
@@ -187,12 +186,8 @@ def test_calibration_looks_at_as_many_cutoffs_as_it_is_given(trained, monkeypatc
     monkeypatch.chdir(cwd)
     caplog.set_level("INFO")
     stored = cwd / MODELS / "finetune_predictor_sample" / "checkpoints" / "best_model"
-    before, drawn, real = Calibration.load(stored), [], forecasting.rolling_forecasts
-    with monkeypatch.context() as patch:
-        patch.setattr(forecasting, "SEARCH_PATHS", 3)
-        patch.setattr(forecasting, "rolling_forecasts", lambda *given: drawn.append(given[2]) or real(*given))
-        part = measured("calibration.search_cutoffs=6", "calibration.max_cutoffs=30")
-    assert drawn == [3, 3, 3, 5, 5]  # paths of three temperatures, of validation and of test
+    before = Calibration.load(stored)
+    part = measured("calibration.search_cutoffs=6", "calibration.max_cutoffs=30")
     searched = int(told_cutoffs([record.getMessage() for record in caplog.records]))
     assert searched <= 6 < part.calibration.metadata["cutoffs"] <= 30
     assert Calibration.load(stored) == before  # which was fitted on more
